@@ -1,0 +1,70 @@
+"""nuat: robust image classifiers at a few times the price of ordinary training."""
+
+from importlib.metadata import version
+
+from nuat.attacks import FGSM, GAMA, PGD, Attack, TargetedPGD, ascend, attack
+from nuat.data import Augment, Images, Splits, datasets
+from nuat.errors import InputError, NonFinite
+from nuat.evaluate import Scores, evaluate
+from nuat.losses import ce, frobenius, nuclear, squared_l2
+from nuat.methods import AT, Method, Moment, NuAT, NuAT2, Standard
+from nuat.models import models
+from nuat.network import frozen
+from nuat.nuclear_norm import nuclear_norm
+from nuat.recipes import Recipe, recipe, recipes, register
+from nuat.runs import Run
+from nuat.schedules import Constant, Drops, Piecewise, Ramp, triangle
+from nuat.threat import L2, Bernoulli, Clean, Gaussian, Linf, Uniform
+from nuat.train import fit
+from nuat.weights import Average, Averages
+
+__version__ = version("nuat")
+__all__ = [
+    "AT",
+    "FGSM",
+    "GAMA",
+    "L2",
+    "PGD",
+    "Attack",
+    "Augment",
+    "Average",
+    "Averages",
+    "Bernoulli",
+    "Clean",
+    "Constant",
+    "Drops",
+    "Gaussian",
+    "Images",
+    "InputError",
+    "Linf",
+    "Method",
+    "Moment",
+    "NonFinite",
+    "NuAT",
+    "NuAT2",
+    "Piecewise",
+    "Ramp",
+    "Recipe",
+    "Run",
+    "Scores",
+    "Splits",
+    "Standard",
+    "TargetedPGD",
+    "Uniform",
+    "ascend",
+    "attack",
+    "ce",
+    "datasets",
+    "evaluate",
+    "fit",
+    "frobenius",
+    "frozen",
+    "models",
+    "nuclear",
+    "nuclear_norm",
+    "recipe",
+    "recipes",
+    "register",
+    "squared_l2",
+    "triangle",
+]

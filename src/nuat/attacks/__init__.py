@@ -1,0 +1,64 @@
+"""Attacks: frozen values that hold no model. `attack("pgd-20", Linf(8 / 255))(f, x, y)`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from nuat import losses, schedules, threat
+from nuat.attacks.ascent import ascend
+from nuat.attacks.base import Attack
+from nuat.attacks.gama import GAMA
+from nuat.attacks.gradient import FGSM, PGD, TargetedPGD
+from nuat.attacks.judge import correct, stands
+from nuat.errors import InputError
+from nuat.notation import split
+from nuat.registry import Registry
+from nuat.threat import Ball
+
+attacks: Registry[type[Attack]] = Registry("attack")
+attacks.register("fgsm", FGSM)
+attacks.register("pgd", PGD)
+attacks.register("targeted-pgd", TargetedPGD)
+attacks.register("gama", GAMA)
+
+WORDS: dict[str, Any] = {
+    **{c.__name__: c for c in (threat.Clean, threat.Uniform, threat.Bernoulli, threat.Gaussian)},
+    **{c.__name__: c for c in (schedules.Constant, schedules.Drops, schedules.Piecewise)},
+    **{c.__name__: c for c in (schedules.Ramp, threat.Linf, threat.L2)},
+    **{c.__name__: c for c in (Attack, FGSM, PGD, TargetedPGD, GAMA)},
+    **{f.__name__: f for f in (losses.ce_each, losses.margin_each)},
+    **{f.__name__: f for f in (losses.nuclear, losses.frobenius, losses.squared_l2)},
+}
+"""What may be written where an attack or a method is described in text."""
+
+
+def attack(text: str, ball: Ball) -> Attack:
+    """The attack that `text` names: `fgsm`, `pgd-20`, `gama-100`, `pgd-100(restarts=5)`.
+
+    A number at the end is the number of steps. Raises InputError for an unknown name or setting.
+    """
+    name, settings = split(text, WORDS)
+    if name not in attacks and (numbered := re.fullmatch(r"(.+)-(\d+)", name)):
+        name = numbered.group(1)
+        settings = {"steps": int(numbered.group(2)), **settings}
+    kind = attacks[name]
+    try:
+        return kind(**{"ball": ball, **settings})
+    except TypeError as error:
+        raise InputError(f"cannot read the attack {text!r}: {error}") from None
+
+
+__all__ = [
+    "FGSM",
+    "GAMA",
+    "PGD",
+    "WORDS",
+    "Attack",
+    "TargetedPGD",
+    "ascend",
+    "attack",
+    "attacks",
+    "correct",
+    "stands",
+]

@@ -1,0 +1,50 @@
+"""What an attack is: a frozen value, called with a network, images and labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nuat.network import frozen
+from nuat.noise import Noise
+from nuat.schedules import numbers_become_schedules
+from nuat.threat import Ball, Linf
+
+NOISE = Noise()
+
+
+@dataclass(frozen=True)
+class Attack:
+    """`attack(f, x, y) -> x_adv`: images in the ball that f should misclassify.
+
+    An attack holds its settings and no model. The network is attacked bare, in eval mode, and given
+    back exactly as it was. To write one, derive a frozen dataclass and define `run`.
+    """
+
+    ball: Ball = Linf(8 / 255)
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        numbers_become_schedules(self)
+
+    def run(self, g: nn.Module, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
+        """One run against a frozen network: x_adv [B, C, H, W]."""
+        raise NotImplementedError
+
+    def __call__(self, f: nn.Module, x: Tensor, y: Tensor, noise: Noise = NOISE) -> Tensor:
+        """Attack images `x` in [0, 1], [B, C, H, W], with labels `y` [B].
+
+        With restarts, each image keeps the first point that is misclassified, or else the last.
+        """
+        with frozen(f) as g:
+            x_adv = self.run(g, x, y, noise.fork("restart", 0))
+            for restart in range(1, self.restarts):
+                with torch.no_grad():
+                    standing = g(x_adv).argmax(1) == y
+                if not standing.any():
+                    break
+                again = self.run(g, x, y, noise.fork("restart", restart))
+                x_adv = torch.where(standing[:, None, None, None], again, x_adv)
+        return x_adv

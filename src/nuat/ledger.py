@@ -1,0 +1,75 @@
+"""The books of a training run: losses without a device synchronisation each, and time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from nuat.errors import NonFinite
+
+
+@dataclass
+class Losses:
+    """The mean loss of an epoch. Losses are read at once on a CPU, every 50 on a GPU."""
+
+    total: float = 0.0
+    count: int = 0
+    pending: list[Tensor] = field(default_factory=list)
+
+    def note(self, loss: Tensor) -> None:
+        """Take a loss. Raises NonFinite if it, or an unread one before it, is NaN or infinite."""
+        self.pending.append(loss.detach())
+        if loss.device.type == "cpu" or len(self.pending) >= 50:
+            self.read()
+
+    def read(self) -> None:
+        """Read what is pending. Raises NonFinite at the first that is NaN or infinite."""
+        if not self.pending:
+            return
+        losses = torch.stack(self.pending).double().cpu()
+        self.pending.clear()
+        bad = (~torch.isfinite(losses)).nonzero()
+        if len(bad):
+            ago = len(losses) - 1 - int(bad[0])
+            when = f", {ago} losses before this one" if ago else ""
+            raise NonFinite(f"the loss is {float(losses[bad[0]])}{when}")
+        self.total += float(losses.sum())
+        self.count += len(losses)
+
+    @property
+    def mean(self) -> float:
+        """The mean of what has been read, NaN before anything has."""
+        return self.total / self.count if self.count else float("nan")
+
+    def close(self) -> float:
+        """The mean of the epoch; the next one starts from nothing."""
+        self.read()
+        mean, self.total, self.count = self.mean, 0.0, 0
+        return mean
+
+
+@dataclass
+class Stopwatch:
+    """Seconds of work: `with watch.running(): ...` adds to them."""
+
+    before: float = 0.0
+    since: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """So far, the present piece included."""
+        return self.before + (time.monotonic() - self.since if self.since is not None else 0.0)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Time a piece of work."""
+        self.since = time.monotonic()
+        try:
+            yield
+        finally:
+            self.before, self.since = self.seconds, None

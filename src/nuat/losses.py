@@ -1,0 +1,51 @@
+"""Losses on logits `z [B, K]` and labels `y [B]`, and distances between two batches of logits.
+
+A name that ends in `_each` gives one number for each image [B]; the others give a scalar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nuat.nuclear_norm import nuclear_norm
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+def ce(z: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy, mean over the batch: -1/B sum_i log softmax(z_i)[y_i]."""
+    return F.cross_entropy(z, y)
+
+
+def ce_each(z: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of each image, [B]: -log softmax(z)[y]."""
+    return F.cross_entropy(z, y, reduction="none")
+
+
+def margin_each(z: Tensor, y: Tensor) -> Tensor:
+    """max_{j != y} z_j - z_y, [B]: above 0 where the image is misclassified.
+
+    Works on logits and on probabilities alike.
+    """
+    truth = z.gather(1, y[:, None])
+    others = z.masked_fill(F.one_hot(y, z.shape[1]).bool(), -torch.inf)
+    return others.amax(1) - truth[:, 0]
+
+
+def nuclear(z_adv: Tensor, z: Tensor) -> Tensor:
+    """|z_adv - z|_*, the sum of the singular values of the difference of two logit matrices."""
+    return nuclear_norm(z_adv - z)
+
+
+def frobenius(z_adv: Tensor, z: Tensor) -> Tensor:
+    """|z_adv - z|_F, with gradient 0 where the two are equal."""
+    return torch.linalg.vector_norm(z_adv - z)
+
+
+def squared_l2(z_adv: Tensor, z: Tensor) -> Tensor:
+    """sum_ij (z_adv_ij - z_ij)^2."""
+    return (z_adv - z).square().sum()

@@ -1,0 +1,78 @@
+"""What a training method is: a generator of losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from torch import Tensor, nn
+
+from nuat.errors import InputError
+from nuat.noise import Noise
+from nuat.schedules import Schedule, numbers_become_schedules
+from nuat.threat import Ball
+from nuat.weights import Averages
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The moment of training at which a step is taken.
+
+    Attributes:
+        epoch: whole epochs done, from 0.
+        batch: place of this batch in its epoch, from 0.
+        batches: batches in an epoch, if known.
+        batch_size: the run's batch size; the last batch of an epoch may be shorter.
+        noise: where this step's randomness comes from.
+        averages: the averages of the network in training, for methods that ask for one.
+        memory: tensors and numbers that a method keeps from step to step; part of the checkpoint.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    batches: int | None = None
+    batch_size: int | None = None
+    noise: Noise = field(default_factory=Noise)
+    averages: Averages | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
+
+    def average(self, decay: float) -> nn.Module:
+        """The network averaged over training with this decay. Raises InputError without averages."""
+        if self.averages is None:
+            raise InputError(
+                "this method asks for an average of the weights: make one Averages(f), give it to "
+                "each Moment(averages=...), and call its update() after each step"
+            )
+        return self.averages(decay)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A training method: `step` yields losses, and whoever runs it descends each of them.
+
+        for loss in method.step(f, x, y, t):
+            optimiser.zero_grad(); loss.backward(); optimiser.step()
+
+    `f` is in train mode; `x` are images in [0, 1], [B, C, H, W], `y` labels [B], `t` the Moment. A
+    method knows no optimiser, device or rank. To write one, derive a frozen dataclass and define
+    `step`; a number may be given wherever a field's default is a schedule.
+    """
+
+    def __post_init__(self) -> None:
+        numbers_become_schedules(self)
+
+    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
+        """Yield one scalar loss for each update of the weights."""
+        raise NotImplementedError
+
+    def schedules(self) -> dict[str, Schedule]:
+        """The fields that change over training, by name."""
+        pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return {name: value for name, value in pairs if isinstance(value, Schedule)}
+
+    def threat(self) -> Ball | None:
+        """The ball this method trains against: its own or its inner attack's, None if it has none."""
+        parts = [getattr(self, f.name) for f in fields(self)]
+        inner = [getattr(part, "ball", part) for part in parts]
+        return next((part for part in inner if isinstance(part, Ball)), None)

@@ -1,0 +1,160 @@
+"""Around a network: freeze it, look at what it returns, remember its BatchNorm statistics."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from nuat.errors import InputError, NonFinite
+
+
+def bare(f: nn.Module) -> nn.Module:
+    """The network inside a DistributedDataParallel wrapper, or the network itself."""
+    return f.module if isinstance(f, DistributedDataParallel) else f
+
+
+def device_of(f: nn.Module) -> torch.device:
+    """The device of the first parameter or buffer; cpu for a network that has none."""
+    tensors = (*f.parameters(), *f.buffers())
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
+@contextmanager
+def frozen(f: nn.Module) -> Iterator[nn.Module]:
+    """The network as an attack sees it: bare, in eval mode, its weights asking for no gradient.
+
+    Modes and `requires_grad` come back as they were, module by module, also after an error.
+    """
+    g = bare(f)
+    modes = [(module, module.training) for module in g.modules()]
+    live = [weight for weight in g.parameters() if weight.requires_grad]
+    try:
+        g.eval()
+        for weight in live:
+            weight.requires_grad_(False)
+        yield g
+    finally:
+        for weight in live:
+            weight.requires_grad_(True)
+        for module, training in modes:
+            module.training = training
+
+
+class BatchNormRecord:
+    """What one forward pass added to the running statistics of a network, so it can be added again.
+
+    With r the statistics before, r' after, and a the layer's averaging factor, the pass added
+    c = r' - (1 - a) r; `replay` does r <- (1 - a) r + c. It stands for a second, identical forward
+    pass in train mode, which costs F and would change nothing else.
+    """
+
+    def __init__(self, f: nn.Module):
+        """Take note of the statistics before the pass."""
+        self.layers = [
+            module
+            for module in f.modules()
+            if isinstance(module, BatchNorm) and module.training and module.running_mean is not None
+        ]
+        self.before = [running.clone() for running in self._running()]
+        self.added: list[Tensor] = []
+
+    @torch.no_grad()
+    def close(self) -> None:
+        """Take note of what the pass added."""
+        keep = [1 - a for a in self._factors(after=0) for _ in range(2)]
+        self.added = [
+            now - k * old for k, now, old in zip(keep, self._running(), self.before, strict=True)
+        ]
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        """Add it once more. Call it after backward: the graph of a pass holds the statistics."""
+        keep = [1 - a for a in self._factors(after=1) for _ in range(2)]
+        for k, running, added in zip(keep, self._running(), self.added, strict=True):
+            running.mul_(k).add_(added)
+        for layer in self.layers:
+            layer.num_batches_tracked.add_(1)
+
+    def _running(self) -> list[Tensor]:
+        return [r for layer in self.layers for r in (layer.running_mean, layer.running_var)]
+
+    def _factors(self, after: int) -> list[float]:
+        return [
+            1 / (int(layer.num_batches_tracked) + after)
+            if layer.momentum is None
+            else layer.momentum
+            for layer in self.layers
+        ]
+
+
+@contextmanager
+def recorded(f: nn.Module) -> Iterator[BatchNormRecord]:
+    """`with recorded(f) as clean: z = f(x)` ... `clean.replay()`: see BatchNormRecord."""
+    record = BatchNormRecord(f)
+    yield record
+    record.close()
+
+
+def check_images(x: Tensor) -> None:
+    """Raise InputError unless `x` are images [B, C, H, W]: uint8, or floats in [0, 1]."""
+    if len(x) == 0:
+        raise InputError("there are no images: the data, or the part of it asked for, is empty")
+    if x.ndim != 4 or not (x.is_floating_point() or x.dtype == torch.uint8):
+        raise InputError(f"images are {x.dtype} of shape {list(x.shape)}, not floats [B, C, H, W]")
+    if x.dtype == torch.uint8:
+        return
+    low, high = float(x.min()), float(x.max())
+    if not (low >= 0 and high <= 1):
+        likely = "divide by 255?" if low >= 0 and 1 < high <= 255 else "are they normalised?"
+        raise InputError(f"images must lie in [0, 1], but run from {low:g} to {high:g}; {likely}")
+
+
+def check_labels(y: Tensor, images: int, classes: int) -> None:
+    """Raise InputError unless `y` is one integer from 0 to classes - 1 for each image."""
+    if y.ndim != 1 or len(y) != images or y.is_floating_point():
+        raise InputError(f"labels are {y.dtype} of shape {list(y.shape)}, not integers [{images}]")
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= classes:
+        likely = "; do they count from 1?" if low >= 1 and high == classes else ""
+        raise InputError(
+            f"labels run from {low} to {high}, but with {classes} classes must be "
+            f"0 to {classes - 1}{likely}"
+        )
+
+
+def check_logits(f: nn.Module, x: Tensor, classes: int) -> None:
+    """Raise unless `f(x)` is a tensor of finite logits [B, K]; warn if they look like a softmax.
+
+    `f` is called once on `x`, frozen and without gradient.
+    """
+    with frozen(f) as g, torch.no_grad():
+        try:
+            z = g(x)
+        except RuntimeError as error:
+            raise InputError(
+                f"the network does not take images {list(x.shape)}: {error}"
+            ) from error
+    if not isinstance(z, Tensor):
+        raise InputError(
+            f"the network returns a {type(z).__name__}, not a tensor of logits [B, K]; "
+            "wrap it so that it returns the logits alone"
+        )
+    if z.shape != (len(x), classes):
+        raise InputError(
+            f"the network returns {list(z.shape)} for {len(x)} images of {classes} classes, "
+            f"not logits [{len(x)}, {classes}]"
+        )
+    if not torch.isfinite(z).all():
+        raise NonFinite("the network returns NaN or infinite logits")
+    if bool((z >= 0).all()) and torch.allclose(z.sum(1), torch.ones_like(z[:, 0]), atol=1e-5):
+        warnings.warn(
+            "the network's outputs are non-negative and sum to 1: it seems to end in a softmax. "
+            "Attacks and losses want logits; remove it, or robustness will be overstated",
+            stacklevel=2,
+        )

@@ -1,0 +1,63 @@
+"""How far a long piece of work is: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+
+
+class Progress:
+    """`with Progress("training", total=600) as progress: progress.advance(1, loss=0.3)`."""
+
+    def __init__(self, title: str, total: int, done: int = 0, hidden: bool = False):
+        self.console = Console(quiet=hidden)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[now]}"),
+        )
+        live = self.console.is_terminal and not hidden
+        self.bar = Bar(*columns, console=self.console, transient=True, disable=not live)
+        self.task = self.bar.add_task(title, total=total, completed=done, now="")
+        self.now: dict[str, str] = {}
+
+    def __enter__(self) -> Progress:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+    def advance(self, steps: int = 1, **now: str) -> None:
+        """So many steps more; `now` is shown beside the bar until it changes."""
+        self.now |= now
+        shown = "  ".join(f"{name} {value}" for name, value in self.now.items())
+        self.bar.update(self.task, advance=steps, now=shown)
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def clock(seconds: float) -> str:
+    """`75` -> `1:15`, `3675` -> `1:01:15`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

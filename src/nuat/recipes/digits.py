@@ -1,0 +1,38 @@
+"""Rows for the digits, all ours: 30 epochs of 8x8 images at eps 0.2 on a network of width 16."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nuat.attacks import FGSM, PGD
+from nuat.methods import AT, Method, NuAT, NuAT2, Standard
+from nuat.recipes.recipe import Recipe
+from nuat.recipes.table import register
+from nuat.schedules import Ramp, triangle
+from nuat.threat import Linf
+
+BALL = Linf(0.2)
+LAM = Ramp(8.0, epochs=30)
+
+NORMAL = Recipe(
+    name="normal",
+    method=Standard(),
+    data="digits",
+    model="small-cnn(width=16)",
+    epochs=30,
+    lr=triangle(0.0, 0.1, up=10, down=20),
+    ball=BALL,
+)
+
+
+def _row(name: str, method: Method, average: float | None = None) -> None:
+    register(replace(NORMAL, name=name, method=method, average=average))
+
+
+register(NORMAL)
+_row("fgsm-at", AT(FGSM(BALL)))
+_row("pgd-at", AT(PGD(BALL, steps=10)))
+_row("nuat", NuAT(BALL, LAM))
+_row("nuat-wa", NuAT(BALL, LAM), average=0.98)
+_row("nuat2", NuAT2(BALL, LAM))
+_row("nuat2-wa", NuAT2(BALL, LAM, teacher=0.9), average=0.98)

@@ -1,0 +1,94 @@
+"""What a recipe is: method x averaging x optimiser x schedule x data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from nuat import methods
+from nuat.attacks import WORDS
+from nuat.data import Augment
+from nuat.errors import InputError
+from nuat.methods import Method
+from nuat.schedules import Constant, Schedule
+from nuat.threat import Ball, Linf
+from nuat.values import assign, swap
+
+LANGUAGE: dict[str, Any] = {
+    **WORDS,
+    **{name: getattr(methods, name) for name in methods.__all__},
+    "Augment": Augment,
+}
+"""What may be written in `--set`."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a training run is made of, except its seed. A value: change it with `replace`.
+
+    Attributes:
+        name: what people type, such as "nuat-wa".
+        method: the training method.
+        data, model: names out of their tables, such as "digits" and "small-cnn(width=16)".
+        epochs: passes over the training split.
+        batch_size: images in a batch.
+        lr, momentum: of SGD, by epoch (a float; set before every step).
+        weight_decay: of SGD, on all parameters.
+        average: decay of the average of the weights that is evaluated and kept; None: the last ones.
+        augment: what is done to training images.
+        ball: the threat model that validation and evaluation use, the method's own if it has one.
+        source: "published code", "paper" or "ours".
+        note: what to know about this row.
+    """
+
+    name: str
+    method: Method
+    data: str
+    model: str
+    epochs: int
+    batch_size: int = 64
+    lr: Schedule = Constant(0.1)
+    momentum: Schedule = Constant(0.9)
+    weight_decay: float = 5e-4
+    average: float | None = None
+    augment: Augment = Augment()
+    ball: Ball = Linf(8 / 255)
+    source: str = "ours"
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.epochs, int) and self.epochs > 0):
+            raise InputError(f"epochs is {self.epochs!r}, but must be a whole number from 1 up")
+        if not (isinstance(self.batch_size, int) and self.batch_size > 0):
+            raise InputError(
+                f"batch_size is {self.batch_size!r}, but must be a whole number from 1"
+            )
+
+    def against(self, ball: Ball) -> Recipe:
+        """The same recipe against another ball, wherever one stands."""
+        changed: Recipe = swap(self, Ball, ball)
+        return changed
+
+    def lasting(self, epochs: int) -> Recipe:
+        """The same recipe over another number of epochs, every schedule stretched to fit."""
+        factor = epochs / self.epochs
+        scheduled = {name: s.stretched(factor) for name, s in self.method.schedules().items()}
+        return replace(
+            self,
+            epochs=epochs,
+            lr=self.lr.stretched(factor),
+            momentum=self.momentum.stretched(factor),
+            method=replace(self.method, **scheduled),
+        )
+
+    def setting(self, path: str, text: str) -> Recipe:
+        """The same recipe with one field set from text.
+
+        `path` is a field of the recipe or, failing that, of its method: `batch_size`, `lam.to`.
+        """
+        own = {f.name for f in fields(self)}
+        full = path if path.split(".")[0] in own else f"method.{path}"
+        if full == "epochs":
+            raise InputError("epochs stretch every schedule with them: use --epochs")
+        changed: Recipe = assign(self, full, text, LANGUAGE)
+        return changed

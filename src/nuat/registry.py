@@ -1,0 +1,43 @@
+"""Names people type, and what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from nuat.errors import InputError, unknown
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T]):
+    """A table of named things of one kind. A name is taken once; an unknown one suggests the nearest."""
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str, entry: T) -> T:
+        """Add a row. Raises InputError if the name is taken."""
+        if name in self._entries:
+            raise InputError(f"there is already a {self.kind} called {name!r}")
+        self._entries[name] = entry
+        return entry
+
+    def named(self, name: str) -> Callable[[T], T]:
+        """The same as a decorator: `@models.named("small-cnn")`."""
+        return lambda entry: self.register(name, entry)
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._entries:
+            raise unknown(self.kind, name, self._entries)
+        return self._entries[name]
+
+    def __contains__(self, name: Any) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)

@@ -1,0 +1,189 @@
+"""A run folder: everything about one training run, safe against a kill at any moment.
+
+config.json            recipe, data, model, seed, versions
+metrics.jsonl          one line for each epoch
+checkpoint.pt          everything a resume needs; checkpoint.previous.pt, the one before
+model.safetensors      the weights to use: the best epoch by robust accuracy on the validation split
+last.safetensors       the weights of the last epoch
+scores/                evaluations
+report.html            the page
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nuat.errors import InputError
+from nuat.values import differences
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. `Run.start` makes or goes on with one, `Run.open` reads one."""
+
+    path: Path
+
+    @staticmethod
+    def start(path: Path | str, config: dict[str, Any]) -> Run:
+        """Make the folder, or go on with it if it holds this very run.
+
+        `config["versions"]` may differ. Raises InputError if the folder holds anything else.
+        """
+        run = Run(Path(path))
+        if run._config_file.exists():
+            found = differences(_comparable(config), _comparable(run.config))
+            if found:
+                raise InputError(
+                    f"{run.path} holds another run; it differs in {'; '.join(found)}. "
+                    "Choose another folder with --out, or delete this one"
+                )
+            return run
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            raise InputError(f"{run.path} is not empty and not a run; choose another --out")
+        run.path.mkdir(parents=True, exist_ok=True)
+        whole(run._config_file, lambda file: file.write_text(json.dumps(config, indent=2) + "\n"))
+        return run
+
+    @staticmethod
+    def open(path: Path | str) -> Run:
+        """The run in an existing folder. Raises InputError if there is none."""
+        run = Run(Path(path))
+        if not run._config_file.exists():
+            raise InputError(f"{path} is not a run folder: it has no config.json")
+        return run
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The contents of config.json."""
+        config: dict[str, Any] = json.loads(self._config_file.read_text())
+        return config
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line cut short by a kill is left out."""
+        if not self._metrics_file.exists():
+            return []
+        lines = self._metrics_file.read_text().split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    @property
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """The evaluations in scores/, by file name without its ending."""
+        files = sorted((self.path / "scores").glob("*.json"))
+        return {file.stem: json.loads(file.read_text()) for file in files}
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        with self._metrics_file.open("a") as file:
+            file.write(json.dumps(metrics) + "\n")
+
+    def forget_after(self, epochs: int) -> None:
+        """Drop the lines of metrics.jsonl that a resume after so many epochs will write again."""
+        kept = [line for line in self.metrics if line["epoch"] <= epochs]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        if self._metrics_file.exists():
+            whole(self._metrics_file, lambda file: file.write_text(text))
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Replace checkpoint.pt, keeping the one before."""
+        fresh = self.path / "checkpoint.fresh.pt"
+        whole(fresh, lambda file: torch.save(state, file))
+        if self._checkpoint_file.exists():
+            os.replace(self._checkpoint_file, self.path / "checkpoint.previous.pt")
+        os.replace(fresh, self._checkpoint_file)
+
+    def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
+        """The newest checkpoint that is there, None if there is none."""
+        for name in ("checkpoint.fresh.pt", "checkpoint.pt", "checkpoint.previous.pt"):
+            file = self.path / name
+            if file.exists():
+                state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+                return state
+        return None
+
+    def save_weights(self, name: str, weights: dict[str, Tensor], about: dict[str, str]) -> None:
+        """Write NAME.safetensors with text beside the weights."""
+        tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+        target = self.path / f"{name}.safetensors"
+        whole(target, lambda file: save_file(tensors, file, metadata=about))
+
+    def save_scores(self, name: str, scores: dict[str, Any]) -> Path:
+        """Write scores/NAME.json."""
+        target = self.path / "scores" / f"{name}.json"
+        target.parent.mkdir(exist_ok=True)
+        whole(target, lambda file: file.write_text(json.dumps(scores) + "\n"))
+        return target
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        epochs: int = self.config["recipe"]["epochs"]
+        return bool(self.metrics) and self.metrics[-1]["epoch"] >= epochs
+
+    def weights(self) -> dict[str, Tensor]:
+        """What model.safetensors holds. Raises InputError if training has not got that far."""
+        if not (self.path / "model.safetensors").exists():
+            raise InputError(f"{self.path} has no model.safetensors yet: train an epoch first")
+        return read_weights(self.path / "model.safetensors")[0]
+
+    @property
+    def _config_file(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def _metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def _checkpoint_file(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+
+def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(config))
+    return {key: value for key, value in plain.items() if key != "versions"}
+
+
+def whole(target: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file whole or not at all: beside its place, to the disk, then into its place."""
+    partial = target.with_name(target.name + ".partial")
+    write(partial)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, target)
+
+
+def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The weights in a .safetensors or state-dict file, and the text beside them.
+
+    Code in a pickle is never run. Raises InputError for a file that is neither.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no weights file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                about = file.metadata() or {}
+            return load_file(path), about
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be read as weights: {error}") from None
+    except Exception as error:  # pickle.UnpicklingError and whatever a broken pickle raises
+        raise InputError(
+            f"{path} holds more than weights and was refused: it is a pickle with code or objects. "
+            "Save a state dict (torch.save(f.state_dict(), path)) or a .safetensors file"
+        ) from error
+    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
+        raise InputError(f"{path} holds a {type(weights).__name__}, not a state dict of tensors")
+    return weights, {}

@@ -1,0 +1,329 @@
+"""The training engine: it knows optimisers, averages, devices, files, and of methods only `step`.
+
+Every step starts from a seed of its own, a function of (run seed, epoch, batch), as do the order of
+an epoch and its crops. A run that was killed therefore goes on from its checkpoint to the very
+weights it would have reached.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nuat.attacks import PGD, correct, stands
+from nuat.data import Images, Splits, load
+from nuat.errors import NonFinite
+from nuat.ledger import Losses, Stopwatch
+from nuat.methods import Moment
+from nuat.models import build
+from nuat.network import check_logits
+from nuat.noise import seed_of
+from nuat.progress import Progress, clock
+from nuat.recipes import Recipe
+from nuat.recipes import recipe as named_recipe
+from nuat.runs import Run
+from nuat.schedules import Constant
+from nuat.threat import Ball, Clean
+from nuat.values import describe
+from nuat.versions import versions
+from nuat.weights import Averages
+
+CHECKPOINT_SECONDS = 600.0
+"""Within an epoch, a checkpoint is written after so long; at the end of an epoch, always."""
+
+
+def fit(
+    recipe: Recipe | str,
+    model: nn.Module | str | None = None,
+    data: Splits | str | None = None,
+    *,
+    out: Path | str | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    max_time: float | None = None,
+) -> Run:
+    """Train a network by a recipe; the run folder `out` holds what came of it.
+
+    The same call goes on where a killed or stopped one left off, to bit-equal weights on a CPU. At
+    the end `model`, if it is a network, holds the weights that were kept.
+
+    Args:
+        recipe: a Recipe, or the name of one for this data set.
+        model: a network (images in [0, 1], [B, C, H, W], to logits [B, K]), or the name of one; by
+            default the recipe's.
+        data: Splits, or the name of a data set; by default the recipe's, or digits.
+        out: the run folder; by default runs/NAME-DATA-SEED.
+        seed: of weights, order, crops and noise.
+        device: by default cuda if there is one, or else cpu.
+        max_time: stop with a checkpoint after so many seconds; the same call goes on.
+
+    Returns:
+        The run. `run.finished` tells whether all epochs were done.
+
+    Raises:
+        InputError: something given cannot be used; nothing was changed.
+        NonFinite: a loss is NaN or infinite; the last good checkpoint stays.
+    """
+    if isinstance(recipe, str):
+        name = data.name if isinstance(data, Splits) else data or "digits"
+        recipe = named_recipe(recipe, name)
+    splits = data if isinstance(data, Splits) else load(data or recipe.data)
+    model = model if model is not None else recipe.model
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_of(seed, "weights"))
+        shape = len(splits.classes), splits.train.channels
+        f = model if isinstance(model, nn.Module) else build(model, *shape)
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        f = f.to(device)
+        splits = splits.to(device)
+        check_logits(f, splits.train.batch(torch.arange(min(2, len(splits.train))))[0], shape[0])
+        config = _config(recipe, f, model, splits, seed)
+        run = Run.start(out or Path("runs") / f"{recipe.name}-{splits.name}-{seed}", config)
+        _Training(recipe, f, splits, run, seed, device, max_time).go()
+    return run
+
+
+def _config(
+    recipe: Recipe, f: nn.Module, model: nn.Module | str, data: Splits, seed: int
+) -> dict[str, Any]:
+    sizes = {split: len(data[split]) for split in ("train", "val", "test")}
+    return {
+        "recipe": describe(recipe),
+        "model": model if isinstance(model, str) else type(f).__qualname__,
+        "parameters": sum(weight.numel() for weight in f.parameters()),
+        "data": {"name": data.name, "classes": list(data.classes), **sizes},
+        "channels": data.train.channels,
+        "seed": seed,
+        "versions": versions(),
+    }
+
+
+@dataclass
+class _Training:
+    """One run in progress: all its state, and the loop."""
+
+    recipe: Recipe
+    f: nn.Module
+    data: Splits
+    run: Run
+    seed: int
+    device: torch.device
+    max_time: float | None
+
+    epoch: int = 0
+    batch: int = 0
+    best: tuple[float, float] = (-1.0, -1.0)
+    memory: dict[str, Any] = field(default_factory=dict)
+    losses: Losses = field(default_factory=Losses)
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+    def __post_init__(self) -> None:
+        self.optimiser = torch.optim.SGD(
+            self.f.parameters(), lr=0.0, weight_decay=self.recipe.weight_decay
+        )
+        self.averages = Averages(self.f)
+        if self.recipe.average is not None:
+            self.averages(self.recipe.average)
+        self.batches = -(-len(self.data.train) // self.recipe.batch_size)
+        self.opened = self.saved = time.monotonic()
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is validated and kept: the average, if the recipe has one."""
+        return self.f if self.recipe.average is None else self.averages(self.recipe.average)
+
+    @property
+    def now(self) -> float:
+        """The epoch as a float: where in the schedules the next step is."""
+        return self.epoch + self.batch / self.batches
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether max_time has passed."""
+        return self.max_time is not None and time.monotonic() - self.opened > self.max_time
+
+    def go(self) -> None:
+        """Go on to the last epoch, or until the time is up."""
+        self.load()
+        done = self.epoch * self.batches + self.batch
+        with Progress(self.recipe.name, self.recipe.epochs * self.batches, done) as progress:
+            if done:
+                progress.line(f"{self.run.path}: going on after {self.place()}")
+            while self.epoch < self.recipe.epochs:
+                self.train(progress)
+                if self.batch < self.batches:
+                    progress.line(f"time is up after {self.place()}; the same command goes on")
+                    return
+                self.end_epoch(progress)
+        self.f.load_state_dict(self.run.weights())
+
+    def train(self, progress: Progress) -> None:
+        """The rest of an epoch, or as much of it as there is time for."""
+        self.f.train()
+        order = seed_of(self.seed, "order", self.epoch)
+        batches = self.data.train.shuffled(
+            self.recipe.batch_size, order, self.recipe.augment, start=self.batch
+        )
+        with self.watch.running(), self.naming_the_batch():
+            for x, y in batches:
+                if self.time_is_up:
+                    self.save()
+                    return
+                self.step(x, y)
+                self.batch += 1
+                progress.advance(loss=f"{self.losses.mean:.3f}", images_per_s=f"{self.speed():.0f}")
+                if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+                    self.save()
+            self.losses.read()
+
+    def step(self, x: Tensor, y: Tensor) -> None:
+        """One batch: descend every loss the method yields, then take the weights into the averages."""
+        t = Moment(
+            epoch=self.epoch,
+            batch=self.batch,
+            batches=self.batches,
+            batch_size=self.recipe.batch_size,
+            averages=self.averages,
+            memory=self.memory,
+        )
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.lr(self.now)
+            group["momentum"] = self.recipe.momentum(self.now)
+        torch.manual_seed(seed_of(self.seed, "step", self.epoch, self.batch))
+        for loss in self.recipe.method.step(self.f, x, y, t):
+            self.losses.note(loss)
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+        self.averages.update()
+
+    def end_epoch(self, progress: Progress) -> None:
+        """Validate, keep the best, write everything down."""
+        metrics = {"epoch": self.epoch + 1, "loss": self.losses.close(), **self.settings()}
+        self.epoch, self.batch = self.epoch + 1, 0
+        clean, robust = validate(self.kept, self.data.val, self.recipe.ball)
+        metrics |= {"val_clean": clean, "val_robust": robust, "seconds": self.watch.seconds}
+        rank = (robust, clean) if self.recipe.method.threat() else (clean, robust)
+        if rank > self.best:
+            self.best = rank
+            self.keep("model")
+        self.keep("last")
+        self.run.log(metrics)
+        self.save()
+        progress.advance(0, clean=f"{clean:.1%}", robust=f"{robust:.1%}")
+        progress.line(self.summary(metrics))
+
+    def settings(self) -> dict[str, float]:
+        """What the schedules say in this epoch: lr and momentum at its end, the method's at its start."""
+        own = self.recipe.method.schedules()
+        return {
+            "lr": self.recipe.lr(self.now),
+            "momentum": self.recipe.momentum(self.now),
+            **{name: schedule(self.epoch) for name, schedule in own.items()},
+        }
+
+    def summary(self, metrics: dict[str, Any]) -> str:
+        """An epoch in a line."""
+        left = self.watch.seconds / self.epoch * (self.recipe.epochs - self.epoch)
+        own = (f"{name} {metrics[name]:.3g}" for name in self.recipe.method.schedules())
+        parts = (
+            f"epoch {self.epoch:>{len(str(self.recipe.epochs))}}/{self.recipe.epochs}",
+            f"loss {metrics['loss']:.3f}",
+            f"clean {metrics['val_clean']:.1%}",
+            f"robust {metrics['val_robust']:.1%}",
+            *own,
+            f"{self.speed():.0f} images/s",
+            f"{clock(left)} left",
+        )
+        return "  ".join(parts)
+
+    def speed(self) -> float:
+        """Training images a second, over the whole run."""
+        batches = self.epoch * self.batches + self.batch
+        return batches * self.recipe.batch_size / max(self.watch.seconds, 1e-9)
+
+    def place(self) -> str:
+        """Where the run is, for people."""
+        return f"epoch {self.epoch}" + (f" and {self.batch} batches" if self.batch else "")
+
+    @contextmanager
+    def naming_the_batch(self) -> Iterator[None]:
+        """Say in which batch a loss went wrong, and what is safe."""
+        try:
+            yield
+        except NonFinite as error:
+            raise NonFinite(
+                f"epoch {self.epoch + 1}, batch {self.batch + 1} of {self.batches}: {error}. "
+                f"Training stopped; {self.run.path} holds the last good checkpoint. "
+                "A smaller learning rate (--set lr.value=...) or lam is the usual cure"
+            ) from error
+
+    def keep(self, name: str) -> None:
+        """Write the weights to use, with what they are beside them."""
+        about = {
+            "model": self.run.config["model"],
+            "recipe": self.recipe.name,
+            "data": self.data.name,
+            "classes": json.dumps(self.data.classes),
+            "channels": str(self.data.train.channels),
+            "ball": repr(self.recipe.ball),
+            "epoch": str(self.epoch),
+        }
+        self.run.save_weights(name, self.kept.state_dict(), about)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self.losses.read()
+        self.run.save_checkpoint(
+            {
+                "epoch": self.epoch,
+                "batch": self.batch,
+                "best": list(self.best),
+                "seconds": self.watch.seconds,
+                "losses": [self.losses.total, self.losses.count],
+                "network": self.f.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "averages": self.averages.state_dict(),
+                "memory": self.memory,
+            }
+        )
+        self.saved = time.monotonic()
+
+    def load(self) -> None:
+        """Go on from the run's checkpoint, if it has one."""
+        state = self.run.load_checkpoint(self.device)
+        self.run.forget_after(state["epoch"] if state else 0)
+        if state is None:
+            return
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.best = (state["best"][0], state["best"][1])
+        self.watch.before = state["seconds"]
+        self.losses = Losses(*state["losses"])
+        self.f.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.averages.load_state_dict(state["averages"])
+        self.memory = state["memory"]
+
+
+def validate(
+    f: nn.Module, images: Images, ball: Ball, batch_size: int = 500
+) -> tuple[float, float]:
+    """Clean accuracy, and accuracy under 7 steps of eps/7 from the clean image: cheap and published.
+
+    Used to choose the epoch that is kept, never as a result.
+    """
+    attack = PGD(ball, steps=7, size=Constant(1 / 7), start=Clean())
+    clean = robust = 0
+    for _, x, y in images.in_order(batch_size):
+        right = correct(f, x, y)
+        clean += int(right.sum())
+        robust += int((right & stands(f, x, y, attack(f, x, y), ball)).sum())
+    return clean / len(images), robust / len(images)
