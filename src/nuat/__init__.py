@@ -3,9 +3,10 @@
 from importlib.metadata import version
 
 from nuat.attacks import FGSM, GAMA, PGD, Attack, TargetedPGD, ascend, attack
-from nuat.data import Augment, Images, Splits, datasets
+from nuat.data import Augment, Images, Splits, datasets, load
 from nuat.errors import InputError, NonFinite
 from nuat.evaluate import Scores, evaluate
+from nuat.loading import Trained, trained
 from nuat.losses import ce, frobenius, nuclear, squared_l2
 from nuat.methods import AT, Method, Moment, NuAT, NuAT2, Standard
 from nuat.models import models
@@ -50,6 +51,7 @@ __all__ = [
     "Splits",
     "Standard",
     "TargetedPGD",
+    "Trained",
     "Uniform",
     "ascend",
     "attack",
@@ -59,6 +61,7 @@ __all__ = [
     "fit",
     "frobenius",
     "frozen",
+    "load",
     "models",
     "nuclear",
     "nuclear_norm",
@@ -66,5 +69,6 @@ __all__ = [
     "recipes",
     "register",
     "squared_l2",
+    "trained",
     "triangle",
 ]

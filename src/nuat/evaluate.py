@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from nuat.attacks import Attack, attack, stands
 from nuat.data import Images, class_balanced
-from nuat.errors import InputError
 from nuat.network import check_images, check_labels, check_logits, device_of, frozen
 from nuat.noise import Keyed, seed_of
 from nuat.progress import Progress
@@ -112,9 +111,8 @@ def evaluate(
     if not isinstance(attacks, Mapping):
         attacks = {name: attack(name, ball) for name in attacks}
     check_images(images.x)
-    classes = classes or _classes(f, images)
+    classes = check_logits(f, images.batch(torch.arange(min(2, len(images))))[0], classes)
     check_labels(images.y, len(images.x), classes)
-    check_logits(f, images.batch(torch.arange(min(2, len(images))))[0], classes)
     ids = torch.arange(len(images))
     if samples is not None:
         ids = class_balanced(images.y, samples, seed_of(seed, "samples"))
@@ -156,14 +154,6 @@ def _predict(f: nn.Module, images: Images, ids: Tensor) -> Tensor:
     with frozen(f) as g, torch.no_grad():
         predicted: Tensor = g(images.batch(ids)[0]).argmax(1)
     return predicted.cpu()
-
-
-def _classes(f: nn.Module, images: Images) -> int:
-    with frozen(f) as g, torch.no_grad():
-        z = g(images.batch(torch.arange(1))[0])
-    if not isinstance(z, Tensor) or z.ndim != 2:
-        raise InputError(f"the network returns {type(z).__name__}, not logits [B, K]")
-    return z.shape[1]
 
 
 @contextmanager

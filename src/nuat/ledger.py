@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,31 @@ class Losses:
         self.read()
         mean, self.total, self.count = self.mean, 0.0, 0
         return mean
+
+
+@dataclass
+class Means:
+    """Means of named numbers over an epoch, kept on their device until they are asked for."""
+
+    totals: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def take(self, notes: Mapping[str, Tensor | float]) -> None:
+        """Take one step's numbers."""
+        for name, number in notes.items():
+            self.totals[name] = self.totals.get(name, 0.0) + number
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def read(self) -> dict[str, Any]:
+        """The totals and counts so far, as plain numbers."""
+        self.totals = {name: float(total) for name, total in self.totals.items()}
+        return {"totals": dict(self.totals), "counts": dict(self.counts)}
+
+    def close(self) -> dict[str, float]:
+        """The means of the epoch; the next one starts from nothing."""
+        means = {name: float(total) / self.counts[name] for name, total in self.totals.items()}
+        self.totals, self.counts = {}, {}
+        return means
 
 
 @dataclass

@@ -49,3 +49,13 @@ def frobenius(z_adv: Tensor, z: Tensor) -> Tensor:
 def squared_l2(z_adv: Tensor, z: Tensor) -> Tensor:
     """sum_ij (z_adv_ij - z_ij)^2."""
     return (z_adv - z).square().sum()
+
+
+def squared_l2_of_softmax(z_adv: Tensor, z: Tensor) -> Tensor:
+    """sum_ij (p_adv_ij - p_ij)^2,  p = softmax(z)."""
+    return squared_l2(z_adv.softmax(1), z.softmax(1))
+
+
+def kl(z: Tensor, z_adv: Tensor) -> Tensor:
+    """KL(p || p_adv) = sum_ij p_ij (log p_ij - log p_adv_ij),  p = softmax(z), summed over the batch."""
+    return F.kl_div(z_adv.log_softmax(1), z.log_softmax(1), reduction="sum", log_target=True)

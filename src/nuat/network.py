@@ -26,24 +26,41 @@ def device_of(f: nn.Module) -> torch.device:
 
 
 @contextmanager
-def frozen(f: nn.Module) -> Iterator[nn.Module]:
+def frozen(f: nn.Module, training: bool = False) -> Iterator[nn.Module]:
     """The network as an attack sees it: bare, in eval mode, its weights asking for no gradient.
 
-    Modes and `requires_grad` come back as they were, module by module, also after an error.
+    With `training` it is in train mode: BatchNorm uses the statistics of the batch, and still leaves
+    its running ones alone. Modes and `requires_grad` come back as they were, module by module, also
+    after an error.
     """
     g = bare(f)
     modes = [(module, module.training) for module in g.modules()]
     live = [weight for weight in g.parameters() if weight.requires_grad]
     try:
-        g.eval()
+        g.train(training)
         for weight in live:
             weight.requires_grad_(False)
-        yield g
+        with statistics_untouched(g):
+            yield g
     finally:
         for weight in live:
             weight.requires_grad_(True)
-        for module, training in modes:
-            module.training = training
+        for module, was_training in modes:
+            module.training = was_training
+
+
+@contextmanager
+def statistics_untouched(f: nn.Module) -> Iterator[None]:
+    """Passes in train mode leave BatchNorm's running statistics as they are."""
+    tracking = [m for m in f.modules() if isinstance(m, BatchNorm) and m.training]
+    tracking = [m for m in tracking if m.track_running_stats]
+    try:
+        for module in tracking:
+            module.track_running_stats = False
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True
 
 
 class BatchNormRecord:
@@ -128,10 +145,11 @@ def check_labels(y: Tensor, images: int, classes: int) -> None:
         )
 
 
-def check_logits(f: nn.Module, x: Tensor, classes: int) -> None:
-    """Raise unless `f(x)` is a tensor of finite logits [B, K]; warn if they look like a softmax.
+def check_logits(f: nn.Module, x: Tensor, classes: int | None = None) -> int:
+    """The number of classes K of a network that gives finite logits [B, K] for images `x`.
 
-    `f` is called once on `x`, frozen and without gradient.
+    `f` is called once on `x`, frozen and without gradient. Raises InputError if it returns anything
+    else, or another K than `classes`; NonFinite for NaN; warns if it seems to end in a softmax.
     """
     with frozen(f) as g, torch.no_grad():
         try:
@@ -145,10 +163,11 @@ def check_logits(f: nn.Module, x: Tensor, classes: int) -> None:
             f"the network returns a {type(z).__name__}, not a tensor of logits [B, K]; "
             "wrap it so that it returns the logits alone"
         )
-    if z.shape != (len(x), classes):
+    wanted = [len(x), "K" if classes is None else classes]
+    if z.ndim != 2 or len(z) != len(x) or classes not in (None, z.shape[1]):
         raise InputError(
-            f"the network returns {list(z.shape)} for {len(x)} images of {classes} classes, "
-            f"not logits [{len(x)}, {classes}]"
+            f"the network returns {list(z.shape)} for {len(x)} images, "
+            f"not logits [{wanted[0]}, {wanted[1]}]"
         )
     if not torch.isfinite(z).all():
         raise NonFinite("the network returns NaN or infinite logits")
@@ -158,3 +177,4 @@ def check_logits(f: nn.Module, x: Tensor, classes: int) -> None:
             "Attacks and losses want logits; remove it, or robustness will be overstated",
             stacklevel=2,
         )
+    return z.shape[1]

@@ -29,7 +29,7 @@ def nuclear_norm(d: Tensor) -> Tensor:
     Raises:
         NonFinite: an entry of D is NaN or infinite.
 
-    Source: the regulariser of arXiv:2110.xxxxx; the choice of subgradient is ours.
+    Source: the regulariser of NuAT (NeurIPS 2021); the choice of subgradient is ours.
     """
     value: Tensor = _NuclearNorm.apply(d)
     return value

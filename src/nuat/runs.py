@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from nuat.errors import InputError
@@ -96,26 +96,35 @@ class Run:
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace checkpoint.pt, keeping the one before."""
+        self.save_state("checkpoint.fresh", state)
         fresh = self.path / "checkpoint.fresh.pt"
-        whole(fresh, lambda file: torch.save(state, file))
         if self._checkpoint_file.exists():
             os.replace(self._checkpoint_file, self.path / "checkpoint.previous.pt")
         os.replace(fresh, self._checkpoint_file)
 
     def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
         """The newest checkpoint that is there, None if there is none."""
-        for name in ("checkpoint.fresh.pt", "checkpoint.pt", "checkpoint.previous.pt"):
-            file = self.path / name
-            if file.exists():
-                state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
-                return state
-        return None
+        names = ("checkpoint.fresh", "checkpoint", "checkpoint.previous")
+        there = (self.load_state(name, device) for name in names)
+        return next((state for state in there if state is not None), None)
+
+    def save_state(self, name: str, state: dict[str, Any]) -> None:
+        """Write NAME.pt."""
+        whole(self.path / f"{name}.pt", lambda file: torch.save(state, file))
+
+    def load_state(self, name: str, device: torch.device) -> dict[str, Any] | None:
+        """What NAME.pt holds, None if it is not there."""
+        file = self.path / f"{name}.pt"
+        if not file.exists():
+            return None
+        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+        return state
 
     def save_weights(self, name: str, weights: dict[str, Tensor], about: dict[str, str]) -> None:
         """Write NAME.safetensors with text beside the weights."""
         tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
         target = self.path / f"{name}.safetensors"
-        whole(target, lambda file: save_file(tensors, file, metadata=about))
+        whole(target, lambda file: file.write_bytes(save(tensors, metadata=about)))
 
     def save_scores(self, name: str, scores: dict[str, Any]) -> Path:
         """Write scores/NAME.json."""
@@ -126,13 +135,19 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done."""
+        """Whether all epochs are done, or the run was stopped by its guard."""
         epochs: int = self.config["recipe"]["epochs"]
-        return bool(self.metrics) and self.metrics[-1]["epoch"] >= epochs
+        last = (self.metrics or [{"epoch": 0}])[-1]
+        return last["epoch"] >= epochs or bool(last.get("stopped"))
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether an epoch was finished, so that there is a model.safetensors."""
+        return (self.path / "model.safetensors").exists()
 
     def weights(self) -> dict[str, Tensor]:
         """What model.safetensors holds. Raises InputError if training has not got that far."""
-        if not (self.path / "model.safetensors").exists():
+        if not self.has_weights:
             raise InputError(f"{self.path} has no model.safetensors yet: train an epoch first")
         return read_weights(self.path / "model.safetensors")[0]
 

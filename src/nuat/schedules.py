@@ -102,6 +102,22 @@ class Drops(Schedule):
         return dataclasses.replace(self, at=tuple(at * factor for at in self.at))
 
 
+@dataclass(frozen=True)
+class From(Schedule):
+    """0 before `epoch`, and `value` from it on."""
+
+    value: float
+    epoch: float
+
+    def __call__(self, epoch: float) -> float:
+        """The value at this epoch."""
+        return self.value if epoch >= self.epoch else 0.0
+
+    def stretched(self, factor: float) -> From:
+        """The same over `factor` times as many epochs."""
+        return dataclasses.replace(self, epoch=self.epoch * factor)
+
+
 def triangle(low: float, peak: float, up: float, down: float) -> Piecewise:
     """`low` to `peak` in `up` epochs, back to `low` in `down`: one cycle of a cyclic schedule."""
     return Piecewise(((0.0, low), (up, peak), (up + down, low)))

@@ -69,8 +69,11 @@ class Linf(Ball):
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """clamp(x + clamp(clamp(x_adv, 0, 1) - x, -eps, eps), 0, 1): the published arithmetic."""
-        delta = (x_adv.clamp(0, 1) - x).clamp(-self.eps, self.eps)
-        return (x + delta).clamp(0, 1)
+        return (x + self.shrink(x_adv.clamp(0, 1) - x)).clamp(0, 1)
+
+    def shrink(self, delta: Tensor) -> Tensor:
+        """clamp(delta, -eps, eps)."""
+        return delta.clamp(-self.eps, self.eps)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """sign(gradient)."""
@@ -91,9 +94,11 @@ class L2(Ball):
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """clamp(x + d * min(1, eps / |d|), 0, 1), d = x_adv - x."""
-        delta = x_adv - x
-        shrink = (self.eps / _norm(delta).clamp_min(1e-12)).clamp_max(1)
-        return (x + delta * shrink).clamp(0, 1)
+        return (x + self.shrink(x_adv - x)).clamp(0, 1)
+
+    def shrink(self, delta: Tensor) -> Tensor:
+        """Delta * min(1, eps / |delta|)."""
+        return delta * (self.eps / _norm(delta).clamp_min(1e-12)).clamp_max(1)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """Gradient / |gradient|; 0 where the gradient is 0."""

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks import PGD, correct, stands
-from nuat.data import Images, Splits, load
+from nuat.cost import forward_equivalents
+from nuat.data import Splits, load
 from nuat.errors import NonFinite
-from nuat.ledger import Losses, Stopwatch
+from nuat.guard import collapsed, validate
+from nuat.ledger import Losses, Means, Stopwatch
 from nuat.methods import Moment
 from nuat.models import build
 from nuat.network import check_logits
@@ -30,8 +31,6 @@ from nuat.progress import Progress, clock
 from nuat.recipes import Recipe
 from nuat.recipes import recipe as named_recipe
 from nuat.runs import Run
-from nuat.schedules import Constant
-from nuat.threat import Ball, Clean
 from nuat.values import describe
 from nuat.versions import versions
 from nuat.weights import Averages
@@ -101,6 +100,9 @@ def _config(
         "parameters": sum(weight.numel() for weight in f.parameters()),
         "data": {"name": data.name, "classes": list(data.classes), **sizes},
         "channels": data.train.channels,
+        "forward_equivalents": forward_equivalents(
+            recipe.method, f, *data.train.batch(torch.arange(2))
+        ),
         "seed": seed,
         "versions": versions(),
     }
@@ -123,6 +125,7 @@ class _Training:
     best: tuple[float, float] = (-1.0, -1.0)
     memory: dict[str, Any] = field(default_factory=dict)
     losses: Losses = field(default_factory=Losses)
+    notes: Means = field(default_factory=Means)
     watch: Stopwatch = field(default_factory=Stopwatch)
 
     def __post_init__(self) -> None:
@@ -157,7 +160,9 @@ class _Training:
         with Progress(self.recipe.name, self.recipe.epochs * self.batches, done) as progress:
             if done:
                 progress.line(f"{self.run.path}: going on after {self.place()}")
-            while self.epoch < self.recipe.epochs:
+            for remark in self.recipe.method.remarks(self.recipe.batch_size):
+                progress.line(remark)
+            while not self.run.finished:
                 self.train(progress)
                 if self.batch < self.batches:
                     progress.line(f"time is up after {self.place()}; the same command goes on")
@@ -191,12 +196,12 @@ class _Training:
             batch=self.batch,
             batches=self.batches,
             batch_size=self.recipe.batch_size,
+            lr=self.recipe.lr(self.now),
             averages=self.averages,
             memory=self.memory,
         )
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.lr(self.now)
-            group["momentum"] = self.recipe.momentum(self.now)
+            group |= {"lr": t.lr, "momentum": self.recipe.momentum(self.now)}
         torch.manual_seed(seed_of(self.seed, "step", self.epoch, self.batch))
         for loss in self.recipe.method.step(self.f, x, y, t):
             self.losses.note(loss)
@@ -204,22 +209,41 @@ class _Training:
             loss.backward()
             self.optimiser.step()
         self.averages.update()
+        self.notes.take(t.notes)
 
     def end_epoch(self, progress: Progress) -> None:
-        """Validate, keep the best, write everything down."""
+        """Validate, keep the best, look for a collapse, write everything down."""
         metrics = {"epoch": self.epoch + 1, "loss": self.losses.close(), **self.settings()}
+        metrics |= self.notes.close()
         self.epoch, self.batch = self.epoch + 1, 0
-        clean, robust = validate(self.kept, self.data.val, self.recipe.ball)
-        metrics |= {"val_clean": clean, "val_robust": robust, "seconds": self.watch.seconds}
+        metrics |= validate(self.kept, self.data.val, self.recipe.ball)
+        metrics["seconds"] = self.watch.seconds
+        clean, robust = metrics["val_clean"], metrics["val_robust"]
         rank = (robust, clean) if self.recipe.method.threat() else (clean, robust)
         if rank > self.best:
             self.best = rank
             self.keep("model")
-        self.keep("last")
-        self.run.log(metrics)
-        self.save()
         progress.advance(0, clean=f"{clean:.1%}", robust=f"{robust:.1%}")
         progress.line(self.summary(metrics))
+        self.guard(metrics, progress)
+        if not metrics.get("stopped"):
+            self.keep("last")
+        self.run.log(metrics)
+        self.save()
+
+    def guard(self, metrics: dict[str, Any], progress: Progress) -> None:
+        """If this epoch shows a collapse, say so, and do what the recipe says."""
+        answer = self.recipe.on_collapse
+        finding = collapsed([*self.run.metrics, metrics]) if self.recipe.method.threat() else ""
+        if finding:
+            metrics["collapse"] = finding
+            progress.line(f"WARNING: {finding} (on_collapse={answer})")
+            if answer == "stop":
+                metrics["stopped"] = True
+            elif answer == "rollback" and (good := self.run.load_state("good", self.device)):
+                self.take(good)
+        elif answer == "rollback":
+            self.run.save_state("good", self.state())
 
     def settings(self) -> dict[str, float]:
         """What the schedules say in this epoch: lr and momentum at its end, the method's at its start."""
@@ -279,22 +303,34 @@ class _Training:
         }
         self.run.save_weights(name, self.kept.state_dict(), about)
 
+    def state(self) -> dict[str, Any]:
+        """What training has made: weights, optimiser, averages, the method's memory."""
+        return {
+            "network": self.f.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "averages": self.averages.state_dict(),
+            "memory": self.memory,
+        }
+
+    def take(self, state: dict[str, Any]) -> None:
+        """Go on from such a state."""
+        self.f.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.averages.load_state_dict(state["averages"])
+        self.memory = state["memory"]
+
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint: the state, and the place in the run."""
         self.losses.read()
-        self.run.save_checkpoint(
-            {
-                "epoch": self.epoch,
-                "batch": self.batch,
-                "best": list(self.best),
-                "seconds": self.watch.seconds,
-                "losses": [self.losses.total, self.losses.count],
-                "network": self.f.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "averages": self.averages.state_dict(),
-                "memory": self.memory,
-            }
-        )
+        place = {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "best": list(self.best),
+            "seconds": self.watch.seconds,
+            "losses": [self.losses.total, self.losses.count],
+            "notes": self.notes.read(),
+        }
+        self.run.save_checkpoint(self.state() | place)
         self.saved = time.monotonic()
 
     def load(self) -> None:
@@ -303,27 +339,8 @@ class _Training:
         self.run.forget_after(state["epoch"] if state else 0)
         if state is None:
             return
+        self.take(state)
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.best = (state["best"][0], state["best"][1])
         self.watch.before = state["seconds"]
-        self.losses = Losses(*state["losses"])
-        self.f.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.averages.load_state_dict(state["averages"])
-        self.memory = state["memory"]
-
-
-def validate(
-    f: nn.Module, images: Images, ball: Ball, batch_size: int = 500
-) -> tuple[float, float]:
-    """Clean accuracy, and accuracy under 7 steps of eps/7 from the clean image: cheap and published.
-
-    Used to choose the epoch that is kept, never as a result.
-    """
-    attack = PGD(ball, steps=7, size=Constant(1 / 7), start=Clean())
-    clean = robust = 0
-    for _, x, y in images.in_order(batch_size):
-        right = correct(f, x, y)
-        clean += int(right.sum())
-        robust += int((right & stands(f, x, y, attack(f, x, y), ball)).sum())
-    return clean / len(images), robust / len(images)
+        self.losses, self.notes = Losses(*state["losses"]), Means(**state["notes"])

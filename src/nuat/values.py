@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from nuat.errors import InputError, unknown
 from nuat.notation import parse
 from nuat.schedules import Constant, Schedule
+
+T = TypeVar("T")
 
 
 def describe(value: Any) -> Any:
@@ -34,6 +36,16 @@ def differences(here: Any, there: Any, path: str = "") -> list[str]:
             line for key, a, b in pairs for line in differences(a, b, f"{path}.{key}".strip("."))
         ]
     return [] if here == there else [f"{path}: {here} here, {there} there"]
+
+
+def first(value: Any, kind: type[T]) -> T | None:
+    """The first instance of `kind` in the value and its fields, depth first; None without one."""
+    if isinstance(value, kind):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = (first(getattr(value, f.name), kind) for f in dataclasses.fields(value))
+        return next((part for part in parts if part is not None), None)
+    return None
 
 
 def swap(value: Any, kind: type, new: Any) -> Any:

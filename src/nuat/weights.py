@@ -1,16 +1,18 @@
-"""Averages of a network's weights over training."""
+"""A network with other weights: averaged over training, or the worst ones nearby."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nuat.errors import InputError
-from nuat.network import bare
+from nuat.network import bare, statistics_untouched
 
 
 class Average:
@@ -79,6 +81,45 @@ class Averages:
         for decay, average_state in state.items():
             self(decay)
             self._by_decay[decay].load_state_dict(average_state)
+
+
+class View(nn.Module):
+    """A network with some of its weights replaced; the rest, and its buffers, are its own."""
+
+    def __init__(self, f: nn.Module, weights: dict[str, Tensor]):
+        """`weights` by name, as in `f.named_parameters()`."""
+        super().__init__()
+        # kept out of the module tree, so that the view owns no parameters of its own
+        self._whole = (f, weights)
+
+    def forward(self, *args: Any) -> Any:
+        """f(*args) with the replaced weights."""
+        f, weights = self._whole
+        return functional_call(f, weights, args)
+
+
+def worst_nearby(f: nn.Module, objective: Callable[[nn.Module], Tensor], gamma: float) -> nn.Module:
+    """A view of f at  w + v,  v_l = gamma |w_l| g_l / |g_l|,  g the gradient of objective(f) at w.
+
+    Layer by layer, for weights of two or more dimensions; the others stay. The gradient of a loss
+    of the view lands on the weights of f. BatchNorm's running statistics do not see the pass that
+    finds v.
+
+    Source: arXiv:2004.05884, eq. 10; which weights move, and the norm by layer, from its code.
+    """
+    g = bare(f)
+    moving = {
+        name: weight
+        for name, weight in g.named_parameters()
+        if weight.ndim > 1 and "weight" in name and weight.requires_grad
+    }
+    with statistics_untouched(g):
+        gradients = torch.autograd.grad(objective(g), list(moving.values()))
+    nearby = {}
+    for (name, weight), gradient in zip(moving.items(), gradients, strict=True):
+        length = gamma * weight.detach().norm() / (gradient.norm() + 1e-20)
+        nearby[name] = weight + length * gradient
+    return View(g, nearby)
 
 
 def _tensors(f: nn.Module) -> list[Tensor]:

@@ -9,7 +9,7 @@ from nuat import losses, schedules, threat
 from nuat.attacks.ascent import ascend
 from nuat.attacks.base import Attack
 from nuat.attacks.gama import GAMA
-from nuat.attacks.gradient import FGSM, PGD, TargetedPGD
+from nuat.attacks.gradient import FGSM, PGD, RFGSM, TargetedPGD
 from nuat.attacks.judge import correct, stands
 from nuat.errors import InputError
 from nuat.notation import split
@@ -18,6 +18,7 @@ from nuat.threat import Ball
 
 attacks: Registry[type[Attack]] = Registry("attack")
 attacks.register("fgsm", FGSM)
+attacks.register("rfgsm", RFGSM)
 attacks.register("pgd", PGD)
 attacks.register("targeted-pgd", TargetedPGD)
 attacks.register("gama", GAMA)
@@ -26,7 +27,7 @@ WORDS: dict[str, Any] = {
     **{c.__name__: c for c in (threat.Clean, threat.Uniform, threat.Bernoulli, threat.Gaussian)},
     **{c.__name__: c for c in (schedules.Constant, schedules.Drops, schedules.Piecewise)},
     **{c.__name__: c for c in (schedules.Ramp, threat.Linf, threat.L2)},
-    **{c.__name__: c for c in (Attack, FGSM, PGD, TargetedPGD, GAMA)},
+    **{c.__name__: c for c in (Attack, FGSM, RFGSM, PGD, TargetedPGD, GAMA)},
     **{f.__name__: f for f in (losses.ce_each, losses.margin_each)},
     **{f.__name__: f for f in (losses.nuclear, losses.frobenius, losses.squared_l2)},
 }
@@ -53,6 +54,7 @@ __all__ = [
     "FGSM",
     "GAMA",
     "PGD",
+    "RFGSM",
     "WORDS",
     "Attack",
     "TargetedPGD",

@@ -18,7 +18,7 @@ def ascend(
     x: Tensor,
     ball: Ball,
     steps: int = 1,
-    size: Callable[[float], float] = lambda k: 1.0,
+    size: float | Callable[[float], float] = 1.0,
 ) -> Tensor:
     """x_adv <- project(x_adv + size(k) * eps * steepest(gradient of the objective)), k = 0, 1, ...
 
@@ -30,7 +30,7 @@ def ascend(
         x: the clean images in [0, 1], [B, C, H, W].
         ball: the threat model.
         steps: how many steps.
-        size: length of step k in units of eps.
+        size: length of a step in units of eps, or a function of k.
 
     Returns:
         The last iterate, [B, C, H, W], detached.
@@ -39,5 +39,6 @@ def ascend(
         at = x_adv.detach().requires_grad_()
         with torch.enable_grad():
             (gradient,) = torch.autograd.grad(objective(at, k).sum(), at)
-        x_adv = ball.project(at.detach() + size(k) * ball.eps * ball.steepest(gradient), x)
+        length = ball.eps * (size(k) if callable(size) else size)
+        x_adv = ball.project(at.detach() + length * ball.steepest(gradient), x)
     return x_adv.detach()

@@ -21,10 +21,16 @@ class Attack:
 
     An attack holds its settings and no model. The network is attacked bare, in eval mode, and given
     back exactly as it was. To write one, derive a frozen dataclass and define `run`.
+
+    Attributes:
+        ball: the threat model.
+        restarts: how many runs; each image keeps the first point that is misclassified.
+        train_mode: attack the network in train mode; BatchNorm's running statistics stay.
     """
 
     ball: Ball = Linf(8 / 255)
     restarts: int = 1
+    train_mode: bool = False
 
     def __post_init__(self) -> None:
         numbers_become_schedules(self)
@@ -38,7 +44,7 @@ class Attack:
 
         With restarts, each image keeps the first point that is misclassified, or else the last.
         """
-        with frozen(f) as g:
+        with frozen(f, self.train_mode) as g:
             x_adv = self.run(g, x, y, noise.fork("restart", 0))
             for restart in range(1, self.restarts):
                 with torch.no_grad():

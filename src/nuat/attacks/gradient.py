@@ -15,7 +15,7 @@ from nuat.losses import ce_each
 from nuat.network import frozen
 from nuat.noise import Noise
 from nuat.schedules import Constant, Schedule
-from nuat.threat import Clean, Start, Uniform
+from nuat.threat import Bernoulli, Clean, Start, Uniform
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,18 @@ class FGSM(PGD):
     steps: int = 1
     size: Schedule = Constant(1.0)
     start: Start = Clean()
+
+
+@dataclass(frozen=True)
+class RFGSM(PGD):
+    """x' = x + eps/2 sign(N(0, 1)), then x' + eps/2 sign(gradient at x'): a random half step first.
+
+    Source: arXiv:1705.07204; that the two halves are equal is ours, the training recipe is unknown.
+    """
+
+    steps: int = 1
+    size: Schedule = Constant(1 / 2)
+    start: Start = Bernoulli(1 / 2)
 
 
 @dataclass(frozen=True)

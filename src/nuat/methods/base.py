@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -12,6 +12,7 @@ from nuat.errors import InputError
 from nuat.noise import Noise
 from nuat.schedules import Schedule, numbers_become_schedules
 from nuat.threat import Ball
+from nuat.values import first
 from nuat.weights import Averages
 
 
@@ -24,18 +25,27 @@ class Moment:
         batch: place of this batch in its epoch, from 0.
         batches: batches in an epoch, if known.
         batch_size: the run's batch size; the last batch of an epoch may be shorter.
+        lr: the learning rate of this step, if known.
         noise: where this step's randomness comes from.
         averages: the averages of the network in training, for methods that ask for one.
         memory: tensors and numbers that a method keeps from step to step; part of the checkpoint.
+        notes: what this step has noted; the engine writes the mean of an epoch in the metrics.
     """
 
     epoch: int = 0
     batch: int = 0
     batches: int | None = None
     batch_size: int | None = None
+    lr: float = 0.0
     noise: Noise = field(default_factory=Noise)
     averages: Averages | None = None
     memory: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Tensor | float] = field(default_factory=dict)
+
+    def note(self, **numbers: Tensor | float) -> None:
+        """Note scalars of this step; tensors are detached and not read."""
+        for name, number in numbers.items():
+            self.notes[name] = number.detach() if isinstance(number, Tensor) else number
 
     def average(self, decay: float) -> nn.Module:
         """The network averaged over training with this decay. Raises InputError without averages."""
@@ -66,13 +76,32 @@ class Method:
         """Yield one scalar loss for each update of the weights."""
         raise NotImplementedError
 
+    def remarks(self, batch_size: int) -> list[str]:
+        """What a user should be told before training with this batch size."""
+        return []
+
     def schedules(self) -> dict[str, Schedule]:
-        """The fields that change over training, by name."""
-        pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return {name: value for name, value in pairs if isinstance(value, Schedule)}
+        """The fields that change over training, its own and those of methods inside it, by name."""
+        found: dict[str, Schedule] = {}
+        for name, value in self._parts():
+            if isinstance(value, Schedule):
+                found.setdefault(name, value)
+            elif isinstance(value, Method):
+                found = value.schedules() | found
+        return found
+
+    def stretched(self, factor: float) -> Self:
+        """The same method with each of these fields stretched over `factor` times as many epochs."""
+        changed = {
+            name: value.stretched(factor)
+            for name, value in self._parts()
+            if isinstance(value, Schedule | Method)
+        }
+        return replace(self, **changed)
 
     def threat(self) -> Ball | None:
-        """The ball this method trains against: its own or its inner attack's, None if it has none."""
-        parts = [getattr(self, f.name) for f in fields(self)]
-        inner = [getattr(part, "ball", part) for part in parts]
-        return next((part for part in inner if isinstance(part, Ball)), None)
+        """The ball this method trains against, its own or that of a part of it; None without one."""
+        return first(self, Ball)
+
+    def _parts(self) -> list[tuple[str, Any]]:
+        return [(f.name, getattr(self, f.name)) for f in fields(self)]

@@ -1,4 +1,4 @@
-"""Nuclear norm adversarial training: NuAT and NuAT2.
+"""Nuclear norm adversarial training: NuAT, NuAT2 and the hybrid of the two.
 
 Source: "Towards Efficient and Effective Adversarial Training" (NeurIPS 2021) and its published
 code. Where the code differs from the formula of the paper, the code is followed: see the fields.
@@ -8,88 +8,62 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks import ascend
 from nuat.losses import Distance, ce, nuclear
 from nuat.methods.base import Method, Moment
-from nuat.network import frozen, recorded
+from nuat.methods.guided import Guided
+from nuat.methods.triggers import CleanLossDrop, Trigger
+from nuat.network import frozen
 from nuat.schedules import Ramp, Schedule
-from nuat.threat import Ball, Bernoulli, Linf, Start
 
 
 @dataclass(frozen=True)
-class _Nuclear(Method):
-    """What the methods share: the threat, the nuclear term and the step up.
-
-    Attributes:
-        ball: the threat model.
-        lam: weight of the nuclear norm, by epoch; 0 in the first, which is therefore clean training.
-        start: where the attack starts.
-        distance: what stands for the nuclear norm of the difference of two logit matrices [B, K].
-        constant_divisor: published: B is the run's batch size also for the short last batch.
-    """
-
-    ball: Ball = Linf(8 / 255)
-    lam: Schedule = Ramp(to=4.5, epochs=90)
-    start: Start = Bernoulli(1 / 2)
-    distance: Distance = nuclear
-    constant_divisor: bool = True
-
-    def _climb(
-        self, g: nn.Module, x_adv: Tensor, x: Tensor, y: Tensor, lam: float = 0.0, z: Any = None
-    ) -> Tensor:
-        """One step of eps up  CE(g(x'), y) + lam |g(x') - z|_*."""
-
-        def objective(v: Tensor, k: int) -> Tensor:
-            z_adv = g(v)
-            return ce(z_adv, y) + lam * self.distance(z_adv, z) if lam else ce(z_adv, y)
-
-        return ascend(objective, x_adv, x, self.ball)
-
-    def _divisor(self, x: Tensor, t: Moment) -> int:
-        return t.batch_size if self.constant_divisor and t.batch_size else len(x)
-
-
-@dataclass(frozen=True)
-class NuAT(_Nuclear):
+class NuAT(Guided):
     """One step up  CE(f(x'), y) + lam |f(x') - f(x)|_* / B,  then down  CE(f(x), y) + the same term.
 
-    The step is a full eps from a Bernoulli start. The attack sees f in eval mode and compares it
-    with the clean logits of the train-mode pass that the loss uses as well: 8 forward-equivalents.
+    |.|_* is the nuclear norm of a [B, K] matrix. B shrinks it like 1 / sqrt(B), so a lam is meant
+    for a batch size; at another B it is multiplied by sqrt(B / lam_batch). The step itself is
+    `Guided`'s; its other fields have the values of the published code.
 
     Attributes:
-        alternate: published: the attack sees the nuclear term in every other batch only, from the
-            second of each epoch on.
-        replay: published: the clean batch passes twice, so BatchNorm counts it twice; here the
-            second pass is only its effect on the statistics.
+        lam: weight of the nuclear norm, by epoch; 0 in the first, which is therefore clean training.
+        constant_divisor: published: B is the run's batch size also for the short last batch.
+        lam_batch: the batch size that lam is meant for; None: every one.
     """
 
-    alternate: bool = True
-    replay: bool = True
+    lam: Schedule = Ramp(to=4.5, epochs=90)
+    distance: Distance = nuclear
+    constant_divisor: bool = True
+    lam_batch: int | None = 64
 
-    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
-        """One loss."""
-        lam = self.lam(t.epoch) / self._divisor(x, t)
-        in_attack = lam * (t.batch % 2) if self.alternate else lam
-        with recorded(f) as clean_pass:
-            z = f(x)
-        with frozen(f) as g:
-            x_adv = self._climb(g, self.start(x, self.ball, t.noise), x, y, in_attack, z.detach())
-        yield ce(z, y) + lam * self.distance(f(x_adv), z)
-        if self.replay:
-            clean_pass.replay()
+    def weight(self, x: Tensor, t: Moment) -> float:
+        """Lam / B, at the scale of this batch size."""
+        return super().weight(x, t) * self.scale(t.batch_size)
+
+    def scale(self, batch_size: int | None) -> float:
+        """sqrt(B / lam_batch): what lam is multiplied by. Ours; the published B is always 64."""
+        return (batch_size / self.lam_batch) ** 0.5 if batch_size and self.lam_batch else 1.0
+
+    def remarks(self, batch_size: int) -> list[str]:
+        """Says so when lam is scaled."""
+        if (scale := self.scale(batch_size)) == 1:
+            return []
+        return [
+            f"lam is meant for batches of {self.lam_batch}; for {batch_size} it is multiplied by "
+            f"sqrt({batch_size}/{self.lam_batch}) = {scale:.3g} (lam_batch=None leaves it)"
+        ]
 
 
 @dataclass(frozen=True)
-class NuAT2(_Nuclear):
+class NuAT2(NuAT):
     """Two steps up, the first on  CE + lam |f(x') - f(x)|_* / B,  the second on CE; loss as in NuAT.
 
     Both steps are full eps. The attack compares eval-mode logits with eval-mode clean logits, and
-    its B is the true size of the batch. 11 forward-equivalents.
+    its B is the true size of the batch; there is nothing to alternate and nothing to replay. 11
+    forward-equivalents.
 
     Attributes:
         teacher: decay of the average of the weights that the first step attacks in place of f, with
@@ -97,21 +71,54 @@ class NuAT2(_Nuclear):
     """
 
     lam: Schedule = Ramp(to=4.0, epochs=55)
+    alternate: bool = False
+    replay: bool = False
     teacher: float | None = None
 
     def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
         """One loss."""
-        lam = self.lam(t.epoch)
+        lam = self.weight(x, t)
+        in_attack = lam * self.divisor(x, t) / len(x)
         x_adv = self.start(x, self.ball, t.noise)
-        with frozen(self._first_attacked(f, t)) as g:
+        with frozen(self.first_attacked(f, t)) as g:
             with torch.no_grad():
                 z = g(x)
-            x_adv = self._climb(g, x_adv, x, y, lam / len(x), z)
+            x_adv = self.climb(g, x_adv, x, y, in_attack, z)
         with frozen(f) as g:
-            x_adv = self._climb(g, x_adv, x, y)
+            x_adv = self.climb(g, x_adv, x, y)
         z_adv, z = f(x_adv), f(x)
-        yield ce(z, y) + lam / self._divisor(x, t) * self.distance(z_adv, z)
+        clean = ce(z, y)
+        t.note(clean_loss=clean)
+        yield clean + lam * self.distance(z_adv, z)
 
-    def _first_attacked(self, f: nn.Module, t: Moment) -> nn.Module:
+    def first_attacked(self, f: nn.Module, t: Moment) -> nn.Module:
+        """The network that the first step attacks."""
         average = None if self.teacher is None else t.average(self.teacher)
         return f if average is None or t.epoch == 0 else average
+
+
+@dataclass(frozen=True)
+class NuATH(Method):
+    """NuAT, and NuAT2 for a while whenever training shows the sign of gradient masking.
+
+    A reconstruction: of NuAT-H it is known that it switches adaptively between single-step and
+    two-step attacks, and that a curve of the clean cross-entropy goes with it; no code and no text
+    with its trigger was found. The triggers are ours. For NuAT-WA-H the two-step method is
+    NuAT2-WA's. The share of two-step batches is in the metrics as `two_step`.
+
+    Attributes:
+        one: the method of every other moment.
+        two: the method after the trigger.
+        trigger: when, and for how long.
+    """
+
+    one: NuAT = NuAT()
+    two: NuAT2 = NuAT2()
+    trigger: Trigger = CleanLossDrop()
+
+    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
+        """One loss, by the method whose turn it is."""
+        two_step = self.trigger.wants_two(f, x, y, t)
+        yield from (self.two if two_step else self.one).step(f, x, y, t)
+        t.note(two_step=float(two_step))
+        self.trigger.observe(t)

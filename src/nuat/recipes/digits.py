@@ -1,4 +1,7 @@
-"""Rows for the digits, all ours: 30 epochs of 8x8 images at eps 0.2 on a network of width 16."""
+"""Rows for the digits, all ours: 40 epochs of 8x8 images at eps 0.16 on a network of width 32.
+
+Chosen on the validation split alone: see results/digits/README.md.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,17 @@ from nuat.recipes.table import register
 from nuat.schedules import Ramp, triangle
 from nuat.threat import Linf
 
-BALL = Linf(0.2)
-LAM = Ramp(8.0, epochs=30)
+BALL = Linf(0.16)
+LAM = Ramp(5.0, epochs=40)
 
 NORMAL = Recipe(
     name="normal",
     method=Standard(),
     data="digits",
-    model="small-cnn(width=16)",
-    epochs=30,
-    lr=triangle(0.0, 0.1, up=10, down=20),
+    model="small-cnn(width=32)",
+    epochs=40,
+    lr=triangle(0.0, 0.2, up=13, down=27),
+    weight_decay=2e-3,
     ball=BALL,
 )
 

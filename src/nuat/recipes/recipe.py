@@ -8,11 +8,13 @@ from typing import Any
 from nuat import methods
 from nuat.attacks import WORDS
 from nuat.data import Augment
-from nuat.errors import InputError
+from nuat.errors import InputError, unknown
 from nuat.methods import Method
 from nuat.schedules import Constant, Schedule
 from nuat.threat import Ball, Linf
 from nuat.values import assign, swap
+
+ON_COLLAPSE = ("warn", "stop", "rollback")
 
 LANGUAGE: dict[str, Any] = {
     **WORDS,
@@ -37,6 +39,8 @@ class Recipe:
         average: decay of the average of the weights that is evaluated and kept; None: the last ones.
         augment: what is done to training images.
         ball: the threat model that validation and evaluation use, the method's own if it has one.
+        on_collapse: what to do when a catastrophic overfitting is seen (see nuat.guard): "warn",
+            "stop" with the weights from before, or "rollback" to them and go on.
         source: "published code", "paper" or "ours".
         note: what to know about this row.
     """
@@ -53,12 +57,15 @@ class Recipe:
     average: float | None = None
     augment: Augment = Augment()
     ball: Ball = Linf(8 / 255)
+    on_collapse: str = "warn"
     source: str = "ours"
     note: str = ""
 
     def __post_init__(self) -> None:
         if not (isinstance(self.epochs, int) and self.epochs > 0):
             raise InputError(f"epochs is {self.epochs!r}, but must be a whole number from 1 up")
+        if self.on_collapse not in ON_COLLAPSE:
+            raise unknown("answer to a collapse", self.on_collapse, ON_COLLAPSE)
         if not (isinstance(self.batch_size, int) and self.batch_size > 0):
             raise InputError(
                 f"batch_size is {self.batch_size!r}, but must be a whole number from 1"
@@ -72,13 +79,12 @@ class Recipe:
     def lasting(self, epochs: int) -> Recipe:
         """The same recipe over another number of epochs, every schedule stretched to fit."""
         factor = epochs / self.epochs
-        scheduled = {name: s.stretched(factor) for name, s in self.method.schedules().items()}
         return replace(
             self,
             epochs=epochs,
             lr=self.lr.stretched(factor),
             momentum=self.momentum.stretched(factor),
-            method=replace(self.method, **scheduled),
+            method=self.method.stretched(factor),
         )
 
     def setting(self, path: str, text: str) -> Recipe:

@@ -1,0 +1,157 @@
+"""The figures of a page: training curves, schedules, accuracy against cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from nuat.report.figures import Chart, Stroke, legend, panels, short, strokes, styled, to_svg
+from nuat.report.labels import label
+from nuat.report.naming import Name, names, plain, printable
+from nuat.report.table import Row, percent
+from nuat.runs import Run
+
+MEASURES = ("epoch", "loss", "val_clean", "val_robust", "seconds")
+
+
+@dataclass(frozen=True)
+class Track:
+    """A run that has an epoch: its name, its look, its lines of metrics."""
+
+    name: Name
+    stroke: Stroke
+    lines: Sequence[Mapping[str, Any]]
+
+    @property
+    def settings(self) -> list[str]:
+        """The numeric keys that are no measurements."""
+        numbers = {
+            key: value
+            for key, value in self.lines[-1].items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        return [key for key in numbers if key not in MEASURES]
+
+    def points(self, key: str, scale: float = 1) -> list[tuple[float, float]]:
+        """(epoch, value) wherever the key is."""
+        return [(line["epoch"], scale * line[key]) for line in self.lines if key in line]
+
+
+def training(runs: Sequence[Run]) -> list[Chart]:
+    """Loss, validation accuracy and schedules of runs, by epoch; empty if none has an epoch yet."""
+    called = names(runs)
+    every = zip(called, strokes([name.kind for name in called]), runs, strict=True)
+    tracks = [Track(name, stroke, run.metrics) for name, stroke, run in every]
+    tracks = [track for track in tracks if track.lines]
+    if not tracks:
+        return []
+    with styled():
+        charts = [_loss(tracks), _accuracy(tracks), _schedules(tracks)]
+    return [chart for chart in charts if chart is not None]
+
+
+def _loss(tracks: Sequence[Track]) -> Chart:
+    figure, (axes,) = panels(1, 250, 1)
+    _draw(axes, tracks, "loss", "training loss")
+    legend(figure, [track.stroke for track in tracks])
+    caption = "Mean training loss of each epoch."
+    if len(tracks) > 1:
+        caption += " Each method has a loss of its own: compare shapes, not heights. "
+        caption += "Here and below, runs that share a line alternate in its dashes."
+    alt = f"Training loss by epoch. After the last: {_last(tracks, 'loss', plain)}."
+    return Chart(to_svg(figure, "loss", alt), alt, caption)
+
+
+def _accuracy(tracks: Sequence[Track]) -> Chart:
+    figure, (clean, robust) = panels(2, 270, 2, share=True)
+    _draw(clean, tracks, "val_clean", "clean accuracy, %", scale=100)
+    _draw(robust, tracks, "val_robust", "robust accuracy, %", scale=100)
+    clean.set_ylim(-2, 102)
+    legend(figure, [track.stroke for track in tracks])
+    caption = (
+        "Accuracy on the validation split after each epoch, clean and under 7 steps of PGD. It "
+        "chooses the epoch that is kept and is never a result."
+    )
+    alt = (
+        "Validation accuracy in percent by epoch. "
+        f"After the last, clean: {_last(tracks, 'val_clean', percent)}; "
+        f"robust: {_last(tracks, 'val_robust', percent)}."
+    )
+    return Chart(to_svg(figure, "accuracy", alt), alt, caption)
+
+
+def _last(tracks: Sequence[Track], key: str, text: Callable[[Any], str]) -> str:
+    return ", ".join(f"{track.name} {text(track.lines[-1][key])}" for track in tracks)
+
+
+def _schedules(tracks: Sequence[Track]) -> Chart | None:
+    """A panel for each setting that moves, or differs between runs; the others in the caption."""
+    keys = dict.fromkeys(key for track in tracks for key in track.settings)
+    found = {key: {value for t in tracks for _, value in t.points(key)} for key in keys}
+    still = {key: values.pop() for key, values in found.items() if len(values) == 1}
+    moving = [key for key in keys if key not in still]
+    if not moving:
+        return None
+    figure, grid = panels(len(moving), 210, 3 if len(moving) > 2 else 2)
+    for axes, key in zip(grid, moving, strict=True):
+        _draw(axes, tracks, key, short(printable(key)))
+    legend(figure, [track.stroke for track in tracks])
+    constant = (f"{key} is {plain(value)} throughout" for key, value in still.items())
+    caption = "; ".join(("What was scheduled, by epoch", *constant)) + "."
+    alt = f"Schedules by epoch: {', '.join(moving)}."
+    return Chart(to_svg(figure, "schedules", alt), alt, caption)
+
+
+def _draw(axes: Axes, tracks: Sequence[Track], key: str, title: str, scale: float = 1) -> None:
+    """A line for each run that has the key; where lines are equal, their dashes alternate."""
+    drawn = [(track.stroke, track.points(key, scale)) for track in tracks]
+    different = list({(stroke.kind, tuple(points)): None for stroke, points in drawn})
+    looks = {stroke.kind: stroke for stroke, _ in drawn}
+    every = [points for _, points in different]
+    for place, (kind, points) in enumerate(different):
+        twins, turn = every.count(points), every[:place].count(points)
+        dash = (6 * turn, (6, 6 * (twins - 1))) if twins > 1 else looks[kind].dash
+        epochs, values = zip(*points, strict=True) if points else ((), ())
+        marker = "o" if len(points) == 1 else ""
+        axes.plot(epochs, values, color=looks[kind].color, linestyle=dash, marker=marker)
+    axes.set_title(title)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+
+
+def cost(rows: Sequence[Row]) -> Chart | None:
+    """Worst robust accuracy against cost, a dot for each run; None for less than two dots."""
+    looks = zip(rows, strokes([row.kind for row in rows]), strict=True)
+    dots = [
+        (row.cost, 100 * row.worst, row, stroke.color)
+        for row, stroke in looks
+        if row.worst is not None and row.cost is not None
+    ]
+    if len(dots) < 2:
+        return None
+    alt = "; ".join(f"{row.name}: {y:.1f} % at {x:.1f}" for x, y, row, _ in dots)
+    alt = f"Worst robust accuracy against cost of a training step. {alt}."
+    caption = "Robust accuracy against what it costs. Up and to the left is better."
+    with styled():
+        figure, (axes,) = panels(1, 380, 1)
+        across, up, shown, colors = zip(*dots, strict=True)
+        axes.scatter(across, up, c=colors, s=52, zorder=3)
+        axes.set_title("worst robust accuracy, %")
+        axes.set_xlabel("cost of a training step, in forward passes of the batch")
+        axes.set_xlim(0, max(across) * 1.12)
+        air = max(3.0, 0.15 * (max(up) - min(up)))
+        axes.set_ylim(max(-3.0, min(up) - air), min(103.0, max(up) + air))
+        label(axes, list(zip(across, up, strict=True)), _labels(up, [row.kind for row in shown]))
+        return Chart(to_svg(figure, "cost", alt), alt, caption)
+
+
+def _labels(up: Sequence[float], kinds: Sequence[str]) -> list[str]:
+    """The kind of each run, once: at the highest of its dots."""
+    places = range(len(kinds))
+    top = {kinds[i]: i for i in sorted(places, key=lambda i: (up[i], -i))}
+    return [short(kinds[i]) if top[kinds[i]] == i else "" for i in places]

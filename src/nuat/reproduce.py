@@ -1,0 +1,58 @@
+"""Whole tables: train the rows, attack each, put them side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nuat.data import Splits, load
+from nuat.evaluate import ATTACKS, Scores, evaluate
+from nuat.loading import trained
+from nuat.recipes import recipe
+from nuat.report import write_page
+from nuat.runs import Run
+from nuat.train import fit
+
+
+def reproduce(
+    data: str,
+    rows: Sequence[str],
+    out: Path | str,
+    *,
+    seeds: int = 1,
+    attacks: Sequence[str] = ATTACKS,
+    epochs: int | None = None,
+    device: str | None = None,
+) -> list[Run]:
+    """Train each named row on a data set with so many seeds, and attack its test split.
+
+    What is already done in `out` is not done again. The page is `out`/report.html.
+
+    Returns:
+        The runs, row by row.
+    """
+    out, splits = Path(out), load(data)
+    chosen = [recipe(name, data) for name in rows]
+    runs = []
+    for row in chosen:
+        for seed in range(seeds):
+            changed = row.lasting(epochs) if epochs else row
+            folder = out / f"{row.name}-{seed}"
+            runs.append(fit(changed, data=splits, out=folder, seed=seed, device=device))
+            _attack(runs[-1], splits, attacks, device)
+    networks = {run.path: trained(run.path).f for run in runs}
+    write_page(runs, out / "report.html", networks=networks, images=splits.test)
+    return runs
+
+
+def _attack(run: Run, data: Splits, attacks: Sequence[str], device: str | None) -> Scores:
+    """The scores of a run on the test split, read if they are there and of the same attacks."""
+    if "test" in run.scores:
+        scores = Scores.from_dict(run.scores["test"])
+        if list(scores.standing) == list(attacks) and len(scores.ids) == len(data.test):
+            return scores
+    network = trained(run.path, device=device or "cpu")
+    assert network.ball is not None
+    scores = evaluate(network.f, data.test, network.ball, attacks, quiet=False)
+    run.save_scores("test", scores.as_dict())
+    return scores

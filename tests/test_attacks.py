@@ -1,0 +1,203 @@
+"""What must hold of every attack, and of each one alone."""
+
+import pytest
+import torch
+from torch import nn
+
+import nuat
+from nuat.attacks import attack, attacks
+from nuat.errors import InputError
+from nuat.losses import ce_each, margin_each
+from nuat.noise import Keyed
+
+BALLS = [nuat.Linf(0.1), nuat.Linf(0.0), nuat.L2(0.7)]
+NAMES = ["fgsm", "pgd-5", "pgd-4(restarts=3)", "gama-10", "targeted-pgd-5(rank=-1)"]
+
+
+class Net(nn.Module):
+    """A small network with BatchNorm and dropout, some of it frozen, in mixed modes."""
+
+    def __init__(self, channels=2, classes=5):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5)
+        )
+        self.head = nn.Linear(8, classes)
+        self.head.bias.requires_grad_(False)
+        self.train()
+        self.body[1].eval()
+
+    def forward(self, x):
+        return self.head(self.body(x).mean((2, 3)))
+
+
+class Linear(nn.Module):
+    """z = (-w.x/2 - b, w.x/2 + b): the distance to the boundary is known."""
+
+    def __init__(self, w, b=0.0):
+        super().__init__()
+        self.w, self.b = nn.Parameter(w), b
+
+    def forward(self, x):
+        score = (x * self.w).flatten(1).sum(1) + self.b
+        return torch.stack([-score / 2, score / 2], 1)
+
+
+def images(count=6, shape=(2, 6, 5)):
+    x = torch.rand(count, *shape)
+    x[0], x[1] = 0, 1
+    return x
+
+
+@pytest.mark.parametrize("ball", BALLS, ids=repr)
+@pytest.mark.parametrize("name", NAMES)
+def test_stays_within_the_rules_and_leaves_the_network_alone(name, ball):
+    f, x = Net(), images()
+    y = torch.randint(5, (len(x),))
+    x_before, state = x.clone(), {k: v.clone() for k, v in f.state_dict().items()}
+    modes = [m.training for m in f.modules()]
+    asking = [p.requires_grad for p in f.parameters()]
+
+    x_adv = attack(name, ball)(f, x, y)
+
+    assert x_adv.shape == x.shape and not x_adv.requires_grad
+    assert ball.contains(x_adv, x).all()
+    assert torch.equal(x, x_before)
+    assert [m.training for m in f.modules()] == modes
+    assert [p.requires_grad for p in f.parameters()] == asking
+    assert all(p.grad is None for p in f.parameters())
+    assert all(torch.equal(state[k], v) for k, v in f.state_dict().items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keyed_noise_makes_an_image_independent_of_its_batch(name):
+    f, x = Net(), images(7)
+    y, ids = torch.randint(5, (7,)), torch.arange(7) + 40
+    each = attack(name, nuat.Linf(0.1))
+    together = each(f, x, y, Keyed(0, ids, name))
+    for part in ([0, 1, 2], [6, 3], [4], [5]):
+        alone = each(f, x[part], y[part], Keyed(0, ids[part], name))
+        torch.testing.assert_close(alone, together[part], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd-10", "gama-20"])
+@pytest.mark.parametrize("eps", [0.01, 0.02, 0.04])
+def test_linear_network_falls_exactly_where_it_must(name, eps):
+    """Linf distance of x to the boundary of sign(w.x + b) is |w.x + b| / |w|_1."""
+    generator = torch.Generator().manual_seed(1)
+    w = torch.randn(1, 4, 4, generator=generator)
+    x = 0.25 + torch.rand(200, 1, 4, 4, generator=generator) / 2
+    f = Linear(w, b=-float((w * 0.5).sum()))
+    score = (x * w).flatten(1).sum(1) + f.b
+    y = (score > 0).long()
+    distance = score.abs() / w.abs().sum()
+    clear = (distance - eps).abs() > 1e-4
+    ball = nuat.Linf(eps)
+    stands = nuat.attacks.stands(f, x, y, attack(name, ball)(f, x, y), ball)
+    assert torch.equal(stands[clear], (distance > eps)[clear])
+    assert 20 < int(stands.sum()) < 180
+
+
+def test_l2_pgd_finds_the_nearest_boundary_of_a_linear_network():
+    generator = torch.Generator().manual_seed(1)
+    w = torch.randn(1, 4, 4, generator=generator)
+    x = 0.4 + torch.rand(200, 1, 4, 4, generator=generator) / 5
+    f = Linear(w, b=-float((w * 0.5).sum()))
+    score = (x * w).flatten(1).sum(1) + f.b
+    y, distance, ball = (score > 0).long(), score.abs() / w.norm(), nuat.L2(0.05)
+    clear = (distance - 0.05).abs() > 1e-3
+    stands = nuat.attacks.stands(f, x, y, attack("pgd-40", ball)(f, x, y), ball)
+    assert torch.equal(stands[clear], (distance > 0.05)[clear])
+
+
+def test_more_restarts_never_help_the_network():
+    f, x = Net().eval(), images(64)
+    y = f(x).argmax(1)
+    ball, keyed = nuat.Linf(0.05), lambda: Keyed(0, torch.arange(64), "pgd")
+    one, five = (
+        nuat.attacks.stands(f, x, y, attack(f"pgd-3(restarts={n})", ball)(f, x, y, keyed()), ball)
+        for n in (1, 5)
+    )
+    assert not (five & ~one).any()
+
+
+def test_pgd_with_one_step_from_the_clean_image_is_fgsm():
+    f, x = Net(), images()
+    y = torch.randint(5, (6,))
+    ball = nuat.Linf(0.1)
+    spelled = attack("pgd-1(size=1, start=Clean())", ball)
+    assert torch.equal(spelled(f, x, y), attack("fgsm", ball)(f, x, y))
+
+
+def test_targeted_pgd_reaches_the_class_it_aims_at():
+    f, x = Net().eval(), images(32)
+    with torch.no_grad():
+        order = f(x).argsort(1, descending=True)
+    aim = nuat.TargetedPGD(nuat.Linf(1.0), steps=50, size=0.02)
+    assert torch.equal(aim.targets(f, x, order[:, 0]), order[:, 1])
+    last = nuat.TargetedPGD(nuat.Linf(1.0), rank=-1)
+    assert torch.equal(last.targets(f, x, order[:, 0]), order[:, -1])
+    toward = aim.toward(f, x, order[:, 1])
+    before, after = (ce_each(f(v), order[:, 1]) for v in (x, toward))
+    assert (after < before).all()
+    assert (f(toward).argmax(1) == order[:, 1]).float().mean() > 0.5
+
+
+def test_gama_follows_its_definition_for_three_steps():
+    """Written out: softmax margin + lam |p - p0|^2, reference at the unclamped start."""
+    f, x = Net().eval(), images(8)
+    y, ids, eps = torch.randint(5, (8,)), torch.arange(8), 0.1
+    x_adv = nuat.GAMA(nuat.Linf(eps), steps=3, size=2.0, lam=7.0)(f, x, y, Keyed(0, ids))
+
+    start = x + eps * Keyed(0, ids).fork("restart", 0).sign(x)
+    p0 = f(start).softmax(1).detach()
+    v = start
+    for _ in range(3):
+        v = v.detach().requires_grad_()
+        p = f(v).softmax(1)
+        others = p.scatter(1, y[:, None], -1000.0)
+        loss = others.max(1)[0] - p.gather(1, y[:, None])[:, 0] + 7 * ((p - p0) ** 2).sum(1)
+        loss.sum().backward()
+        stepped = (v.detach() + 2 * eps * v.grad.sign()).clamp(0, 1)
+        v = (x + (stepped - x).clamp(-eps, eps)).clamp(0, 1)
+    assert torch.equal(x_adv, v)
+
+
+def test_gama_schedules_are_the_published_ones():
+    gama = nuat.GAMA()
+    assert [gama.lam(k) for k in (0, 1, 24, 25, 99)] == [50, 48, 2, 0, 0]
+    sizes = [gama.size(k) for k in (0, 59, 60, 84, 85)]
+    assert sizes == pytest.approx([2, 2, 0.2, 0.2, 0.02])
+
+
+def test_losses_by_hand():
+    z, y = torch.tensor([[1.0, 3.0, 2.0], [5.0, 1.0, 0.0]]), torch.tensor([2, 0])
+    assert margin_each(z, y).tolist() == [1, -4]
+    assert torch.allclose(ce_each(z, y).mean(), nuat.ce(z, y))
+    other = torch.tensor([[1.0, 0.0, 2.0], [5.0, 1.0, 4.0]])
+    assert float(nuat.squared_l2(z, other)) == 25
+    assert float(nuat.frobenius(z, other)) == 5
+    assert float(nuat.nuclear(z, other)) == pytest.approx(7)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pdg-20", "unknown attack 'pdg'; did you mean 'pgd'"),
+        ("autoattak", "unknown attack"),
+        ("pgd-20(step=3)", "cannot read the attack 'pgd-20"),
+        ("pgd(", "write a name"),
+        ("pgd(start=Unifrm())", "did you mean 'Uniform'"),
+        ("fgsm(steps=__import__('os'))", "unknown name '__import__'"),
+    ],
+)
+def test_a_bad_name_or_setting_is_named(text, message):
+    with pytest.raises(InputError, match=message.replace("(", r"\(")):
+        attack(text, nuat.Linf(0.1))
+
+
+def test_attacks_are_values():
+    assert attack("pgd-20", nuat.Linf(0.1)) == attack("pgd(steps=20)", nuat.Linf(0.1))
+    assert hash(nuat.PGD()) == hash(nuat.PGD())
+    assert "steps=20" in repr(nuat.PGD()) and "Linf(8/255)" in repr(nuat.PGD())
+    assert set(attacks) >= {"fgsm", "pgd", "targeted-pgd", "gama"}

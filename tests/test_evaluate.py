@@ -1,0 +1,132 @@
+"""Verdicts: right, independent of how they were run, and honest about what was given."""
+
+import pytest
+import torch
+from torch import nn
+
+import nuat
+from nuat.attacks import Attack
+from nuat.errors import InputError, NonFinite
+from nuat.evaluate import Scores
+
+BALL = nuat.Linf(0.2)
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    row = nuat.recipe("fgsm-at", "digits").lasting(3).setting("model", "small-cnn(width=8)")
+    return nuat.trained(nuat.fit(row, out=tmp_path_factory.mktemp("fgsm") / "run").path).f
+
+
+@pytest.fixture(scope="module")
+def test_images():
+    return nuat.load("digits").test
+
+
+def test_verdicts_do_not_depend_on_batch_size(net, test_images):
+    runs = [
+        nuat.evaluate(net, test_images, BALL, ["pgd-10", "gama-10"], samples=90, batch_size=size)
+        for size in (7, 64, 500)
+    ]
+    assert runs[0].standing == runs[1].standing == runs[2].standing
+    assert runs[0].predicted == runs[2].predicted
+    assert 0.05 < runs[0].worst < runs[0].clean
+
+
+def test_the_seed_chooses_samples_and_noise(net, test_images):
+    one, other = (
+        nuat.evaluate(net, test_images, BALL, ["pgd-3"], samples=50, seed=seed) for seed in (0, 1)
+    )
+    assert one.ids != other.ids
+    labels = torch.tensor(one.labels)
+    assert labels.bincount(minlength=10).tolist() == [5] * 10
+
+
+def test_worst_is_image_by_image():
+    standing = {"a": [True, True, False, False], "b": [True, False, True, False]}
+    scores = Scores([0, 1, 2, 3], [0] * 4, [0, 0, 0, 1], standing, {}, "", {}, 0, {})
+    assert (scores.clean, scores.robust("a"), scores.worst) == (0.75, 0.5, 0.25)
+    assert Scores.from_dict(scores.as_dict()) == scores
+
+
+class Cheat(Attack):
+    """Returns what it may not: too far, out of the box, or not a number."""
+
+    how = "far"
+
+    def run(self, g, x, y, noise):
+        if self.how == "nan":
+            return torch.full_like(x, float("nan"))
+        return x + 2 if self.how == "out" else 1 - x
+
+
+@pytest.mark.parametrize("how", ["far", "out", "nan"])
+def test_an_image_falls_only_to_a_point_within_the_rules(net, test_images, how):
+    cheat = type("Cheat", (Cheat,), {"how": how})(BALL)
+    scores = nuat.evaluate(net, test_images, BALL, {"cheat": cheat}, samples=60)
+    assert scores.robust("cheat") == scores.clean
+
+
+def test_a_network_left_in_train_mode_is_judged_in_eval_mode_and_stays_in_train_mode(
+    net, test_images
+):
+    expected = nuat.evaluate(net.eval(), test_images, BALL, ["fgsm"])
+    state = {k: v.clone() for k, v in net.state_dict().items()}
+    assert nuat.evaluate(net.train(), test_images, BALL, ["fgsm"]).standing == expected.standing
+    assert net.training
+    assert all(torch.equal(state[k], v) for k, v in net.state_dict().items())
+    net.eval()
+
+
+class Wrapped(nn.Module):
+    def __init__(self, f, change):
+        super().__init__()
+        self.f, self.change = f, change
+
+    def forward(self, x):
+        return self.change(self.f(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda z: (z, z), "returns a tuple, not a tensor of logits"),
+        (lambda z: {"logits": z}, "returns a dict, not a tensor"),
+        (lambda z: z[:, 0], "not logits"),
+    ],
+)
+def test_a_network_that_returns_no_logits_is_refused(net, test_images, change, message):
+    with pytest.raises(InputError, match=message):
+        nuat.evaluate(Wrapped(net, change), test_images, BALL, ["fgsm"])
+
+
+def test_nan_logits_are_refused(net, test_images):
+    with pytest.raises(NonFinite, match="NaN or infinite logits"):
+        nuat.evaluate(Wrapped(net, lambda z: z * float("nan")), test_images, BALL, ["fgsm"])
+
+
+def test_a_softmax_is_warned_of(net, test_images):
+    with pytest.warns(UserWarning, match="softmax"):
+        nuat.evaluate(Wrapped(net, lambda z: z.softmax(1)), test_images, BALL, ["fgsm"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x * 255, y), r"\[0, 1\].*divide by 255"),
+        (lambda x, y: (x * 4 - 2, y), "normalised"),
+        (lambda x, y: (x[:0], y[:0]), "empty"),
+        (lambda x, y: (x, y + 1), "labels run from 1 to 10.*count from 1"),
+        (lambda x, y: (x[:, 0], y), "not floats"),
+        (lambda x, y: (x, y[:-1]), "labels"),
+        (lambda x, y: (x.repeat(1, 3, 1, 1), y), "does not take images"),
+    ],
+)
+def test_bad_images_and_labels_are_named(net, test_images, change, message):
+    with pytest.raises(InputError, match=message):
+        nuat.evaluate(net, change(test_images.x, test_images.y), BALL, ["fgsm"])
+
+
+def test_more_samples_than_images_are_refused(net, test_images):
+    with pytest.raises(InputError, match="401 samples.*400 images"):
+        nuat.evaluate(net, test_images, BALL, ["fgsm"], samples=401)

@@ -1,0 +1,89 @@
+"""Tables of named things."""
+
+import pytest
+
+from nuat import InputError, datasets, models, recipe, recipes, register
+from nuat.attacks import attacks
+from nuat.registry import Registry
+from nuat.threat import norms
+
+
+@pytest.fixture
+def fruit() -> Registry[int]:
+    table: Registry[int] = Registry("fruit")
+    table.register("apple", 1)
+    table.register("pear", 2)
+    return table
+
+
+def test_what_was_registered_is_found_in_order(fruit: Registry[int]) -> None:
+    assert (fruit["apple"], fruit["pear"]) == (1, 2)
+    assert list(fruit) == ["apple", "pear"] and len(fruit) == 2
+    assert dict(fruit.items()) == {"apple": 1, "pear": 2}
+    assert "apple" in fruit and "aple" not in fruit
+
+
+def test_register_and_named_return_the_entry(fruit: Registry) -> None:
+    assert fruit.register("fig", 3) == 3
+
+    @fruit.named("plum")
+    def plum() -> int:
+        return 4
+
+    assert fruit["plum"] is plum and plum() == 4
+
+
+def test_a_name_is_taken_once_and_the_first_stays(fruit: Registry[int]) -> None:
+    with pytest.raises(InputError, match="already a fruit called 'apple'"):
+        fruit.register("apple", 9)
+    with pytest.raises(InputError, match="already a fruit called 'pear'"):
+        fruit.named("pear")(9)
+    assert (fruit["apple"], fruit["pear"]) == (1, 2)
+
+
+def test_an_unknown_name_suggests_the_nearest(fruit: Registry[int]) -> None:
+    with pytest.raises(InputError, match=r"unknown fruit 'aple'; did you mean 'apple'\?"):
+        fruit["aple"]
+    with pytest.raises(InputError, match=r"unknown fruit 'xyz' \(there are: apple, pear\)"):
+        fruit["xyz"]
+
+
+def test_get_gives_the_default_as_in_every_mapping(fruit: Registry[int]) -> None:
+    assert fruit.get("apple", 9) == 1
+    assert fruit.get("aple") is None
+    assert fruit.get("aple", 9) == 9
+
+
+@pytest.mark.parametrize(
+    ("table", "kind", "names"),
+    [
+        (models, "model", {"small-cnn"}),
+        (datasets, "data set", {"digits"}),
+        (attacks, "attack", {"fgsm", "pgd", "targeted-pgd", "gama"}),
+        (norms, "norm", {"linf", "l2"}),
+    ],
+)
+def test_the_tables_of_nuat(table: Registry, kind: str, names: set[str]) -> None:
+    assert table.kind == kind
+    assert names <= set(table)
+
+
+def test_a_recipe_is_registered_once_for_a_data_set() -> None:
+    row = recipes()[0]
+    before = recipes()
+    with pytest.raises(InputError, match=f"already a recipe '{row.name}' for '{row.data}'"):
+        register(row)
+    assert recipes() == before
+    assert recipe(row.name, row.data) is row
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("nuat-w", "digits", r"unknown recipe 'nuat-w'; did you mean 'nuat-wa'\?"),
+        ("nuat-wa", "dogs", r"no recipe 'nuat-wa' for 'dogs' \(there is one for: .*digits"),
+    ],
+)
+def test_an_unknown_recipe(name: str, data: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        recipe(name, data)

@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import re
+import shutil
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import nn
+
+import nuat
+from nuat.attacks import PGD
+from nuat.data import Images, load
+from nuat.errors import InputError
+from nuat.evaluate import Scores
+from nuat.models import build
+from nuat.report import render, rows, write_page
+from nuat.report.gallery import gallery
+from nuat.report.table import DASH, Row, best, columns, common
+from nuat.runs import Run
+from nuat.threat import L2, Linf
+
+ATTACKS = ("fgsm", "pgd-3(restarts=2)")
+BALL = Linf(0.2)
+HOSTILE = "<script>alert('$x_{$')</script>\x01"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> list[Run]:
+    """Two runs with scores and one without."""
+    folder = tmp_path_factory.mktemp("runs")
+    runs = []
+    for name, epochs in (("normal", 1), ("nuat", 3), ("nuat-wa", 2)):
+        recipe = nuat.recipe(name, "digits").against(BALL).lasting(epochs)
+        recipe = dataclasses.replace(recipe, model="small-cnn(width=8)")
+        runs.append(nuat.fit(recipe, out=folder / name, device="cpu"))
+    for run in runs[:2]:
+        scores = nuat.evaluate(network(run), load("digits").test, BALL, ATTACKS, samples=60)
+        run.save_scores("test-60", scores.as_dict())
+    return runs
+
+
+@pytest.fixture
+def runs(trained, tmp_path) -> list[Run]:
+    """The same runs, to be changed by a test."""
+    return [copy(run, tmp_path / run.path.name) for run in trained]
+
+
+def copy(run: Run, to: Path, **changes: object) -> Run:
+    shutil.copytree(run.path, to)
+    (to / "config.json").write_text(json.dumps({**run.config, **changes}))
+    return Run.open(to)
+
+
+def renamed(run: Run, to: Path, name: str, **changes: object) -> Run:
+    return copy(run, to, recipe={**run.config["recipe"], "name": name}, **changes)
+
+
+def network(run: Run) -> nn.Module:
+    config = run.config
+    f = build(config["model"], len(config["data"]["classes"]), config["channels"])
+    f.load_state_dict(run.weights())
+    return f
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its elements, attributes and results."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.table: list[list[str]] = []
+        self.text = ""
+        self.html = path.read_text(encoding="utf-8")
+        self.feed(self.html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        inside = self.tags["table"] == 1
+        if inside and tag == "tr":
+            self.table.append([])
+        if inside and tag in ("th", "td"):
+            self.table[-1].append("")
+
+    def handle_data(self, data):
+        self.text += data
+        if self.tags["table"] == 1 and self.table and self.table[-1]:
+            self.table[-1][-1] += data.strip()
+
+    def values(self, name: str) -> list[str]:
+        return [value for _, found, value in self.attributes if found == name]
+
+
+def page(runs: list[Run], target: Path, **more: object) -> Page:
+    return Page(write_page(runs, target, **more))
+
+
+def text(table, width: int = 160) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def pixels(uri: str) -> np.ndarray:
+    image = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
+    assert image.size == (96, 96)
+    return np.asarray(image, dtype=float)[6::12, 6::12]
+
+
+def test_page_is_self_contained(runs, tmp_path):
+    networks = {run.path: network(run) for run in runs}
+    shown = page(runs, tmp_path / "page.html", networks=networks)
+    assert "http://" not in shown.html and "https://" not in shown.html
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(shown.tags)
+    assert shown.tags["img"] == 3 * 6 * 3
+    assert all(value.startswith("data:image/png;base64,") for value in shown.values("src"))
+    assert all(value.startswith("#") for value in shown.values("href"))
+    assert shown.html.count("url(") == shown.html.count("url(#") > 0
+    assert "@import" not in shown.html
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_page_is_accessible(runs, tmp_path):
+    networks = {run.path: network(run) for run in runs}
+    shown = page(runs, tmp_path / "page.html", networks=networks)
+    ids = shown.values("id")
+    assert len(ids) == len(set(ids)) > 50
+    assert {value[1:] for value in shown.values("href")} <= set(ids)
+    assert shown.tags["svg"] == 4  # cost, loss, accuracy, schedules
+    assert len([1 for tag, name, value in shown.attributes if (tag, name) == ("svg", "aria-label")])
+    assert len([value for value in shown.values("alt") if value]) == shown.tags["img"]
+    captions = re.findall(r"<figcaption>(\w.+?)</figcaption>", shown.html)
+    assert len(captions) == shown.tags["figure"] == 4 + 3
+    assert shown.tags["title"] == shown.tags["h1"] == 1
+
+
+def test_page_holds_the_figures_of_the_scores(runs, tmp_path):
+    shown = page(runs, tmp_path / "page.html")
+    head, *body = shown.table
+    assert head[:5] == ["run", "clean%", "fgsm%", "pgd-3(restarts=2)%", "worst%"]
+    assert [row[0] for row in body] == ["normal", "nuat", "nuat-wa"]
+    for row, run in zip(body, runs[:2], strict=False):
+        scores = Scores.from_dict(run.scores["test-60"])
+        shares = [scores.clean, *(scores.robust(name) for name in ATTACKS), scores.worst]
+        assert row[1:5] == [f"{100 * share:.1f}" for share in shares]
+    assert body[2][1:5] == [DASH] * 4
+    assert f"small-cnn(width=8) · {BALL} · 60 images (test-60)" in shown.text
+
+
+def test_one_run_without_an_epoch_has_a_page(tmp_path, trained):
+    run = Run.start(tmp_path / "run", trained[0].config)
+    shown = page([run], tmp_path / "page.html")
+    assert shown.tags["svg"] == 0
+    assert "0 of 1 epochs" in shown.text
+
+
+def test_hostile_names_are_text(runs, tmp_path):
+    data = {**runs[1].config["data"], "classes": [f"<img src=x>{i}\"'&" for i in range(10)]}
+    run = renamed(runs[1], tmp_path / "hostile", HOSTILE, data=data, model="</style><b>")
+    shown = page([runs[0], run], tmp_path / "page.html", networks={run.path: network(runs[1])})
+    assert shown.tags["script"] == 0
+    assert shown.table[2][0].startswith("<script>alert('$x_{$')</script>")
+    assert shown.table[2][1] == "</style><b>"
+    assert any(value.startswith("clean image of <img src=x>") for value in shown.values("alt"))
+    assert "x" not in shown.values("src")
+    assert page([run], tmp_path / "one.html", title="<script>").tags["script"] == 0
+
+
+def test_same_input_same_bytes(runs, tmp_path):
+    pages = []
+    for name in ("a.html", "b.html"):
+        torch.rand(3)  # a page depends on no state
+        networks = {run.path: network(run) for run in runs}
+        pages.append(write_page(runs, tmp_path / name, networks=networks).read_bytes())
+    assert pages[0] == pages[1]
+
+
+def test_a_page_wants_runs(tmp_path):
+    with pytest.raises(InputError, match="no runs"):
+        write_page([], tmp_path / "page.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gallery_without_images_says_why(runs, tmp_path):
+    run = copy(runs[0], tmp_path / "own", data={**runs[0].config["data"], "name": "mine"})
+    shown = page([run], tmp_path / "page.html", networks={run.path: network(run)})
+    assert shown.tags["img"] == 0
+    assert "unknown data set 'mine'" in shown.text
+    images = load("digits").val
+    shown = page([run], tmp_path / "page.html", networks={run.path: network(run)}, images=images)
+    assert shown.tags["img"] == 18
+
+
+@pytest.mark.parametrize("ball", [BALL, L2(1.5)], ids=repr)
+def test_gallery_shows_what_the_attack_did(trained, ball):
+    f, images = network(trained[1]), load("digits").test
+    exhibits = gallery(f, images, "abcdefghij", ball, PGD(ball, steps=5), count=10)
+    assert len({each.label for each in exhibits}) == 10
+    for each in exhibits:
+        x, y = images.batch(torch.tensor([each.id]))
+        clean, adversarial = pixels(each.clean), pixels(each.adversarial)
+        assert each.label == "abcdefghij"[int(y)]
+        assert np.abs(clean - 255 * x[0, 0].numpy()).max() <= 0.5 + 1e-3
+        delta = torch.tensor(adversarial - 255 * x[0, 0].numpy())[None, None] / 255
+        assert ball.distance(delta, 0 * delta) <= ball.eps + 0.5 / 255 * (
+            8 if ball == L2(1.5) else 1
+        )
+        magnified = 127.5 + each.factor * (adversarial - clean)
+        assert np.abs(pixels(each.perturbation) - magnified).max() <= 1 + each.factor
+        p = f.eval()(x).detach().softmax(1)[0]
+        assert each.predicted == "abcdefghij"[int(p.argmax())]
+        assert each.confidence == pytest.approx(float(p.max()), abs=1e-5)
+        assert each.right == (each.predicted == each.label)
+        assert each.stands == (each.predicted_adv == each.label)
+    assert any(each.right and not each.stands for each in exhibits)
+    if ball == BALL:
+        assert exhibits[0].factor == pytest.approx(2.5)
+
+
+def test_gallery_prefers_images_classified_rightly(trained):
+    f, images = network(trained[1]), load("digits").test
+    seen = gallery(f, images, "0123456789", BALL, PGD(BALL, steps=1), count=4)
+    again = gallery(f, images, "0123456789", BALL, PGD(BALL, steps=1), count=4)
+    other = gallery(f, images, "0123456789", BALL, PGD(BALL, steps=1), count=4, seed=1)
+    assert all(each.right for each in seen)
+    assert seen == again
+    assert {each.id for each in seen} != {each.id for each in other}
+
+
+def test_gallery_in_colour_at_another_size():
+    class Brightness(nn.Module):
+        def forward(self, x):
+            mean = x.mean((1, 2, 3))
+            return torch.stack([1 - 2 * mean, mean], 1)
+
+    x = torch.linspace(0, 255, 4 * 3 * 32 * 32).to(torch.uint8).reshape(4, 3, 32, 32)
+    images = Images(x, torch.tensor([0, 1, 0, 1]))
+    exhibits = gallery(
+        Brightness(), images, ("dark", "light"), Linf(4 / 255), PGD(Linf(4 / 255)), 9
+    )
+    assert [each.id for each in exhibits] == [0, 2, 1, 3]
+    shown = Image.open(io.BytesIO(base64.b64decode(exhibits[1].clean.partition(",")[2])))
+    assert shown.mode == "RGB" and shown.size == (96, 96)
+    assert (np.asarray(shown)[1::3, 1::3] == x[2].permute(1, 2, 0).numpy()).all()
+    with pytest.raises(InputError, match="labels run from 0 to 1"):
+        gallery(Brightness(), images, ("one",), Linf(4 / 255), PGD(Linf(4 / 255)))
+
+
+def test_table_with_and_without_scores(runs):
+    shown = text(render(rows(runs)))
+    last = runs[2].metrics[-1]
+    line = next(line for line in shown.splitlines() if line.startswith("nuat-wa"))
+    figures = [f"{100 * last[key]:.1f}" for key in ("val_clean", "val_robust")]
+    assert line.split()[1:7] == [*4 * [DASH], *figures]
+    assert "validation" in shown
+    assert f"digits · small-cnn(width=8) · {BALL} · 60 images (test-60)" in shown
+    assert "validation" not in text(render(rows(runs[:2])))
+    assert "restarts" not in text(render(rows(runs[2:])))
+    assert text(render([])) is not None
+
+
+def test_row_is_what_the_run_says(runs):
+    row = rows(runs)[1]
+    scores = Scores.from_dict(runs[1].scores["test-60"])
+    assert (row.name, row.data, row.model) == ("nuat", "digits", "small-cnn(width=8)")
+    assert (row.ball, row.clean, row.worst) == ("Linf(0.2)", scores.clean, scores.worst)
+    assert row.robust == {name: scores.robust(name) for name in ATTACKS}
+    assert row.seconds == runs[1].metrics[-1]["seconds"]
+    assert row.cost == runs[1].config.get("forward_equivalents")
+    assert (row.epochs, row.planned, row.unfinished) == (3, 3, "")
+
+
+def test_the_evaluation_of_most_images_counts_then_the_last_by_name(runs):
+    scores = Scores.from_dict(runs[0].scores["test-60"])
+    smaller = dataclasses.replace(
+        scores,
+        ids=scores.ids[:2],
+        labels=scores.labels[:2],
+        predicted=scores.predicted[:2],
+        standing={name: verdicts[:2] for name, verdicts in scores.standing.items()},
+    )
+    runs[0].save_scores("z-2", smaller.as_dict())
+    assert rows(runs)[0].split == "test-60"
+    runs[0].save_scores("test-x", {**scores.as_dict(), "ball": "Linf(0.1)"})
+    assert rows(runs)[0].split == "test-x"
+    assert rows(runs)[0].ball == "Linf(0.1)"
+
+
+def test_namesakes_are_told_apart(runs, tmp_path):
+    other = copy(runs[0], tmp_path / "seed", seed=7)
+    model = copy(runs[0], tmp_path / "model", seed=7, model="small-cnn(width=4)")
+    twin = copy(runs[0], tmp_path / "twin", model="small-cnn(width=4)", seed=7)
+    assert [row.name for row in rows([runs[0], other, runs[1]])] == [
+        "normal, seed 0",
+        "normal, seed 7",
+        "nuat",
+    ]
+    named = rows([other, model, twin])
+    assert [row.kind for row in named[1:]] == ["normal (small-cnn(width=4))"] * 2
+    assert [row.name for row in named[1:]] == [
+        f"normal (small-cnn(width=4)), in {run.path.name}" for run in (model, twin)
+    ]
+
+
+def row(worst: float | None, **changes: object) -> Row:
+    plain = Row("a", "a", "digits", "small-cnn", "Linf(0.2)", "test", 9, 1.0, {"fgsm": 0.5}, worst)
+    return dataclasses.replace(plain, **changes)
+
+
+def test_best_is_among_rows_that_can_be_compared():
+    table = [row(0.5), row(0.7), row(None), row(0.9, ball="Linf(0.1)"), row(0.7)]
+    assert best(table) == {1, 4}
+    assert best([row(0.5)]) == frozenset()
+    assert next(c for c in columns(table) if c.heading == "worst").marked == {1, 4}
+
+
+def test_what_rows_share_has_no_column():
+    same, mixed = [row(0.5), row(0.7)], [row(0.5), row(0.7, ball="Linf(0.1)", images=1000)]
+    assert common(same) == ["digits", "small-cnn", "Linf(0.2)", "9 images (test)"]
+    assert common(mixed) == ["digits", "small-cnn"]
+    shown = {column.heading: column.cells for column in columns(mixed)}
+    assert shown["ball"] == ["Linf(0.2)", "Linf(0.1)"]
+    assert shown["images"] == ["9 images (test)", "1,000 images (test)"]
+    assert not {"data", "model"} & set(shown)

@@ -1,0 +1,171 @@
+"""A run that is killed, stopped or started twice ends in the weights of an uninterrupted one."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+import nuat
+from nuat.methods import Method
+from nuat.runs import Run, read_weights
+
+TRAIN = [sys.executable, "-m", "nuat.cli", "train", "nuat2-wa", "--epochs", "8", "--seed", "3"]
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def launch(out: Path) -> subprocess.Popen:
+    command = [*TRAIN, "--set", "model=small-cnn(width=8)", "--out", str(out)]
+    return subprocess.Popen(command, env=ONE_THREAD, stdout=subprocess.PIPE, text=True)
+
+
+def outcome(out: Path) -> dict:
+    """All that must be equal: both weight files, the checkpoint's network, the metrics but time."""
+    state = torch.load(out / "checkpoint.pt", weights_only=True)
+    untimed = [{k: v for k, v in line.items() if k != "seconds"} for line in Run(out).metrics]
+    return {
+        "model": read_weights(out / "model.safetensors"),
+        "last": read_weights(out / "last.safetensors"),
+        "live": state["network"],
+        "averages": state["averages"],
+        "metrics": untimed,
+    }
+
+
+def assert_equal(a, b, path=""):
+    assert type(a) is type(b), path
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_equal(a[key], b[key], f"{path}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), path
+        for i, (one, other) in enumerate(zip(a, b, strict=True)):
+            assert_equal(one, other, f"{path}/{i}")
+    else:
+        assert a == b, path
+
+
+def test_killed_at_random_moments_ends_bit_equal(tmp_path):
+    whole = launch(tmp_path / "whole")
+    assert whole.wait(timeout=120) == 0
+
+    seed = random.SystemRandom().randrange(10**6)
+    moments = random.Random(seed)
+    killed, after = tmp_path / "killed", []
+    for _ in range(3):
+        process = launch(killed)
+        while not (killed / "config.json").exists() and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0.0, 3.0))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        after.append(len(Run(killed).metrics))
+    last = launch(killed)
+    assert last.wait(timeout=120) == 0
+    print(f"seed {seed}: killed after {after} epochs")
+    assert_equal(outcome(tmp_path / "whole"), outcome(killed), f"seed {seed}")
+
+
+def row(**changes):
+    return nuat.recipe("nuat2-wa", "digits").lasting(2).setting("model", "small-cnn(width=4)")
+
+
+def test_stopped_in_the_middle_of_epochs_ends_bit_equal(tmp_path, monkeypatch):
+    nuat.fit(row(), out=tmp_path / "whole")
+    places = []
+    for stop_at in (5, 19, 24, 37):
+        steps = iter(range(stop_at - (places[-1] if places else 0)))
+        monkeypatch.setattr(
+            "nuat.train._Training.time_is_up", property(lambda self, s=steps: next(s, None) is None)
+        )
+        run = nuat.fit(row(), out=tmp_path / "stopped", max_time=1)
+        assert not run.finished
+        state = torch.load(run.path / "checkpoint.pt", weights_only=True)
+        places.append(state["epoch"] * 19 + state["batch"])
+    monkeypatch.undo()
+    assert places == [5, 19, 24, 37]
+    assert nuat.fit(row(), out=tmp_path / "stopped").finished
+    assert_equal(outcome(tmp_path / "whole"), outcome(tmp_path / "stopped"))
+
+
+def test_the_seed_matters_and_nothing_else_does(tmp_path):
+    torch.manual_seed(1)
+    one = nuat.fit(row(), out=tmp_path / "one", seed=1)
+    torch.manual_seed(2)
+    again = nuat.fit(row(), out=tmp_path / "again", seed=1)
+    other = nuat.fit(row(), out=tmp_path / "other", seed=2)
+    assert_equal(one.weights(), again.weights())
+    assert not torch.equal(one.weights()["head.weight"], other.weights()["head.weight"])
+
+
+def test_fit_leaves_the_callers_randomness_alone(tmp_path):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    nuat.fit(row(), out=tmp_path / "run")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    first = nuat.fit(row(), out=tmp_path / "run")
+    stamp = (first.path / "checkpoint.pt").stat().st_mtime_ns
+    nuat.fit(row(), out=tmp_path / "run")
+    assert (first.path / "checkpoint.pt").stat().st_mtime_ns == stamp
+
+
+def test_another_run_in_the_folder_is_refused_and_kept(tmp_path):
+    run = nuat.fit(row(), out=tmp_path / "run")
+    before = {file.name: file.read_bytes() for file in run.path.iterdir() if file.is_file()}
+    with pytest.raises(nuat.InputError, match=r"another run.*seed: 5 here, 0 there"):
+        nuat.fit(row(), out=tmp_path / "run", seed=5)
+    with pytest.raises(nuat.InputError, match=r"recipe\.method\.lam\.to: 9\.0 here"):
+        nuat.fit(row().setting("lam.to", "9"), out=tmp_path / "run")
+    after = {file.name: file.read_bytes() for file in run.path.iterdir() if file.is_file()}
+    assert before == after
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(nuat.InputError, match="not empty and not a run"):
+        nuat.fit(row(), out=tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@dataclass(frozen=True)
+class Explodes(Method):
+    """Ordinary training until the fifth batch of the second epoch."""
+
+    def step(self, f, x, y, t):
+        loss = nuat.ce(f(x), y)
+        yield loss * float("nan") if (t.epoch, t.batch) == (1, 4) else loss
+
+
+def test_a_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    from dataclasses import replace
+
+    bad = replace(row(), method=Explodes())
+    with pytest.raises(nuat.NonFinite, match=r"epoch 2, batch 5 of 19: the loss is nan"):
+        nuat.fit(bad, out=tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert state["epoch"] == 1
+    assert all(torch.isfinite(weight).all() for weight in state["network"].values())
+    assert len(Run(tmp_path / "run").metrics) == 1
+
+
+def test_a_torn_last_line_of_metrics_is_forgotten(tmp_path):
+    run = nuat.fit(row(), out=tmp_path / "run")
+    lines = (run.path / "metrics.jsonl").read_text()
+    (run.path / "metrics.jsonl").write_text(lines + '{"epoch": 3, "lo')
+    assert [line["epoch"] for line in run.metrics] == [1, 2]
+    run.forget_after(1)
+    assert [json.loads(line)["epoch"] for line in open(run.path / "metrics.jsonl")] == [1]

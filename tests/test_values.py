@@ -1,0 +1,222 @@
+"""Describing, comparing and changing frozen values."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from nuat import (
+    AT,
+    GAMA,
+    L2,
+    PGD,
+    Bernoulli,
+    Constant,
+    Drops,
+    Gaussian,
+    InputError,
+    Linf,
+    Method,
+    NuAT,
+    NuAT2,
+    Piecewise,
+    Ramp,
+    Standard,
+    frobenius,
+    recipes,
+)
+from nuat.recipes.recipe import LANGUAGE
+from nuat.schedules import Schedule
+from nuat.threat import Ball
+from nuat.values import assign, describe, differences, swap
+
+ONE, NEAR = Constant(1.0), Linf(0.1)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    eps: float = 0.5
+    count: int = 3
+    name: str = "leaf"
+    flag: bool = True
+    lam: Schedule = ONE
+    distance: Callable[..., Any] = max
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Tree:
+    leaf: Leaf = Leaf()
+    ball: Ball = NEAR
+    parts: tuple[Any, ...] = ()
+
+
+# ---- describe, differences
+
+
+def test_describe() -> None:
+    described = describe(Tree(Leaf(lam=Ramp(4, 9)), parts=(1, None, {"a": (L2(0.5),)}, len)))
+    assert described == {
+        "is": "Tree",
+        "leaf": {
+            "is": "Leaf",
+            "eps": 0.5,
+            "count": 3,
+            "name": "leaf",
+            "flag": True,
+            "lam": {"is": "Ramp", "to": 4, "epochs": 9},
+            "distance": "max",
+            "share": None,
+        },
+        "ball": {"is": "Linf", "eps": 0.1},
+        "parts": [1, None, {"a": [{"is": "L2", "eps": 0.5}]}, "len"],
+    }
+
+
+@pytest.mark.parametrize("row", recipes(), ids=lambda row: row.name)
+def test_recipes_survive_json(row: Any) -> None:
+    described = describe(row)
+    assert json.loads(json.dumps(described)) == described
+    assert differences(described, json.loads(json.dumps(described))) == []
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "lines"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": 1}, {"a": 2}, ["a: 1 here, 2 there"]),
+        ({"a": {"b": 4.5}}, {"a": {"b": 4.0}}, ["a.b: 4.5 here, 4.0 there"]),
+        ({"a": 1}, {}, ["a: 1 here, None there"]),
+        ({}, {"a": 1}, ["a: None here, 1 there"]),
+        ({"a": [1, 2]}, {"a": [2, 1]}, ["a: [1, 2] here, [2, 1] there"]),
+        ({"a": 1, "b": 2}, {"b": 3, "a": 4}, ["a: 1 here, 4 there", "b: 2 here, 3 there"]),
+        ({"a": {"b": 1}}, {"a": 2}, ["a: {'b': 1} here, 2 there"]),
+    ],
+)
+def test_differences(here: dict, there: dict, lines: list[str]) -> None:
+    assert differences(here, there) == lines
+
+
+def test_differences_of_methods_name_the_field() -> None:
+    here, there = describe(NuAT(lam=Ramp(4.5, 90))), describe(NuAT(lam=Ramp(4.0, 90)))
+    assert differences(here, there) == ["lam.to: 4.5 here, 4.0 there"]
+
+
+# ---- swap
+
+
+def balls_in(value: Any) -> set[str]:
+    text = json.dumps(describe(value))
+    return {word for word in ('"Linf"', '"L2"') if word in text}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Linf(0.3),
+        Tree(),
+        PGD(Linf(0.3)),
+        AT(PGD(Linf(0.3))),
+        NuAT(Linf(0.3)),
+        replace(recipes()[1], method=AT(GAMA(Linf(0.3)))),
+        Tree(parts=(PGD(Linf(0.1)), GAMA(Linf(0.1)))),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_swap_reaches_every_ball(value: Any) -> None:
+    swapped = swap(value, Ball, L2(0.7))
+    assert type(swapped) is (L2 if isinstance(value, Linf) else type(value))
+    assert balls_in(value) == {'"Linf"'}
+    assert balls_in(swapped) == {'"L2"'}
+
+
+def test_swap_leaves_the_rest_and_the_original() -> None:
+    tree = Tree(Leaf(eps=0.25), Linf(0.1))
+    assert swap(tree, Ball, L2(1.0)) == Tree(Leaf(eps=0.25), L2(1.0))
+    assert tree == Tree(Leaf(eps=0.25), Linf(0.1))
+    assert swap(Leaf(), Ball, L2(1.0)) == Leaf()
+
+
+# ---- assign
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "text", "expected"),
+    [
+        (Leaf(), "eps", "8/255", Leaf(eps=8 / 255)),
+        (Leaf(), "eps", "2", Leaf(eps=2.0)),
+        (Leaf(), "count", "7", Leaf(count=7)),
+        (Leaf(), "name", "any text, (such as this", Leaf(name="any text, (such as this")),
+        (Leaf(), "flag", "False", Leaf(flag=False)),
+        (Leaf(), "lam", "3", Leaf(lam=Constant(3.0))),
+        (Leaf(), "lam", "Ramp(4, 9)", Leaf(lam=Ramp(4, 9))),
+        (Leaf(), "lam.value", "0.5", Leaf(lam=Constant(0.5))),
+        (Leaf(), "distance", "frobenius", Leaf(distance=frobenius)),
+        (Leaf(), "share", "0.98", Leaf(share=0.98)),
+        (Leaf(share=0.98), "share", "None", Leaf()),
+        (Tree(), "leaf.lam.value", "0.5", Tree(Leaf(lam=Constant(0.5)))),
+        (Tree(), "ball", "L2(0.5)", Tree(ball=L2(0.5))),
+        (Tree(), "ball.eps", "0.2", Tree(ball=Linf(0.2))),
+        (NuAT(), "start", "Gaussian(0.01)", NuAT(start=Gaussian(0.01))),
+        (NuAT(), "start.share", "1", NuAT(start=Bernoulli(1.0))),
+        (Ramp(4, 90), "to", "4.5", Ramp(4.5, 90)),
+        (Ramp(4.0, 90), "epochs", "12.5", Ramp(4.0, 12.5)),
+        (Linf(1), "eps", "0.5", Linf(0.5)),
+        (AT(), "inner", "GAMA()", AT(GAMA())),
+        (AT(PGD()), "inner.steps", "3", AT(PGD(steps=3))),
+        (recipes()[1], "method", "NuAT2()", replace(recipes()[1], method=NuAT2())),
+        (recipes()[0], "method", "AT()", replace(recipes()[0], method=AT())),
+    ],
+    ids=lambda case: str(case)[:25],
+)
+def test_assign(value: Any, path: str, text: str, expected: Any) -> None:
+    assigned = assign(value, path, text, LANGUAGE)
+    assert assigned == expected
+    assert describe(assigned) == describe(expected)
+
+
+def test_assign_leaves_the_original() -> None:
+    leaf = Leaf()
+    assign(leaf, "eps", "0.25")
+    assert leaf == Leaf()
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "text", "message"),
+    [
+        (Leaf(), "esp", "0.1", r"unknown field of Leaf 'esp'; did you mean 'eps'\?"),
+        (Tree(), "leaf.coutn", "1", r"unknown field of Leaf 'coutn'; did you mean 'count'\?"),
+        (Leaf(), "eps.deeper", "1", r"cannot set eps.deeper: 0.5 has no fields"),
+        (Leaf(), "count", "1.5", r"count is 3 and takes a int, not 1.5"),
+        (Leaf(), "count", "True", r"count is 3"),
+        (Leaf(), "eps", "True", r"eps is 0.5"),
+        (Leaf(), "eps", "'0.1'", r"eps is 0.5"),
+        (Leaf(), "flag", "1", r"flag is True and takes a bool, not 1"),
+        (Leaf(), "lam", "Linf(0.1)", r"lam is Constant\(value=1.0\) and takes a Schedule"),
+        (Leaf(), "lam", "True", r"lam is Constant"),
+        (Leaf(), "distance", "3", r"distance is max and takes a function"),
+        (Leaf(), "distance", "forbenius", r"did you mean 'frobenius'\?"),
+        (Tree(), "ball", "0.1", r"ball is Linf\(0.1\) and takes a Ball, not 0.1"),
+        (Tree(), "ball.eps", "8", r"did you mean 8/255\?"),
+        (NuAT(), "start", "Linf(0.1)", r"takes a Start"),
+        (Piecewise(((0, 1.0),)), "points", "5", r"points"),
+        (Drops(1.0, (5,)), "at", "60", r"at is \(5,\)"),
+        (Leaf(share=0.98), "share", "'much'", r"share is 0.98"),
+        (recipes()[1], "method", "Linf(0.1)", r"takes a Method"),
+    ],
+    ids=lambda case: str(case)[:25],
+)
+def test_assign_refuses(value: Any, path: str, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        assign(value, path, text, LANGUAGE)
+
+
+def test_an_outside_method_can_be_replaced_by_one_of_ours() -> None:
+    @dataclass(frozen=True)
+    class Mine(Method):
+        strength: float = 1.0
+
+    row = replace(recipes()[0], method=Mine())
+    assert assign(row, "method", "Standard()", LANGUAGE).method == Standard()

@@ -1,0 +1,177 @@
+"""Averages of weights against a plain loop over the state dict."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nuat import Average, Averages, InputError
+
+
+class Net(nn.Module):
+    """Parameters, BatchNorm buffers, an integer buffer and a weight used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+        self.tied = self.body[0]
+        self.register_buffer("shift", torch.randn(3))
+        self.register_buffer("seen", torch.zeros(2, dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + self.shift
+
+
+def training(f: nn.Module, steps: int) -> Iterator[int]:
+    """Move every weight and every buffer, `steps` times."""
+    for step in range(steps):
+        f(torch.randn(16, 4) * 2 + step)
+        with torch.no_grad():
+            for weight in f.parameters():
+                weight.add_(torch.randn_like(weight))
+            f.shift.add_(torch.randn(3))
+            f.seen.add_(torch.tensor([1, 10]))
+        yield step
+
+
+class PlainLoop:
+    """a <- decay a + (1 - decay) w over the state dict, entry by entry, in float64."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay, self.average = decay, {}
+
+    def update(self, f: nn.Module) -> None:
+        for name, w in f.state_dict().items():
+            if name in self.average and w.is_floating_point():
+                self.average[name] = self.decay * self.average[name] + (1 - self.decay) * w.double()
+            else:
+                self.average[name] = w.double() if w.is_floating_point() else w.clone()
+
+
+def agree(state: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
+    return state.keys() == expected.keys() and all(
+        torch.allclose(state[name].double(), expected[name].double(), rtol=1e-6, atol=1e-6)
+        for name in expected
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 2, 12])
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.99, 0.9998])
+def test_average_equals_a_plain_loop(decay: float, steps: int) -> None:
+    f, loop = Net(), PlainLoop(decay)
+    average = Average(f, decay)
+    for _ in training(f, steps):
+        average.update(f)
+        loop.update(f)
+    assert average.updates == steps
+    assert agree(average.network.state_dict(), loop.average)
+    assert average.network.seen.tolist() == [steps, 10 * steps]
+    assert int(average.network.body[1].num_batches_tracked) == steps
+
+
+def test_until_the_first_update_it_is_a_copy_and_the_first_update_copies() -> None:
+    f = Net()
+    average = Average(f, 0.9)
+    start = copy.deepcopy(f.state_dict())
+    for _ in training(f, 1):
+        assert all(torch.equal(v, start[k]) for k, v in average.network.state_dict().items())
+        average.update(f)
+    for name, value in f.state_dict().items():
+        assert torch.equal(average.network.state_dict()[name], value), name
+
+
+def test_an_average_shares_nothing_with_the_network() -> None:
+    f = Net()
+    average = Average(f, 0.9)
+    average.update(f)
+    before = copy.deepcopy(average.network.state_dict())
+    moved = copy.deepcopy(f.state_dict())
+    list(training(f, 1))
+    assert all(torch.equal(v, before[k]) for k, v in average.network.state_dict().items())
+    f.load_state_dict(moved)
+    average.network.shift.add_(1)
+    assert all(torch.equal(v, moved[k]) for k, v in f.state_dict().items())
+    assert average.network.tied is average.network.body[0]
+
+
+def test_the_averaged_network_is_in_eval_mode_and_asks_for_no_gradient() -> None:
+    f = Net().train()
+    network = Average(f, 0.9).network
+    assert not any(module.training for module in network.modules())
+    assert not any(weight.requires_grad for weight in network.parameters())
+    assert f.training and all(weight.requires_grad for weight in f.parameters())
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1, 1.0, 1.5, float("nan")])
+def test_decay_must_be_a_share(decay: float) -> None:
+    with pytest.raises(InputError, match=r"decay must be in \[0, 1\), but is"):
+        Average(nn.Linear(1, 1), decay)
+
+
+def saved_and_loaded(state: Any, path: Path) -> Any:
+    torch.save(state, path)
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("before", [0, 1, 4])
+def test_an_average_goes_on_from_its_state_to_the_same_bits(before: int, tmp_path: Path) -> None:
+    f = Net()
+    whole = Average(f, 0.9)
+    for _ in training(f, before):
+        whole.update(f)
+    resumed = Average(Net(), 0.9)
+    resumed.load_state_dict(saved_and_loaded(whole.state_dict(), tmp_path / "average.pt"))
+    for _ in training(f, 3):
+        whole.update(f)
+        resumed.update(f)
+    assert resumed.updates == whole.updates == before + 3
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(resumed.network.state_dict()[name], value), name
+
+
+# ---- Averages
+
+
+def test_each_average_begins_when_it_is_first_asked_for() -> None:
+    f = Net()
+    averages, early, late = Averages(f), PlainLoop(0.5), PlainLoop(0.9)
+    assert averages.state_dict() == {}
+    averages(0.5)
+    for step in training(f, 6):
+        if step == 3:
+            averages(0.9)
+        averages.update()
+        early.update(f)
+        if step >= 3:
+            late.update(f)
+    assert agree(averages(0.5).state_dict(), early.average)
+    assert agree(averages(0.9).state_dict(), late.average)
+    assert set(averages.state_dict()) == {0.5, 0.9}
+
+
+def test_asking_again_gives_the_same_network() -> None:
+    averages = Averages(Net())
+    assert averages(0.9) is averages(0.9)
+    assert averages(0.9) is not averages(0.5)
+
+
+def test_averages_go_on_from_their_state_to_the_same_bits(tmp_path: Path) -> None:
+    f = Net()
+    whole = Averages(f)
+    whole(0.5)
+    for step in training(f, 4):
+        if step == 2:
+            whole(0.99)
+        whole.update()
+    resumed = Averages(f)
+    resumed.load_state_dict(saved_and_loaded(whole.state_dict(), tmp_path / "averages.pt"))
+    for _ in training(f, 3):
+        whole.update()
+        resumed.update()
+    for decay in (0.5, 0.99):
+        for name, value in whole(decay).state_dict().items():
+            assert torch.equal(resumed(decay).state_dict()[name], value), (decay, name)
