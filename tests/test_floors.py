@@ -12,7 +12,7 @@ ROOMS = {
     1: "errors registry notation values schedules noise threat losses nuclear_norm network "
     "weights runs ledger progress versions",
     2: "attacks models data",
-    3: "methods loading",
+    3: "methods loading guard",
     4: "cost recipes train evaluate report",
     5: "reproduce",
     6: "cli",

@@ -236,7 +236,7 @@ def test_images_that_are_fine(x: Tensor) -> None:
     [
         (255 * torch.rand(2, 3, 4, 4), r"from [\d.]+ to 25\d[\d.]*; divide by 255\?"),
         (torch.randn(2, 3, 8, 8), r"from -[\d.]+ to [\d.]+; are they normalised\?"),
-        (torch.rand(2, 3, 4, 4) - 0.01, r"are they normalised\?"),
+        (torch.linspace(-0.01, 0.9, 96).reshape(2, 3, 4, 4), r"are they normalised\?"),
         (256 + 100 * torch.rand(2, 3, 4, 4), r"must lie in \[0, 1\]"),
         (torch.full((2, 3, 4, 4), torch.nan), r"from nan to nan"),
         (torch.full((2, 3, 4, 4), torch.inf), r"from inf to inf"),

@@ -131,7 +131,7 @@ def test_nothing_is_called_on_the_way_to_a_refusal() -> None:
         ("Rmap(1, 2)", r"unknown name 'Rmap'; did you mean 'Ramp'\?"),
         ("frobenious", r"did you mean 'frobenius'\?"),
         ("Ramp(1, epoch=2)", r"cannot read 'Ramp\(1, epoch=2\)'.*epoch"),
-        ("1 +", r"cannot read '1 \+' as a value, such as 8/255"),
+        ("1 +", r"cannot read '1 \+': write a value such as 8/255"),
         ("Ramp.to", r"only numbers, names and name\(field=value\) are allowed"),
     ],
 )

@@ -146,7 +146,9 @@ def test_page_is_accessible(runs, tmp_path):
     assert len(ids) == len(set(ids)) > 50
     assert {value[1:] for value in shown.values("href")} <= set(ids)
     assert shown.tags["svg"] == 4  # cost, loss, accuracy, schedules
-    assert len([1 for tag, name, value in shown.attributes if (tag, name) == ("svg", "aria-label")])
+    labels = [value for value in shown.values("aria-label") if value]
+    robust = " ".join(f"{run.path.name} {100 * run.metrics[-1]['val_robust']:.1f}," for run in runs)
+    assert any(robust.strip(",") in value for value in labels)
     assert len([value for value in shown.values("alt") if value]) == shown.tags["img"]
     captions = re.findall(r"<figcaption>(\w.+?)</figcaption>", shown.html)
     assert len(captions) == shown.tags["figure"] == 4 + 3
@@ -171,6 +173,13 @@ def test_one_run_without_an_epoch_has_a_page(tmp_path, trained):
     shown = page([run], tmp_path / "page.html")
     assert shown.tags["svg"] == 0
     assert "0 of 1 epochs" in shown.text
+
+
+def test_a_collapse_is_said(runs, tmp_path):
+    runs[1].log({**runs[1].metrics[-1], "epoch": 4, "collapse": "robust <10%>", "stopped": True})
+    shown = page(runs, tmp_path / "page.html")
+    assert "nuat: robust <10%>; training was stopped." in shown.text
+    assert shown.values("class").count("warning") == 1
 
 
 def test_hostile_names_are_text(runs, tmp_path):

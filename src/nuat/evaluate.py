@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nuat.attacks import Attack, attack, stands
 from nuat.data import Images, class_balanced
+from nuat.errors import InputError
 from nuat.network import check_images, check_labels, check_logits, device_of, frozen
 from nuat.noise import Keyed, seed_of
 from nuat.progress import Progress
@@ -79,7 +80,7 @@ def evaluate(
     f: nn.Module,
     images: Images | tuple[Tensor, Tensor],
     ball: Ball,
-    attacks: Sequence[str] | Mapping[str, Attack] = ATTACKS,
+    attacks: str | Sequence[str] | Mapping[str, Attack] = ATTACKS,
     *,
     classes: int | None = None,
     samples: int | None = None,
@@ -108,8 +109,15 @@ def evaluate(
         InputError: something given cannot be used.
     """
     images = (images if isinstance(images, Images) else Images(*images)).to(device_of(f))
+    if isinstance(attacks, str):
+        attacks = [attacks]
     if not isinstance(attacks, Mapping):
         attacks = {name: attack(name, ball) for name in attacks}
+    if not attacks:
+        raise InputError("no attack was given, such as 'pgd-20'")
+    for name, each in attacks.items():
+        if each.ball != ball:
+            raise InputError(f"{name} attacks within {each.ball}, not within {ball} as asked")
     check_images(images.x)
     classes = check_logits(f, images.batch(torch.arange(min(2, len(images))))[0], classes)
     check_labels(images.y, len(images.x), classes)
@@ -127,7 +135,7 @@ def evaluate(
             begun = time.monotonic()
             standing[name] = right.clone()
             progress.advance(len(ids) - int(right.sum()), attack=name)
-            for places in right.nonzero()[:, 0].split(batch_size):
+            for places in _parts(right.nonzero()[:, 0], batch_size):
                 noise = Keyed(seed, ids[places], name)
                 standing[name][places] = _withstood(f, images, ids[places], each, noise).cpu()
                 progress.advance(len(places))
@@ -143,6 +151,10 @@ def evaluate(
         seed=seed,
         versions=versions(),
     )
+
+
+def _parts(places: Tensor, size: int) -> tuple[Tensor, ...]:
+    return places.split(size) if len(places) else ()
 
 
 def _withstood(f: nn.Module, images: Images, ids: Tensor, each: Attack, noise: Keyed) -> Tensor:

@@ -66,48 +66,53 @@ def statistics_untouched(f: nn.Module) -> Iterator[None]:
 class BatchNormRecord:
     """What one forward pass added to the running statistics of a network, so it can be added again.
 
-    With r the statistics before, r' after, and a the layer's averaging factor, the pass added
-    c = r' - (1 - a) r; `replay` does r <- (1 - a) r + c. It stands for a second, identical forward
-    pass in train mode, which costs F and would change nothing else.
+    With r the statistics before, r' after, and k the share of r that is left in r', the pass added
+    c = r' - k r; `replay` does r <- k r + c. It stands for a second, identical forward pass in train
+    mode, which costs F and would change nothing else.
     """
 
     def __init__(self, f: nn.Module):
         """Take note of the statistics before the pass."""
-        self.layers = [
-            module
-            for module in f.modules()
-            if isinstance(module, BatchNorm) and module.training and module.running_mean is not None
-        ]
-        self.before = [running.clone() for running in self._running()]
-        self.added: list[Tensor] = []
+        candidates = (module for module in f.modules() if isinstance(module, BatchNorm))
+        self.layers = [m for m in candidates if m.training and m.running_mean is not None]
+        self.before = [_statistics(layer, clone=True) for layer in self.layers]
+        self.added: list[tuple[int, list[Tensor]]] = []
 
     @torch.no_grad()
     def close(self) -> None:
-        """Take note of what the pass added."""
-        keep = [1 - a for a in self._factors(after=0) for _ in range(2)]
-        self.added = [
-            now - k * old for k, now, old in zip(keep, self._running(), self.before, strict=True)
-        ]
+        """Take note of what the pass added: how often a layer was called, and c."""
+        for layer, (seen, *before) in zip(self.layers, self.before, strict=True):
+            now_seen, *now = _statistics(layer)
+            keep = _share_kept(layer, seen, now_seen)
+            scale = now_seen if layer.momentum is None else 1
+            added = [scale * (r - keep * old) for r, old in zip(now, before, strict=True)]
+            self.added.append((now_seen - seen, added))
 
     @torch.no_grad()
     def replay(self) -> None:
         """Add it once more. Call it after backward: the graph of a pass holds the statistics."""
-        keep = [1 - a for a in self._factors(after=1) for _ in range(2)]
-        for k, running, added in zip(keep, self._running(), self.added, strict=True):
-            running.mul_(k).add_(added)
-        for layer in self.layers:
-            layer.num_batches_tracked.add_(1)
+        for layer, (calls, added) in zip(self.layers, self.added, strict=True):
+            if not calls:
+                continue
+            seen, *running = _statistics(layer)
+            keep = _share_kept(layer, seen, seen + calls)
+            scale = seen + calls if layer.momentum is None else 1
+            for r, c in zip(running, added, strict=True):
+                r.mul_(keep).add_(c / scale)
+            layer.num_batches_tracked.add_(calls)
 
-    def _running(self) -> list[Tensor]:
-        return [r for layer in self.layers for r in (layer.running_mean, layer.running_var)]
 
-    def _factors(self, after: int) -> list[float]:
-        return [
-            1 / (int(layer.num_batches_tracked) + after)
-            if layer.momentum is None
-            else layer.momentum
-            for layer in self.layers
-        ]
+def _statistics(layer: BatchNorm, clone: bool = False) -> tuple[int, Tensor, Tensor]:
+    running = layer.running_mean, layer.running_var
+    mean, variance = (r.clone() for r in running) if clone else running
+    return int(layer.num_batches_tracked), mean, variance
+
+
+def _share_kept(layer: BatchNorm, seen: int, then: int) -> float:
+    """The share of the statistics after `seen` batches that is left after `then` of them."""
+    if layer.momentum is None:
+        return seen / then if then else 1.0
+    return float((1 - layer.momentum) ** (then - seen))
 
 
 @contextmanager
@@ -120,7 +125,7 @@ def recorded(f: nn.Module) -> Iterator[BatchNormRecord]:
 
 def check_images(x: Tensor) -> None:
     """Raise InputError unless `x` are images [B, C, H, W]: uint8, or floats in [0, 1]."""
-    if len(x) == 0:
+    if x.ndim and len(x) == 0:
         raise InputError("there are no images: the data, or the part of it asked for, is empty")
     if x.ndim != 4 or not (x.is_floating_point() or x.dtype == torch.uint8):
         raise InputError(f"images are {x.dtype} of shape {list(x.shape)}, not floats [B, C, H, W]")
@@ -134,8 +139,10 @@ def check_images(x: Tensor) -> None:
 
 def check_labels(y: Tensor, images: int, classes: int) -> None:
     """Raise InputError unless `y` is one integer from 0 to classes - 1 for each image."""
-    if y.ndim != 1 or len(y) != images or y.is_floating_point():
+    if y.ndim != 1 or len(y) != images or y.is_floating_point() or y.dtype == torch.bool:
         raise InputError(f"labels are {y.dtype} of shape {list(y.shape)}, not integers [{images}]")
+    if not images:
+        raise InputError("there are no labels, as there are no images")
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= classes:
         likely = "; do they count from 1?" if low >= 1 and high == classes else ""
@@ -154,6 +161,8 @@ def check_logits(f: nn.Module, x: Tensor, classes: int | None = None) -> int:
     with frozen(f) as g, torch.no_grad():
         try:
             z = g(x)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise InputError(
                 f"the network does not take images {list(x.shape)}: {error}"

@@ -46,7 +46,7 @@ class Keyed(Noise):
 
     def __init__(self, seed: int, ids: Tensor, *path: int | str):
         """`ids` [B]: the images' places in their data set, as integers."""
-        self.seed, self.ids, self.path, self.draws = seed, ids, path, 0
+        self.seed, self.ids, self.path, self.draws = int(seed), ids, path, 0
 
     def fork(self, *key: int | str) -> Keyed:
         """An independent stream for a named part of the work."""
@@ -54,7 +54,8 @@ class Keyed(Noise):
 
     def uniform(self, x: Tensor) -> Tensor:
         """U[0, 1) on the grid of 2**-24, one number for each of `x`."""
-        return self._fill(x, self._words(x) >> 8, 2.0**-24)
+        below_one = 1 - torch.finfo(x.dtype).eps / 2
+        return self._fill(x, self._words(x) >> 8, 2.0**-24).clamp_max(below_one)
 
     def sign(self, x: Tensor) -> Tensor:
         """+1 or -1, one for each number of `x`."""
@@ -81,7 +82,8 @@ class Keyed(Noise):
 
     @staticmethod
     def _fill(x: Tensor, numbers: Tensor, scale: float) -> Tensor:
-        return (numbers.to(x.dtype) * scale).reshape(x.shape)
+        exact = numbers if numbers.is_floating_point() else numbers.to(torch.float32)
+        return (exact * scale).reshape(x.shape).to(x.dtype)
 
 
 def philox(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:

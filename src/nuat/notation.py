@@ -9,10 +9,12 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from nuat.errors import InputError, unknown
+
+T = TypeVar("T")
 
 _ARITHMETIC = {
     ast.Add: operator.add,
@@ -24,45 +26,79 @@ _ARITHMETIC = {
 
 def parse(text: str, names: Mapping[str, Any] | None = None) -> Any:
     """The value that `text` writes down. Raises InputError naming what could not be read."""
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
-        raise InputError(f"cannot read {text!r} as a value, such as 8/255 or Ramp(to=4)") from None
-    try:
-        return _value(tree, names or {}, text)
-    except (TypeError, ZeroDivisionError) as error:
-        raise InputError(f"cannot read {text!r}: {error}") from None
+    return _reading(text, lambda: _value(_tree(text), names or {}))
 
 
 def split(text: str, names: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
     """`"small-cnn(width=32)"` -> `("small-cnn", {"width": 32})`; the name may hold - . : and /."""
-    match = re.fullmatch(r"\s*([^()\s]+)\s*(?:\((.*)\))?\s*", text)
+    match = re.fullmatch(r"\s*([^()\s]+)\s*(\(.*\))?\s*", text)
     if match is None:
         raise InputError(f"cannot read {text!r}: write a name, or name(field=value, ...)")
-    name, arguments = match.group(1), match.group(2)
-    return name, parse(f"dict({arguments})", {**(names or {}), "dict": dict}) if arguments else {}
+    name, arguments = match.group(1), match.group(2) or "()"
+
+    def settings() -> dict[str, Any]:
+        call = _tree(f"name{arguments}")
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+            raise TypeError("write name(field=value, ...)")
+        return _keywords(call, names or {})
+
+    return name, _reading(text, settings)
 
 
-def _value(node: ast.expr, names: Mapping[str, Any], text: str) -> Any:
+def _reading(text: str, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except InputError:
+        raise
+    except SyntaxError:
+        why = "write a value such as 8/255 or Ramp(4, epochs=90)"
+    except (ArithmeticError, TypeError, ValueError, MemoryError, RecursionError) as error:
+        why = str(error) or type(error).__name__
+    shown = text if len(text) < 100 else f"{text[:97]}..."
+    raise InputError(f"cannot read {shown!r}: {why}") from None
+
+
+def _tree(text: str) -> ast.expr:
+    return ast.parse(text.strip(), mode="eval").body
+
+
+def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
     match node:
         case ast.Constant(value=value):
             return value
         case ast.Tuple(elts=items) | ast.List(elts=items):
-            return tuple(_value(item, names, text) for item in items)
+            return tuple(_value(item, names) for item in items)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_value(operand, names, text)
+            return -_number(operand, names)
+        case ast.UnaryOp(op=ast.UAdd(), operand=operand):
+            return _number(operand, names)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
-            return _ARITHMETIC[type(op)](_value(left, names, text), _value(right, names, text))
+            return _ARITHMETIC[type(op)](_number(left, names), _number(right, names))
         case ast.Name(id=name):
             if name not in names:
                 raise unknown("name", name, names)
             return names[name]
-        case ast.Call(func=function, args=args, keywords=keywords):
-            call = _value(function, names, text)
+        case ast.Call(func=function, args=args):
+            call = _value(function, names)
             if not callable(call):
-                raise InputError(f"cannot read {text!r}: {call!r} takes no arguments")
-            return call(
-                *(_value(a, names, text) for a in args),
-                **{k.arg: _value(k.value, names, text) for k in keywords if k.arg},
-            )
-    raise InputError(f"cannot read {text!r}: only numbers, names and name(field=value) are allowed")
+                raise TypeError(f"{call!r} takes no arguments")
+            return call(*(_value(arg, names) for arg in args), **_keywords(node, names))
+    raise TypeError("only numbers, names and name(field=value) are allowed")
+
+
+def _number(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    value = _value(node, names)
+    if not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is not a number")
+    return value
+
+
+def _keywords(call: ast.Call, names: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for keyword in call.keywords:
+        if keyword.arg is None:
+            raise TypeError("** is not allowed")
+        if keyword.arg in found:
+            raise TypeError(f"{keyword.arg} is given twice")
+        found[keyword.arg] = _value(keyword.value, names)
+    return found

@@ -14,7 +14,8 @@ from nuat.errors import NonFinite
 def nuclear_norm(d: Tensor) -> Tensor:
     """|D|_* = sum_i sigma_i(D), with the minimum-norm subgradient U_r V_r^T.
 
-    The r singular values above 16 machine epsilons of the largest count as non-zero. Of all
+    The r singular values above 16 machine epsilons of the largest count as non-zero (epsilon of
+    float32, of float64 for a float64 matrix). Of all
     subgradients U_r V_r^T + W at a rank-deficient matrix the one with W = 0 is returned, so the
     gradient at D = 0 is 0; differentiating through an SVD would pick an arbitrary full-size W.
     The decomposition is computed in float64 whatever the dtype and under autocast, and returned in
@@ -35,6 +36,9 @@ def nuclear_norm(d: Tensor) -> Tensor:
     return value
 
 
+_CUT = 16 * torch.finfo(torch.float32).eps, 16 * torch.finfo(torch.float64).eps
+
+
 class _NuclearNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, d: Tensor) -> Tensor:
@@ -46,7 +50,7 @@ class _NuclearNorm(torch.autograd.Function):
             )
         with torch.autocast(d.device.type, enabled=False):
             u, sigma, vh = torch.linalg.svd(d.double(), full_matrices=False)
-            kept = sigma > 16 * torch.finfo(d.dtype).eps * sigma.amax()
+            kept = sigma > _CUT[d.dtype == torch.float64] * sigma.amax()
             polar = (u * kept) @ vh
         ctx.save_for_backward(polar.to(d.dtype))
         return sigma.sum().to(d.dtype)

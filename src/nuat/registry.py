@@ -33,6 +33,10 @@ class Registry(Mapping[str, T]):
             raise unknown(self.kind, name, self._entries)
         return self._entries[name]
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """The entry, or `default` if there is none of this name."""
+        return self._entries.get(name, default)
+
     def __contains__(self, name: Any) -> bool:
         return name in self._entries
 

@@ -127,5 +127,11 @@ def numbers_become_schedules(value: Any) -> None:
     """In a frozen dataclass, let a number stand wherever the default is a schedule."""
     for field in dataclasses.fields(value):
         given = getattr(value, field.name)
-        if isinstance(field.default, Schedule) and isinstance(given, int | float):
-            object.__setattr__(value, field.name, Constant(float(given)))
+        if not isinstance(field.default, Schedule) or isinstance(given, Schedule):
+            continue
+        if isinstance(given, bool) or not isinstance(given, int | float):
+            raise InputError(
+                f"{field.name} of {type(value).__name__} is {given!r}, but must be a schedule, such "
+                "as Ramp(4.5, epochs=90), or a number"
+            )
+        object.__setattr__(value, field.name, Constant(float(given)))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 
+import torch
 from torch import Tensor
 
 from nuat.errors import InputError
@@ -25,7 +25,8 @@ class Ball:
     eps: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.eps, int | float) or not 0 <= self.eps < math.inf:
+        number = isinstance(self.eps, int | float) and not isinstance(self.eps, bool)
+        if not number or not 0 <= self.eps < math.inf:
             raise InputError(f"eps is {self.eps!r}, but must be a number from 0 up, such as 8/255")
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -50,10 +51,9 @@ class Ball:
         return inside & (self.distance(x_adv, x) <= self.eps + slack)
 
     def __repr__(self) -> str:
-        in_255ths = Fraction(self.eps * 255).limit_denominator(64)
-        exact = math.isclose(in_255ths / 255, self.eps, rel_tol=1e-12)
-        plain = len(repr(self.eps)) <= 6 or not exact
-        return f"{type(self).__name__}({self.eps if plain else f'{float(in_255ths):g}/255'})"
+        in_255ths = f"{self.eps * 255:g}"
+        short = len(in_255ths) + 4 < len(repr(self.eps)) and float(in_255ths) / 255 == self.eps
+        return f"{type(self).__name__}({f'{in_255ths}/255' if short else self.eps})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,12 +93,17 @@ class L2(Ball):
     """sqrt(sum_i (x_adv_i - x_i)^2) <= eps."""
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """clamp(x + d * min(1, eps / |d|), 0, 1), d = x_adv - x."""
+        """clamp(x + d * min(1, eps / |d|), 0, 1), d = x_adv - x: the usual order of the two.
+
+        In the ball and in [0, 1], but not always the nearest such point.
+        """
         return (x + self.shrink(x_adv - x)).clamp(0, 1)
 
     def shrink(self, delta: Tensor) -> Tensor:
-        """Delta * min(1, eps / |delta|)."""
-        return delta * (self.eps / _norm(delta).clamp_min(1e-12)).clamp_max(1)
+        """Delta * min(1, eps / |delta|), short of eps by what rounding x + delta may add to it."""
+        ulp = torch.finfo(delta.dtype).eps
+        inside = max(0.0, self.eps * (1 - ulp) - ulp / 4 * delta[0].numel() ** 0.5)
+        return delta * (inside / _norm(delta).clamp_min(1e-12)).clamp_max(1)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """Gradient / |gradient|; 0 where the gradient is 0."""
@@ -114,7 +119,7 @@ class L2(Ball):
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """|x_adv - x|_2, [B]."""
-        return (x_adv - x).flatten(1).norm(dim=1)
+        return (x_adv - x).flatten(1).double().norm(dim=1)
 
 
 def _per_image(values: Tensor, x: Tensor) -> Tensor:
@@ -122,7 +127,7 @@ def _per_image(values: Tensor, x: Tensor) -> Tensor:
 
 
 def _norm(x: Tensor) -> Tensor:
-    return _per_image(x.flatten(1).norm(dim=1), x)
+    return _per_image(x.flatten(1).double().norm(dim=1).to(x.dtype), x)
 
 
 norms: Registry[type[Ball]] = Registry("norm")
@@ -175,8 +180,8 @@ class Bernoulli(Start):
     clamp: bool = True
 
     def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
-        """X + share * eps * s, s = +-1, clamped to [0, 1] if asked."""
-        start = x + self.share * ball.eps * noise.sign(x)
+        """X + share * eps * s, s = +-1 (in L2 of length 1), clamped to [0, 1] if asked."""
+        start = x + self.share * ball.eps * ball.steepest(noise.sign(x))
         return start.clamp(0, 1) if self.clamp else start
 
 
@@ -187,5 +192,5 @@ class Gaussian(Start):
     std: float = 0.001
 
     def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
-        """clamp(x + std * N(0, 1), 0, 1)."""
-        return (x + self.std * noise.normal(x)).clamp(0, 1)
+        """clamp(x + std * N(0, 1), 0, 1), the noise in the ball."""
+        return (x + ball.shrink(self.std * noise.normal(x))).clamp(0, 1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from nuat.errors import InputError, unknown
 from nuat.notation import parse
@@ -31,7 +33,7 @@ def differences(here: Any, there: Any, path: str = "") -> list[str]:
     """Where two descriptions differ, a line each: `method.lam.to: 4.5 here, 4.0 there`."""
     if isinstance(here, Mapping) and isinstance(there, Mapping):
         keys = [*here, *(key for key in there if key not in here)]
-        pairs = ((key, here.get(key), there.get(key)) for key in keys)
+        pairs = ((key, here.get(key, "nothing"), there.get(key, "nothing")) for key in keys)
         return [
             line for key, a, b in pairs for line in differences(a, b, f"{path}.{key}".strip("."))
         ]
@@ -42,10 +44,8 @@ def first(value: Any, kind: type[T]) -> T | None:
     """The first instance of `kind` in the value and its fields, depth first; None without one."""
     if isinstance(value, kind):
         return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = (first(getattr(value, f.name), kind) for f in dataclasses.fields(value))
-        return next((part for part in parts if part is not None), None)
-    return None
+    parts = (first(part, kind) for part in _parts(value).values())
+    return next((part for part in parts if part is not None), None)
 
 
 def swap(value: Any, kind: type, new: Any) -> Any:
@@ -57,12 +57,22 @@ def _rebuild(value: Any, change: Callable[[Any], Any]) -> Any:
     changed = change(value)
     if changed is not value:
         return changed
+    old = _parts(value)
+    new = {key: _rebuild(part, change) for key, part in old.items()}
+    if all(new[key] is old[key] for key in old):
+        return value
+    if isinstance(value, tuple | list):
+        return type(value)(new.values())
+    return new if isinstance(value, dict) else dataclasses.replace(value, **new)
+
+
+def _parts(value: Any) -> dict[Any, Any]:
+    """The fields of a dataclass, the items of a tuple, list or dict; nothing for anything else."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        old = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
-        new = {name: _rebuild(part, change) for name, part in old.items()}
-        if any(new[name] is not old[name] for name in old):
-            return dataclasses.replace(value, **new)
-    return value
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+    if isinstance(value, tuple | list):
+        return dict(enumerate(value))
+    return dict(value) if isinstance(value, dict) else {}
 
 
 def assign(value: Any, path: str, text: str, names: Mapping[str, Any] | None = None) -> Any:
@@ -74,35 +84,55 @@ def _assign(value: Any, steps: list[str], path: str, text: str, names: Mapping[s
     if not dataclasses.is_dataclass(value):
         raise InputError(f"cannot set {path}: {value!r} has no fields")
     fields = [f.name for f in dataclasses.fields(value) if f.init]
-    if steps[0] not in fields:
-        raise unknown(f"field of {type(value).__name__}", steps[0], fields)
-    old = getattr(value, steps[0])
+    name = steps[0]
+    if name not in fields:
+        raise unknown(f"field of {type(value).__name__}", name, fields)
+    hint = get_type_hints(type(value))[name]
     if steps[1:]:
-        new = _assign(old, steps[1:], path, text, names)
+        new = _assign(getattr(value, name), steps[1:], path, text, names)
     else:
-        new = _fitting(old, _read(old, text, names), path)
-    return dataclasses.replace(value, **{steps[0]: new})
+        new = text if hint is str else parse(text, names)
+        new = _as(new, hint)
+        if not _fits(new, hint):
+            old = getattr(value, name)
+            shown = getattr(old, "__name__", repr(old))
+            raise InputError(f"{path} is {shown} and takes {_words(hint)}, not {text}")
+    return dataclasses.replace(value, **{name: new})
 
 
-def _read(old: Any, text: str, names: Mapping[str, Any]) -> Any:
-    return text if isinstance(old, str) else parse(text, names)
-
-
-def _fitting(old: Any, new: Any, path: str) -> Any:
-    number = isinstance(new, int | float) and not isinstance(new, bool)
-    if isinstance(old, Schedule) and number:
+def _as(new: Any, hint: Any) -> Any:
+    """A number as what a field of this type makes of it: a float, or a constant schedule."""
+    if not isinstance(new, int | float) or isinstance(new, bool):
+        return new
+    if hint is Schedule:
         return Constant(float(new))
-    if isinstance(old, float) and number:
-        return float(new)
-    wanted: type | None = None
-    if isinstance(old, bool | int | float | str):
-        wanted = type(old)
-    elif dataclasses.is_dataclass(old):
-        wanted = next(
-            c for c in reversed(type(old).__mro__) if c.__module__ == type(old).__module__
+    return float(new) if hint is float or float in get_args(hint) else new
+
+
+def _fits(new: Any, hint: Any) -> bool:
+    if hint is Any:
+        return True
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(new, one) for one in inner)
+    if origin is tuple:
+        each = inner[:1] * len(new) if isinstance(new, tuple) and inner[1:] == (...,) else inner
+        return (
+            isinstance(new, tuple)
+            and len(new) == len(each)
+            and all(_fits(_as(part, one), one) for part, one in zip(new, each, strict=True))
         )
-    if wanted is not None and (not isinstance(new, wanted) or (wanted is int and new is True)):
-        raise InputError(f"{path} is {old!r} and takes a {wanted.__name__}, not {new!r}")
-    if callable(old) and not callable(new):
-        raise InputError(f"{path} is {getattr(old, '__name__', old)} and takes a function")
-    return new
+    if origin is collections.abc.Callable:
+        return callable(new) and not dataclasses.is_dataclass(new)
+    if isinstance(new, bool):
+        return hint is bool
+    return isinstance(new, hint)
+
+
+def _words(hint: Any) -> str:
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(_words(one) for one in get_args(hint))
+    if origin is collections.abc.Callable:
+        return "a function"
+    return "None" if hint is type(None) else str(hint) if origin else f"a {hint.__name__}"

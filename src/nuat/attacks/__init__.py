@@ -40,9 +40,13 @@ def attack(text: str, ball: Ball) -> Attack:
     A number at the end is the number of steps. Raises InputError for an unknown name or setting.
     """
     name, settings = split(text, WORDS)
+    if "ball" in settings:
+        raise InputError(f"{text!r}: the ball is given apart, with --eps and --norm")
     if name not in attacks and (numbered := re.fullmatch(r"(.+)-(\d+)", name)):
         name = numbered.group(1)
-        settings = {"steps": int(numbered.group(2)), **settings}
+        if "steps" in settings:
+            raise InputError(f"{text!r} says twice how many steps there are")
+        settings["steps"] = int(numbered.group(2))
     kind = attacks[name]
     try:
         return kind(**{"ball": ball, **settings})

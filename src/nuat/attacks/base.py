@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nuat.errors import InputError
 from nuat.network import frozen
 from nuat.noise import Noise
 from nuat.schedules import numbers_become_schedules
@@ -34,6 +35,12 @@ class Attack:
 
     def __post_init__(self) -> None:
         numbers_become_schedules(self)
+        for name in ("steps", "restarts"):
+            count = getattr(self, name, 1)
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise InputError(f"{name} is {count!r}, but must be a whole number from 1 up")
+        if not callable(loss := getattr(self, "loss", len)):
+            raise InputError(f"loss is {loss!r}, but must be a function of logits and labels")
 
     def run(self, g: nn.Module, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
         """One run against a frozen network: x_adv [B, C, H, W]."""

@@ -50,6 +50,10 @@ class Images:
     x: Tensor
     y: Tensor
 
+    def __post_init__(self) -> None:
+        if self.y.dtype in (torch.int32, torch.int16, torch.int8, torch.uint8):
+            object.__setattr__(self, "y", self.y.long())
+
     def __len__(self) -> int:
         return len(self.y)
 
@@ -66,7 +70,7 @@ class Images:
         """Images as float32 in [0, 1] and labels, at these places."""
         indices = indices.to(self.y.device)
         x = self.x[indices]
-        return (x.float() / 255 if x.dtype == torch.uint8 else x), self.y[indices]
+        return (x.float() / 255 if x.dtype == torch.uint8 else x.float()), self.y[indices]
 
     def take(self, indices: Tensor) -> Images:
         """A part of the images."""

@@ -10,7 +10,7 @@ from nuat.attacks import WORDS
 from nuat.data import Augment
 from nuat.errors import InputError, unknown
 from nuat.methods import Method
-from nuat.schedules import Constant, Schedule
+from nuat.schedules import Constant, Schedule, numbers_become_schedules
 from nuat.threat import Ball, Linf
 from nuat.values import assign, swap
 
@@ -62,6 +62,7 @@ class Recipe:
     note: str = ""
 
     def __post_init__(self) -> None:
+        numbers_become_schedules(self)
         if not (isinstance(self.epochs, int) and self.epochs > 0):
             raise InputError(f"epochs is {self.epochs!r}, but must be a whole number from 1 up")
         if self.on_collapse not in ON_COLLAPSE:
@@ -94,6 +95,8 @@ class Recipe:
         """
         own = {f.name for f in fields(self)}
         full = path if path.split(".")[0] in own else f"method.{path}"
+        if "ball" in full.split("."):
+            raise InputError("the threat model is one for the whole recipe: use --eps and --norm")
         if full == "epochs":
             raise InputError("epochs stretch every schedule with them: use --epochs")
         changed: Recipe = assign(self, full, text, LANGUAGE)

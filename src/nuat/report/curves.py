@@ -15,7 +15,7 @@ from nuat.report.naming import Name, names, plain, printable
 from nuat.report.table import Row, percent
 from nuat.runs import Run
 
-MEASURES = ("epoch", "loss", "val_clean", "val_robust", "seconds")
+TITLES = {"val_clean": "clean", "val_fgsm": "under FGSM", "val_robust": "robust (PGD)"}
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Track:
     lines: Sequence[Mapping[str, Any]]
 
     @property
-    def settings(self) -> list[str]:
-        """The numeric keys that are no measurements."""
-        numbers = {
-            key: value
-            for key, value in self.lines[-1].items()
+    def keys(self) -> list[str]:
+        """The keys of numbers by epoch, other than the loss."""
+        return [
+            key
+            for key, value in {name: v for line in self.lines for name, v in line.items()}.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
-        }
-        return [key for key in numbers if key not in MEASURES]
+            if key not in ("epoch", "loss", "seconds")
+        ]
 
     def points(self, key: str, scale: float = 1) -> list[tuple[float, float]]:
         """(epoch, value) wherever the key is."""
@@ -67,30 +67,41 @@ def _loss(tracks: Sequence[Track]) -> Chart:
 
 
 def _accuracy(tracks: Sequence[Track]) -> Chart:
-    figure, (clean, robust) = panels(2, 270, 2, share=True)
-    _draw(clean, tracks, "val_clean", "clean accuracy, %", scale=100)
-    _draw(robust, tracks, "val_robust", "robust accuracy, %", scale=100)
-    clean.set_ylim(-2, 102)
+    found = _keys(tracks, validation=True)
+    keys = [key for key in TITLES if key in found]
+    keys += [key for key in found if key not in TITLES]
+    figure, grid = panels(len(keys), 270, min(3, len(keys)), share=True)
+    for axes, key in zip(grid, keys, strict=True):
+        _draw(axes, tracks, key, _title(key), scale=100)
+        axes.set_ylim(-2, 102)
     legend(figure, [track.stroke for track in tracks])
     caption = (
-        "Accuracy on the validation split after each epoch, clean and under 7 steps of PGD. It "
+        "Accuracy on the validation split after each epoch, in percent; PGD is of 7 steps. It "
         "chooses the epoch that is kept and is never a result."
     )
-    alt = (
-        "Validation accuracy in percent by epoch. "
-        f"After the last, clean: {_last(tracks, 'val_clean', percent)}; "
-        f"robust: {_last(tracks, 'val_robust', percent)}."
-    )
+    last = (f"{_title(key)}: {_last(tracks, key, percent)}" for key in keys)
+    alt = f"Validation accuracy in percent by epoch. After the last, {'; '.join(last)}."
     return Chart(to_svg(figure, "accuracy", alt), alt, caption)
 
 
+def _keys(tracks: Sequence[Track], validation: bool) -> list[str]:
+    """The keys of validation accuracies, or all others, in the order in which they first come."""
+    keys = dict.fromkeys(key for track in tracks for key in track.keys)
+    return [key for key in keys if key.startswith("val_") == validation]
+
+
+def _title(key: str) -> str:
+    return short(printable(TITLES.get(key, key.removeprefix("val_"))))
+
+
 def _last(tracks: Sequence[Track], key: str, text: Callable[[Any], str]) -> str:
-    return ", ".join(f"{track.name} {text(track.lines[-1][key])}" for track in tracks)
+    known = [track for track in tracks if key in track.lines[-1]]
+    return ", ".join(f"{track.name} {text(track.lines[-1][key])}" for track in known)
 
 
 def _schedules(tracks: Sequence[Track]) -> Chart | None:
-    """A panel for each setting that moves, or differs between runs; the others in the caption."""
-    keys = dict.fromkeys(key for track in tracks for key in track.settings)
+    """A panel for each number that moves, or differs between runs; the others in the caption."""
+    keys = _keys(tracks, validation=False)
     found = {key: {value for t in tracks for _, value in t.points(key)} for key in keys}
     still = {key: values.pop() for key, values in found.items() if len(values) == 1}
     moving = [key for key in keys if key not in still]
@@ -98,11 +109,11 @@ def _schedules(tracks: Sequence[Track]) -> Chart | None:
         return None
     figure, grid = panels(len(moving), 210, 3 if len(moving) > 2 else 2)
     for axes, key in zip(grid, moving, strict=True):
-        _draw(axes, tracks, key, short(printable(key)))
+        _draw(axes, tracks, key, _title(key))
     legend(figure, [track.stroke for track in tracks])
     constant = (f"{key} is {plain(value)} throughout" for key, value in still.items())
-    caption = "; ".join(("What was scheduled, by epoch", *constant)) + "."
-    alt = f"Schedules by epoch: {', '.join(moving)}."
+    caption = "; ".join(("Schedules, and what else was noted, by epoch", *constant)) + "."
+    alt = f"Schedules and notes by epoch: {', '.join(moving)}."
     return Chart(to_svg(figure, "schedules", alt), alt, caption)
 
 

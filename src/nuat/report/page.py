@@ -49,6 +49,7 @@ class Part:
 
     row: Row
     color: str
+    warnings: Sequence[str]
     facts: Sequence[tuple[str, str]]
     recipe: Sequence[Item]
     gallery: Gallery | None
@@ -85,7 +86,7 @@ def write_page(
     galleries = [_gallery(run, networks.get(run.path.resolve()), images_of) for run in runs]
     drawn = strokes([row.kind for row in table])
     parts = [
-        Part(row, stroke.color, _facts(run, row), _recipe(run), shown)
+        Part(row, stroke.color, _warnings(run), _facts(run, row), _recipe(run), shown)
         for run, row, stroke, shown in zip(runs, table, drawn, galleries, strict=True)
     ]
     title = title or _title(table)
@@ -138,6 +139,15 @@ def _gallery(run: Run, f: nn.Module | None, images_of: Callable[[str], Images]) 
         return Gallery(name, gallery(f, images, classes, ball, attack(ATTACK, ball)))
     except (InputError, NonFinite) as error:
         return Gallery(name, missing=str(error))
+
+
+def _warnings(run: Run) -> list[str]:
+    """What went wrong in training, as the engine wrote it down."""
+    return [
+        f"{line['collapse']}{'; training was stopped' if line.get('stopped') else ''}"
+        for line in run.metrics
+        if line.get("collapse")
+    ]
 
 
 def _recipe(run: Run) -> list[Item]:
