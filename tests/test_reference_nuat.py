@@ -5,7 +5,7 @@ two differences by design: the subgradient of the norm (theirs torch's, in the n
 of minimum norm, from a float64 SVD), and NuAT's second clean pass, whose effect on BatchNorm ours
 replays. The first can turn the sign of a pixel only where its gradient is nothing but rounding, a
 millionth of the usual. Surveyed in float32, lam 0 and not: no pixel of 38 million with ten classes,
-D of full rank or not; with a hundred classes 14 of 31 million, in 2 of 198 networks. So the cases
+D of full rank or not; with a hundred classes 14 of 31 million, in 2 of 132 networks. So the cases
 here must be equal, in float32 and in float64 alike.
 """
 

@@ -27,6 +27,7 @@ from nuat.methods import Moment
 from nuat.models import build
 from nuat.network import check_logits
 from nuat.noise import seed_of
+from nuat.notation import split
 from nuat.progress import Progress, clock
 from nuat.recipes import Recipe
 from nuat.recipes import recipe as named_recipe
@@ -85,7 +86,8 @@ def fit(
         splits = splits.to(device)
         check_logits(f, splits.train.batch(torch.arange(min(2, len(splits.train))))[0], shape[0])
         config = _config(recipe, f, model, splits, seed)
-        run = Run.start(out or Path("runs") / f"{recipe.name}-{splits.name}-{seed}", config)
+        folder = f"{recipe.name}-{split(splits.name)[0]}-{seed}"
+        run = Run.start(out or Path("runs") / folder, config)
         _Training(recipe, f, splits, run, seed, device, max_time).go()
     return run
 

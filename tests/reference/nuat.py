@@ -19,11 +19,6 @@ def nuclear(d):
     return torch.linalg.matrix_norm(d, ord="nuc")
 
 
-def nuclear_in_float64(d):
-    """The same in double precision, to tell rounding in the norm from anything else."""
-    return torch.linalg.matrix_norm(d.double(), ord="nuc").to(d.dtype)
-
-
 def ramp_nuat(epoch):
     """Lambda of NuAT on CIFAR-10, ResNet-18."""
     return 4.5 * min(epoch, 90) / 90
@@ -48,7 +43,7 @@ def advance(x_adv, x, gradient):
     return torch.clamp(x + delta, 0, 1)
 
 
-def nuat_iteration(model, optimiser, x, y, signs, lam, batch, norm=nuclear):
+def nuat_iteration(model, optimiser, x, y, signs, lam, batch):
     """NuAT and NuAT-WA. `batch` is the index of the batch in its epoch. Returns (x_adv, loss)."""
     # the clean logits: in train mode, with their graph, and with a first BatchNorm update
     model.train()
@@ -60,7 +55,7 @@ def nuat_iteration(model, optimiser, x, y, signs, lam, batch, norm=nuclear):
     logits = model(x_adv)
     attack_loss = F.cross_entropy(logits, y)
     if batch % 2 == 1:
-        attack_loss = attack_loss + lam * (norm(clean - logits) / BATCH)
+        attack_loss = attack_loss + lam * (nuclear(clean - logits) / BATCH)
     attack_loss.backward()
     x_adv = advance(x_adv.detach(), x, x_adv.grad)
 
@@ -69,13 +64,13 @@ def nuat_iteration(model, optimiser, x, y, signs, lam, batch, norm=nuclear):
     optimiser.zero_grad()
     adversarial = model(x_adv)
     clean = model(x)
-    loss = F.cross_entropy(clean, y) + lam * (norm(clean - adversarial) / BATCH)
+    loss = F.cross_entropy(clean, y) + lam * (nuclear(clean - adversarial) / BATCH)
     loss.backward()
     optimiser.step()
     return x_adv, loss.detach()
 
 
-def nuat2_iteration(model, optimiser, x, y, signs, lam, teacher=None, norm=nuclear):
+def nuat2_iteration(model, optimiser, x, y, signs, lam, teacher=None):
     """NuAT2, or NuAT2-WA given the `teacher`: a network with the weights of the 0.99 average.
 
     In epoch 0 NuAT2-WA takes the live network as the teacher. Returns (x_adv, loss).
@@ -91,7 +86,7 @@ def nuat2_iteration(model, optimiser, x, y, signs, lam, teacher=None, norm=nucle
     # step 0: cross-entropy and nuclear term, on the teacher if there is one; true batch size
     x_adv = start(x, signs).detach().requires_grad_(True)
     logits = first(x_adv)
-    attack_loss = F.cross_entropy(logits, y) + lam * (norm(clean - logits) / len(x))
+    attack_loss = F.cross_entropy(logits, y) + lam * (nuclear(clean - logits) / len(x))
     attack_loss.backward()
     x_adv = advance(x_adv.detach(), x, x_adv.grad)
 
@@ -106,7 +101,7 @@ def nuat2_iteration(model, optimiser, x, y, signs, lam, teacher=None, norm=nucle
     optimiser.zero_grad()
     adversarial = model(x_adv)
     clean = model(x)
-    loss = F.cross_entropy(clean, y) + lam * (norm(clean - adversarial) / BATCH)
+    loss = F.cross_entropy(clean, y) + lam * (nuclear(clean - adversarial) / BATCH)
     loss.backward()
     optimiser.step()
     return x_adv, loss.detach()

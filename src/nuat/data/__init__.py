@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from nuat.data.cifar10 import cifar10
 from nuat.data.digits import digits
+from nuat.data.mnist import mnist
 from nuat.data.splits import Augment, Images, Splits, class_balanced
 from nuat.errors import InputError
 from nuat.notation import split
@@ -12,6 +15,8 @@ from nuat.registry import Registry
 
 datasets: Registry[Callable[..., Splits]] = Registry("data set")
 datasets.register("digits", digits)
+datasets.register("mnist", mnist)
+datasets.register("cifar10", cifar10)
 
 
 def load(text: str) -> Splits:
@@ -19,7 +24,7 @@ def load(text: str) -> Splits:
     name, settings = split(text)
     reader = datasets[name]
     try:
-        return reader(**settings)
+        return replace(reader(**settings), name=text)
     except TypeError as error:
         raise InputError(f"cannot read the data {text!r}: {error}") from None
 

@@ -1,6 +1,6 @@
 """Recipes: the table of named rows. `recipe("nuat-wa", "digits")`."""
 
-from nuat.recipes import digits  # noqa: F401  its rows
+from nuat.recipes import cifar10, digits, imagenet100, mnist, wide  # noqa: F401  their rows
 from nuat.recipes.recipe import Recipe
 from nuat.recipes.table import recipe, recipes, register
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nuat.attacks import FGSM, PGD
-from nuat.methods import AT, Method, NuAT, NuAT2, Standard
+from nuat.attacks import FGSM, PGD, RFGSM
+from nuat.methods import AT, AWP, GAT, RMGM, TRADES, Free, Method, NuAT, NuAT2, NuATH, Standard
 from nuat.recipes.recipe import Recipe
 from nuat.recipes.table import register
-from nuat.schedules import Ramp, triangle
-from nuat.threat import Linf
+from nuat.schedules import Drops, From, Ramp, triangle
+from nuat.threat import Linf, Uniform
 
 BALL = Linf(0.16)
 LAM = Ramp(5.0, epochs=40)
+WA = 0.98
+TRIGGER = "reconstruction: the published trigger is unknown"
 
 NORMAL = Recipe(
     name="normal",
@@ -29,14 +31,28 @@ NORMAL = Recipe(
 )
 
 
-def _row(name: str, method: Method, average: float | None = None) -> None:
-    register(replace(NORMAL, name=name, method=method, average=average))
+TWO = NuAT2(BALL, LAM)
+
+
+def _row(name: str, method: Method, average: float | None = None, note: str = "") -> None:
+    register(replace(NORMAL, name=name, method=method, average=average, note=note))
 
 
 register(NORMAL)
 _row("fgsm-at", AT(FGSM(BALL)))
-_row("pgd-at", AT(PGD(BALL, steps=10)))
+_row("rfgsm-at", AT(RFGSM(BALL)))
+register(replace(NORMAL, name="atf", method=Free(BALL, replays=4)).lasting(20))
+_row("fbf", AT(PGD(BALL, steps=1, size=1.25, start=Uniform(), train_mode=True)))
+_row("r-mgm", RMGM(BALL), note="reconstruction from the abstract alone")
+_row("gat", GAT(BALL, Drops(10.0, at=(34,), by=4.0)))
+_row("gat-wa", GAT(BALL, Drops(10.0, at=(34,), by=4.0)), WA)
 _row("nuat", NuAT(BALL, LAM))
-_row("nuat-wa", NuAT(BALL, LAM), average=0.98)
-_row("nuat2", NuAT2(BALL, LAM))
-_row("nuat2-wa", NuAT2(BALL, LAM, teacher=0.9), average=0.98)
+_row("nuat-wa", NuAT(BALL, LAM), WA)
+_row("nuat-h", NuATH(NuAT(BALL, LAM), TWO), note=TRIGGER)
+_row("nuat-wa-h", NuATH(NuAT(BALL, LAM), replace(TWO, teacher=0.9)), WA, TRIGGER)
+_row("nuat2", TWO)
+_row("nuat2-wa", replace(TWO, teacher=0.9), WA)
+_row("pgd-at", AT(PGD(BALL, steps=10)))
+_row("trades", TRADES(BALL, size=1 / 4))
+_row("trades-wa", TRADES(BALL, size=1 / 4), WA)
+_row("awp", AWP(TRADES(BALL, size=1 / 4), gamma=From(0.005, epoch=4)))

@@ -10,7 +10,7 @@ from nuat.attacks import WORDS
 from nuat.data import Augment
 from nuat.errors import InputError, unknown
 from nuat.methods import Method
-from nuat.schedules import Constant, Schedule, numbers_become_schedules
+from nuat.schedules import Constant, From, Schedule, numbers_become_schedules
 from nuat.threat import Ball, Linf
 from nuat.values import assign, swap
 
@@ -20,6 +20,7 @@ LANGUAGE: dict[str, Any] = {
     **WORDS,
     **{name: getattr(methods, name) for name in methods.__all__},
     "Augment": Augment,
+    "From": From,
 }
 """What may be written in `--set`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nuat.errors import InputError, unknown
+from nuat.notation import split
 from nuat.recipes.recipe import Recipe
 
 _table: dict[tuple[str, str], Recipe] = {}
@@ -21,7 +22,8 @@ def recipes() -> list[Recipe]:
 
 
 def recipe(name: str, data: str) -> Recipe:
-    """The row of this name for this data set. Raises InputError if there is none."""
+    """The row of this name for this data set, whatever its settings. Raises InputError if there is none."""
+    data, _ = split(data)
     if (name, data) in _table:
         return _table[name, data]
     names = list(dict.fromkeys(name for name, _ in _table))
