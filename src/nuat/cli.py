@@ -196,16 +196,25 @@ class Kind(StrEnum):
 
 
 @app.command("list")
-def list_command(kind: Kind, use: Use = None) -> None:
+def list_command(
+    kind: Kind,
+    data: Annotated[str | None, typer.Option(help="Only recipes for this data set.")] = None,
+    use: Use = None,
+) -> None:
     """What there is to name: recipes, attacks, models, data."""
     _load_own(use)
+    shown = Table(box=None, pad_edge=False)
     if kind is Kind.recipes:
-        shown = Table("recipe", "data", "model", "epochs", "threat", "source", "note")
+        for heading in ("recipe", "data", "model", "epochs", "source"):
+            shown.add_column(heading, no_wrap=True)
+        shown.add_column("note", overflow="fold", ratio=1)
         for row in recipes():
-            cells = (row.name, row.data, row.model, str(row.epochs), repr(row.ball))
-            shown.add_row(*cells, row.source, row.note)
+            if data in (None, row.data):
+                cells = (row.name, row.data, row.model, str(row.epochs), row.source)
+                shown.add_row(*cells, row.note)
     else:
-        shown = Table(kind.value, "")
+        shown.add_column(kind.value, no_wrap=True)
+        shown.add_column("")
         for name, entry in {"attacks": attacks, "models": models, "data": datasets}[kind].items():
             shown.add_row(name, (entry.__doc__ or "").strip().split("\n")[0])
     console.print(shown)

@@ -27,6 +27,10 @@ from nuat.errors import InputError
 from nuat.values import differences
 
 
+ABOUT = ("versions", "forward_equivalents")
+"""Parts of config.json that tell about a run and do not define it."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder. `Run.start` makes or goes on with one, `Run.open` reads one."""
@@ -37,7 +41,7 @@ class Run:
     def start(path: Path | str, config: dict[str, Any]) -> Run:
         """Make the folder, or go on with it if it holds this very run.
 
-        `config["versions"]` may differ. Raises InputError if the folder holds anything else.
+        What only tells about it, such as the versions, may differ. Raises InputError if the folder holds anything else.
         """
         run = Run(Path(path))
         if run._config_file.exists():
@@ -166,7 +170,7 @@ class Run:
 
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(config))
-    return {key: value for key, value in plain.items() if key != "versions"}
+    return {key: value for key, value in plain.items() if key not in ABOUT}
 
 
 def whole(target: Path, write: Callable[[Path], Any]) -> None:
