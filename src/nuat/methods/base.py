@@ -77,8 +77,10 @@ class Method:
         raise NotImplementedError
 
     def remarks(self, batch_size: int) -> list[str]:
-        """What a user should be told before training with this batch size."""
-        return []
+        """What a user should be told before training with this batch size, each thing once."""
+        inner = [part for _, part in self._parts() if isinstance(part, Method)]
+        said = (remark for method in inner for remark in method.remarks(batch_size))
+        return list(dict.fromkeys(said))
 
     def schedules(self) -> dict[str, Schedule]:
         """The fields that change over training, its own and those of methods inside it, by name."""

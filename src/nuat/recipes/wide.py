@@ -16,6 +16,7 @@ from nuat.recipes.table import recipe, register
 from nuat.schedules import Drops, Piecewise, Ramp, triangle
 
 NUAT_MODEL, TRADES_MODEL = "wrn-34-10-nuat", "wrn-34-10"
+TRIGGER = "reconstruction: the published trigger is unknown"
 UNKNOWN = "no published code for this network; the rest as on ResNet-18"
 
 
@@ -35,8 +36,8 @@ _wide("gat", recipe("gat", "cifar10"), 85, method=GAT(BALL, Drops(10.0, at=(73,)
 _wide("gat-wa", recipe("gat-wa", "cifar10"), 85, method=GAT(BALL, Drops(10.0, at=(73,), by=4.0)))
 _wide("nuat", cifar10.NUAT, 55)
 _wide("nuat-wa", cifar10.NUAT_WA, 50)
-_wide("nuat-h", cifar10.NUAT, 50, method=_hybrid(50, None))
-_wide("nuat-wa-h", cifar10.NUAT_WA, 60, method=_hybrid(60, 0.99))
+_wide("nuat-h", cifar10.NUAT, 50, method=_hybrid(50, None), note=TRIGGER)
+_wide("nuat-wa-h", cifar10.NUAT_WA, 60, method=_hybrid(60, 0.99), note=TRIGGER)
 _wide(
     "nuat2",
     cifar10.NUAT2,

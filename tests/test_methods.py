@@ -1,0 +1,238 @@
+"""Every row of the table, on a network with BatchNorm and on one without."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import nuat
+from nuat.attacks.base import Attack
+from nuat.cost import forward_equivalents
+from nuat.methods import AT, AWP, TRADES, Free, NuAT, NuATH
+from nuat.schedules import Constant
+
+ROWS = {row.name: row for row in nuat.recipes() if row.data == "digits"}
+COSTS = {
+    "normal": 3,
+    "fgsm-at": 5,
+    "rfgsm-at": 5,
+    "atf": 4 * 3,  # 3 a replay
+    "fbf": 5,
+    "r-mgm": 13,  # FGSM and R-FGSM 2 each, three passes trained
+    "gat": 8,
+    "gat-wa": 8,
+    "nuat": 8,
+    "nuat-wa": 8,
+    "nuat-h": 8,  # while it does not fire
+    "nuat-wa-h": 8,
+    "nuat2": 11,
+    "nuat2-wa": 11,
+    "pgd-at": 23,
+    "trades": 27,
+    "trades-wa": 27,
+    "awp": 33,
+}
+
+
+class Net(nn.Module):
+    """Deep enough that the first layer is a negligible part of the cost."""
+
+    def __init__(self, norm: bool, width: int = 40):
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(1, width, 3, padding=1), nn.ReLU()]
+        for _ in range(5):
+            layers += [nn.Conv2d(width, width, 3, padding=1, bias=not norm)]
+            layers += [nn.BatchNorm2d(width)] if norm else []
+            layers += [nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(width, 10)
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.seen.append(x.detach().clone())
+        return self.head(self.body(x).mean((2, 3)))
+
+
+def batches(count=3, size=8):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(count):
+        x = torch.rand(size, 1, 8, 8, generator=generator).round(decimals=2)
+        yield x, torch.randint(10, (size,), generator=generator)
+
+
+def test_the_table_has_the_eighteen_rows():
+    assert set(ROWS) == set(COSTS)
+
+
+@pytest.mark.parametrize("norm", [True, False], ids=["batchnorm", "plain"])
+@pytest.mark.parametrize("name", COSTS)
+def test_three_steps_train_and_cost_what_they_must(name, norm):
+    torch.manual_seed(0)
+    row, f = ROWS[name], Net(norm)
+    x, y = next(batches())
+    assert forward_equivalents(row.method, f, x, y, epoch=20) == pytest.approx(
+        COSTS[name], abs=0.05
+    )
+
+    f.train().body[-1].eval()
+    modes = [m.training for m in f.modules()]
+    before = {k: v.clone() for k, v in f.state_dict().items()}
+    optimiser = torch.optim.SGD(f.parameters(), lr=0.01)
+    averages, memory, losses = nuat.Averages(f), {}, []
+    for batch, (x, y) in enumerate(batches()):
+        f.seen.clear()
+        t = nuat.Moment(20, batch, 3, 8, lr=0.01, averages=averages, memory=memory)
+        for loss in row.method.step(f, x, y, t):
+            assert [m.training for m in f.modules()] == modes
+            assert all(p.requires_grad for p in f.parameters())
+            optimiser.zero_grad()
+            loss.backward()
+            assert all(p.grad is not None for p in f.parameters())
+            optimiser.step()
+            losses.append(float(loss.detach()))
+        averages.update()
+        assert f.seen, "no pass in train mode was seen"
+        for seen in f.seen:
+            assert row.ball.contains(seen, x).all()
+    assert all(torch.isfinite(torch.tensor(losses)))
+    assert all(not torch.equal(before[k], p) for k, p in f.named_parameters())
+    assert [m.training for m in f.modules()] == modes
+
+
+ATTACKED = [
+    row.method
+    for row in ROWS.values()
+    if isinstance(row.method, AT | TRADES) and row.average is None
+]
+
+
+@pytest.mark.parametrize("method", ATTACKED, ids=lambda m: type(getattr(m, "inner", m)).__name__)
+def test_attacks_inside_leave_every_buffer_as_it_was(method):
+    f = Net(norm=True).train()
+    x, y = next(batches())
+    before = {k: v.clone() for k, v in f.state_dict().items()}
+    x_adv = method.attack(f, x, y, nuat.Moment(20))
+    assert method.threat().contains(x_adv, x).all()
+    assert all(torch.equal(before[k], v) for k, v in f.state_dict().items())
+    assert all(p.grad is None for p in f.parameters())
+
+
+@pytest.mark.parametrize("name", ["gat", "nuat", "nuat2", "nuat2-wa"])
+def test_guided_methods_change_buffers_only_by_their_own_passes(name):
+    """What BatchNorm counts is what the loss passes through, and the published second clean pass."""
+    f = Net(norm=True).train()
+    x, y = next(batches())
+    t = nuat.Moment(20, 1, 3, 8, averages=nuat.Averages(f))
+    for loss in ROWS[name].method.step(f, x, y, t):
+        loss.backward()
+    counted = f.state_dict()["body.3.num_batches_tracked"]
+    assert int(counted) == (3 if name in ("gat", "nuat") else 2)
+
+
+def test_awp_moves_only_weights_and_its_gradient_lands_on_the_network():
+    torch.manual_seed(0)
+    f = Net(norm=True).train()
+    x, y = next(batches())
+    before = {k: v.clone() for k, v in f.state_dict().items()}
+    method = AWP(AT(nuat.FGSM(nuat.Linf(0.1))), gamma=Constant(0.5))
+    (plain,) = method.base.step(f, x, y, nuat.Moment(20))
+    (loss,) = method.step(f, x, y, nuat.Moment(20))
+    assert float(loss) > float(plain) + 0.1, "the weights nearby are not worse"
+    loss.backward()
+    assert all(p.grad is not None for p in f.parameters())
+    assert all(torch.equal(before[k], p) for k, p in f.named_parameters())
+
+
+def test_the_distance_is_one_line():
+    f = Net(norm=True).train()
+    x, y = next(batches())
+    losses = {}
+    for distance in (nuat.nuclear, nuat.frobenius, nuat.squared_l2):
+        torch.manual_seed(0)
+        method = NuAT(nuat.Linf(0.1), lam=4.0, distance=distance)
+        for loss in method.step(f, x, y, nuat.Moment(5, 1, batch_size=8)):
+            loss.backward()
+            losses[distance.__name__] = float(loss)
+    assert len(set(losses.values())) == 3
+    assert losses["frobenius"] < losses["nuclear"]
+
+
+def test_lam_keeps_its_meaning_at_64_and_is_scaled_and_said_elsewhere():
+    method = NuAT(lam=4.0)
+    x = torch.rand(64, 1, 4, 4)
+    assert method.weight(x, nuat.Moment(5, batch_size=64)) == 4.0 / 64
+    assert method.remarks(64) == []
+    assert method.weight(x, nuat.Moment(5, batch_size=256)) == 2 * 4.0 / 256
+    assert "sqrt(256/64) = 2" in method.remarks(256)[0]
+    free = NuAT(lam=4.0, lam_batch=None)
+    assert free.weight(x, nuat.Moment(5, batch_size=256)) == 4.0 / 256
+    assert free.remarks(256) == []
+    assert NuATH().remarks(128) == NuAT().remarks(128)
+
+
+def test_the_divisor_of_a_short_last_batch():
+    short, t = torch.rand(40, 1, 4, 4), nuat.Moment(5, batch_size=64)
+    assert NuAT(lam=4.0).weight(short, t) == 4.0 / 64
+    assert NuAT(lam=4.0, constant_divisor=False).weight(short, t) == 4.0 / 40
+    assert nuat.methods.GAT(lam=4.0).weight(short, t) == 4.0 / 40
+
+
+def test_free_carries_its_perturbation_from_batch_to_batch():
+    f, memory = Net(norm=False).train(), {}
+    method = Free(nuat.Linf(0.1), replays=2)
+    carried = []
+    for batch, (x, y) in enumerate(batches(2)):
+        f.seen.clear()
+        size = 8 if batch == 0 else 5
+        for loss in method.step(f, x[:size], y[:size], nuat.Moment(0, batch, memory=memory)):
+            f.zero_grad()
+            loss.backward()
+        carried.append(memory["delta"].clone())
+    assert torch.equal(carried[0][5:], carried[1][5:]), "places a short batch lacks must stay"
+    assert carried[0].abs().max() == pytest.approx(0.1)
+    assert not torch.equal(carried[0][:5], carried[1][:5])
+
+
+@dataclass(frozen=True)
+class Recorder(Attack):
+    """Says in which mode it found the network."""
+
+    def run(self, g, x, y, noise):
+        MODES.append((g.training, g.body[3].training))
+        return x
+
+
+MODES: list = []
+
+
+@pytest.mark.parametrize("train_mode", [True, False])
+def test_an_attack_sees_the_mode_it_asks_for(train_mode):
+    MODES.clear()
+    Recorder(train_mode=train_mode)(Net(norm=True), *next(batches()))
+    assert MODES == [(train_mode, train_mode)]
+    assert ROWS["fbf"].method.inner.train_mode and not ROWS["pgd-at"].method.inner.train_mode
+
+
+def test_every_row_says_where_it_comes_from():
+    for row in nuat.recipes():
+        assert row.source in ("published code", "paper", "ours"), row.name
+        base = row.name.removesuffix("-wrn")
+        if base in ("r-mgm", "nuat-h", "nuat-wa-h", "gat-wa", "trades-wa", "rfgsm-at"):
+            assert row.source == "ours", (row.name, row.data)
+        if row.data in ("mnist", "imagenet100") and base.startswith("nuat"):
+            assert row.source == "ours", (row.name, row.data)
+        if base in ("r-mgm", "nuat-h", "nuat-wa-h"):
+            assert "reconstruction" in row.note, (row.name, row.data)
+
+
+def test_every_data_set_of_the_tables_has_its_rows():
+    for data in ("digits", "cifar10", "mnist", "imagenet100"):
+        assert {row.name for row in nuat.recipes() if row.data == data} >= set(COSTS), data
+
+
+def test_a_recipe_against_another_ball_holds_no_other_ball():
+    for row in nuat.recipes():
+        changed = replace(row).against(nuat.L2(0.5))
+        assert "Linf" not in repr(changed), row.name
