@@ -44,7 +44,7 @@ def test_the_seed_chooses_samples_and_noise(net, test_images):
 
 def test_worst_is_image_by_image():
     standing = {"a": [True, True, False, False], "b": [True, False, True, False]}
-    scores = Scores([0, 1, 2, 3], [0] * 4, [0, 0, 0, 1], standing, {}, "", {}, 0, {})
+    scores = Scores([0, 1, 2, 3], [0] * 4, [0, 0, 0, 1], standing, {}, "", {}, 0, "", {})
     assert (scores.clean, scores.robust("a"), scores.worst) == (0.75, 0.5, 0.25)
     assert Scores.from_dict(scores.as_dict()) == scores
 
@@ -128,5 +128,5 @@ def test_bad_images_and_labels_are_named(net, test_images, change, message):
 
 
 def test_more_samples_than_images_are_refused(net, test_images):
-    with pytest.raises(InputError, match="401 samples.*400 images"):
+    with pytest.raises(InputError, match=r"401 samples.*400 images"):
         nuat.evaluate(net, test_images, BALL, ["fgsm"], samples=401)

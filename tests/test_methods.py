@@ -121,7 +121,7 @@ def test_attacks_inside_leave_every_buffer_as_it_was(method):
 
 @pytest.mark.parametrize("name", ["gat", "nuat", "nuat2", "nuat2-wa"])
 def test_guided_methods_change_buffers_only_by_their_own_passes(name):
-    """What BatchNorm counts is what the loss passes through, and the published second clean pass."""
+    """BatchNorm counts what the loss passes through, and the published second clean pass."""
     f = Net(norm=True).train()
     x, y = next(batches())
     t = nuat.Moment(20, 1, 3, 8, averages=nuat.Averages(f))
@@ -211,7 +211,7 @@ MODES: list = []
 def test_an_attack_sees_the_mode_it_asks_for(train_mode):
     MODES.clear()
     Recorder(train_mode=train_mode)(Net(norm=True), *next(batches()))
-    assert MODES == [(train_mode, train_mode)]
+    assert [(train_mode, train_mode)] == MODES
     assert ROWS["fbf"].method.inner.train_mode and not ROWS["pgd-at"].method.inner.train_mode
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 import nuat
 from nuat.attacks import attacks
@@ -180,7 +181,7 @@ def report(
     """Show runs side by side, as a table and as one self-contained page."""
     _load_own(use)
     runs = [Run.open(folder) for folder in folders]
-    networks = {run.path: trained(run.path).f for run in runs if run.has_weights}
+    networks = _networks(runs)
     console.print(render(rows(runs)))
     target = out or runs[0].path / "report.html"
     _print(f"the page: {write_page(runs, target, networks=networks)}")
@@ -218,6 +219,17 @@ def list_command(
         for name, entry in {"attacks": attacks, "models": models, "data": datasets}[kind].items():
             shown.add_row(name, (entry.__doc__ or "").strip().split("\n")[0])
     console.print(shown)
+
+
+def _networks(runs: list[Run]) -> dict[Path, nn.Module]:
+    """The networks of the runs, but for those that cannot be built here, which is said."""
+    networks = {}
+    for run in runs:
+        try:
+            networks[run.path] = trained(run.path).f
+        except InputError as error:
+            _warn(f"{run.path} is shown without images: {error}")
+    return networks
 
 
 def _load_own(files: list[Path] | None) -> None:

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """Something given to nuat is wrong; the message names the value, what is allowed, a likely fix."""
+    """Something given is wrong; the message names the value, what is allowed, the likely fix."""
 
 
 class NonFinite(ArithmeticError):

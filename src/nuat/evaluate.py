@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nuat.attacks import Attack, attack, stands
 from nuat.data import Images, class_balanced
 from nuat.errors import InputError
-from nuat.network import check_images, check_labels, check_logits, device_of, frozen
+from nuat.network import check_images, check_labels, check_logits, device_of, fingerprint, frozen
 from nuat.noise import Keyed, seed_of
 from nuat.progress import Progress
 from nuat.threat import Ball
@@ -34,7 +34,8 @@ class Scores:
         labels, predicted: the true class and the one given to the clean image.
         standing: for each attack, whether each image was classified rightly and withstood it.
         seconds: for each attack, how long it took.
-        ball, attacks, seed, versions: what the figures were made with.
+        ball, attacks, seed, network, versions: what the figures were made with; `network` is a
+            fingerprint of its weights.
     """
 
     ids: list[int]
@@ -45,6 +46,7 @@ class Scores:
     ball: str
     attacks: dict[str, Any]
     seed: int
+    network: str
     versions: dict[str, str]
 
     @property
@@ -149,6 +151,7 @@ def evaluate(
         ball=repr(ball),
         attacks={name: describe(each) for name, each in attacks.items()},
         seed=seed,
+        network=fingerprint(f),
         versions=versions(),
     )
 

@@ -1,4 +1,4 @@
-"""From files to a network that can be attacked: a run folder, or weights and the name of a model."""
+"""From files to a network: a run folder, or weights and the name of a model."""
 
 from __future__ import annotations
 

@@ -57,5 +57,5 @@ def squared_l2_of_softmax(z_adv: Tensor, z: Tensor) -> Tensor:
 
 
 def kl(z: Tensor, z_adv: Tensor) -> Tensor:
-    """KL(p || p_adv) = sum_ij p_ij (log p_ij - log p_adv_ij),  p = softmax(z), summed over the batch."""
+    """KL(p || p_adv) = sum_ij p_ij (log p_ij - log p_adv_ij),  p = softmax(z)."""
     return F.kl_div(z_adv.log_softmax(1), z.log_softmax(1), reduction="sum", log_target=True)

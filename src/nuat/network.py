@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,13 +26,22 @@ def device_of(f: nn.Module) -> torch.device:
     return tensors[0].device if tensors else torch.device("cpu")
 
 
+def fingerprint(f: nn.Module) -> str:
+    """A hash of the network's weights and buffers: which network a result is about."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in bare(f).state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 @contextmanager
 def frozen(f: nn.Module, training: bool = False) -> Iterator[nn.Module]:
     """The network as an attack sees it: bare, in eval mode, its weights asking for no gradient.
 
-    With `training` it is in train mode: BatchNorm uses the statistics of the batch, and still leaves
-    its running ones alone. Modes and `requires_grad` come back as they were, module by module, also
-    after an error.
+    With `training` it is in train mode: BatchNorm uses the statistics of the batch, and still
+    leaves its running ones alone. Modes and `requires_grad` come back as they were, module by
+    module, also after an error.
     """
     g = bare(f)
     modes = [(module, module.training) for module in g.modules()]
@@ -67,8 +77,8 @@ class BatchNormRecord:
     """What one forward pass added to the running statistics of a network, so it can be added again.
 
     With r the statistics before, r' after, and k the share of r that is left in r', the pass added
-    c = r' - k r; `replay` does r <- k r + c. It stands for a second, identical forward pass in train
-    mode, which costs F and would change nothing else.
+    c = r' - k r; `replay` does r <- k r + c. It stands for a second, identical forward pass in
+    train mode, which costs F and would change nothing else.
     """
 
     def __init__(self, f: nn.Module):
@@ -117,7 +127,10 @@ def _share_kept(layer: BatchNorm, seen: int, then: int) -> float:
 
 @contextmanager
 def recorded(f: nn.Module) -> Iterator[BatchNormRecord]:
-    """`with recorded(f) as clean: z = f(x)` ... `clean.replay()`: see BatchNormRecord."""
+    """Record what a pass adds to the statistics.
+
+    `with recorded(f) as clean: z = f(x)`, and `clean.replay()` after backward.
+    """
     record = BatchNormRecord(f)
     yield record
     record.close()

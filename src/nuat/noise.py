@@ -38,10 +38,10 @@ class Noise:
 
 
 class Keyed(Noise):
-    """Noise that belongs to the image: the same bits whatever batch, order or device it is drawn in.
+    """Noise that belongs to the image: the same bits in whatever batch, order or device.
 
-    Philox4x32-10 (Salmon et al., SC 2011), in int64 tensor arithmetic. The key is a hash of the seed
-    and of the fork's path; the counter is (block of four pixels, draw, image id).
+    Philox4x32-10 (Salmon et al., SC 2011), in int64 tensor arithmetic. The key is a hash of the
+    seed and of the fork's path; the counter is (block of four pixels, draw, image id).
     """
 
     def __init__(self, seed: int, ids: Tensor, *path: int | str):

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T]):
-    """A table of named things of one kind. A name is taken once; an unknown one suggests the nearest."""
+    """A table of named things of one kind. A name is taken once."""
 
     def __init__(self, kind: str):
         self.kind = kind

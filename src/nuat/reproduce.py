@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from nuat.attacks import attack
 from nuat.data import Splits, load
 from nuat.evaluate import ATTACKS, Scores, evaluate
 from nuat.loading import trained
+from nuat.network import fingerprint
 from nuat.recipes import recipe
 from nuat.report import write_page
 from nuat.runs import Run
 from nuat.train import fit
+from nuat.values import describe
 
 
 def reproduce(
@@ -46,13 +49,15 @@ def reproduce(
 
 
 def _attack(run: Run, data: Splits, attacks: Sequence[str], device: str | None) -> Scores:
-    """The scores of a run on the test split, read if they are there and of the same attacks."""
+    """The scores of a run on the test split; read, if they are of these weights and attacks."""
+    network = trained(run.path, device=device or "cpu")
+    assert network.ball is not None, "a recipe always has a ball"
     if "test" in run.scores:
         scores = Scores.from_dict(run.scores["test"])
-        if list(scores.standing) == list(attacks) and len(scores.ids) == len(data.test):
+        wanted = describe({name: attack(name, network.ball) for name in attacks})
+        same = scores.attacks == wanted and len(scores.ids) == len(data.test)
+        if same and scores.network == fingerprint(network.f):
             return scores
-    network = trained(run.path, device=device or "cpu")
-    assert network.ball is not None
     scores = evaluate(network.f, data.test, network.ball, attacks, quiet=False)
     run.save_scores("test", scores.as_dict())
     return scores

@@ -26,7 +26,6 @@ from torch import Tensor
 from nuat.errors import InputError
 from nuat.values import differences
 
-
 ABOUT = ("versions", "forward_equivalents")
 """Parts of config.json that tell about a run and do not define it."""
 
@@ -41,7 +40,8 @@ class Run:
     def start(path: Path | str, config: dict[str, Any]) -> Run:
         """Make the folder, or go on with it if it holds this very run.
 
-        What only tells about it, such as the versions, may differ. Raises InputError if the folder holds anything else.
+        What only tells about it, such as the versions, may differ. Raises InputError if the folder
+        holds anything else.
         """
         run = Run(Path(path))
         if run._config_file.exists():

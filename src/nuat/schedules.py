@@ -131,7 +131,7 @@ def numbers_become_schedules(value: Any) -> None:
             continue
         if isinstance(given, bool) or not isinstance(given, int | float):
             raise InputError(
-                f"{field.name} of {type(value).__name__} is {given!r}, but must be a schedule, such "
-                "as Ramp(4.5, epochs=90), or a number"
+                f"{field.name} of {type(value).__name__} is {given!r}, but must be a schedule, "
+                "such as Ramp(4.5, epochs=90), or a number"
             )
         object.__setattr__(value, field.name, Constant(float(given)))

@@ -192,7 +192,7 @@ class _Training:
             self.losses.read()
 
     def step(self, x: Tensor, y: Tensor) -> None:
-        """One batch: descend every loss the method yields, then take the weights into the averages."""
+        """One batch: descend every loss of the method, then take the weights into the averages."""
         t = Moment(
             epoch=self.epoch,
             batch=self.batch,
@@ -248,7 +248,7 @@ class _Training:
             self.run.save_state("good", self.state())
 
     def settings(self) -> dict[str, float]:
-        """What the schedules say in this epoch: lr and momentum at its end, the method's at its start."""
+        """What the schedules say: lr and momentum after the epoch, the method's in it."""
         own = self.recipe.method.schedules()
         return {
             "lr": self.recipe.lr(self.now),

@@ -72,10 +72,22 @@ def descend(model, optimiser, loss, v, gamma, decay):
 
 
 def trades_awp_iteration(
-    model, optimiser, x, y, normal, gamma, beta=BETA, decay="w+v", merged=False, rate=0.1
+    model,
+    optimiser,
+    x,
+    y,
+    normal,
+    gamma,
+    eps=EPS,
+    step=STEP,
+    beta=BETA,
+    decay="w+v",
+    merged=False,
+    rate=0.1,
+    **attacked,
 ):
     """Returns (x_adv, loss, gamma v). Gamma 0 leaves the weights where they are."""
-    x_adv = trades_attack(model, x, normal, EPS, STEP, STEPS)
+    x_adv = trades_attack(model, x, normal, eps, step, STEPS, **attacked)
 
     model.train()
     v = {}
@@ -98,15 +110,15 @@ def trades_awp_iteration(
     return x_adv, loss.detach(), {name: gamma * v[name] for name in v}
 
 
-def pgd(model, x, y, uniform):
+def pgd(model, x, y, uniform, eps, size):
     """In whatever mode the network is; ten steps, and one pass more to pick the best restart."""
-    delta = EPS * uniform
+    delta = eps * uniform
     delta = torch.clamp(delta, -x, 1 - x)
     for _ in range(STEPS):
         delta = delta.detach().requires_grad_(True)
         F.cross_entropy(model(x + delta), y).backward()
-        step = delta.detach() + STEP * torch.sign(delta.grad)
-        delta = torch.clamp(step, -EPS, EPS)
+        step = delta.detach() + size * torch.sign(delta.grad)
+        delta = torch.clamp(step, -eps, eps)
         delta = torch.clamp(delta, -x, 1 - x)
     with torch.no_grad():
         model(x + delta)
@@ -114,7 +126,18 @@ def pgd(model, x, y, uniform):
 
 
 def at_awp_iteration(
-    model, optimiser, x, y, uniform, gamma, decay="w+v", mode="train", counting=True, rate=0.01
+    model,
+    optimiser,
+    x,
+    y,
+    uniform,
+    gamma,
+    eps=EPS,
+    step=STEP,
+    decay="w+v",
+    mode="train",
+    counting=True,
+    rate=0.01,
 ):
     """Returns (x_adv, loss, gamma v). Published: `mode` "eval" in the first batch after a test.
 
@@ -123,7 +146,7 @@ def at_awp_iteration(
     """
     model.train(mode == "train")
     statistics = [buffer.clone() for buffer in model.buffers()]
-    x_adv = pgd(model, x, y, uniform)
+    x_adv = pgd(model, x, y, uniform, eps, step)
     if not counting:
         for buffer, before in zip(model.buffers(), statistics, strict=True):
             buffer.copy_(before)

@@ -1,8 +1,9 @@
 """One training iteration of the published FBF (Fast is better than free), line by line.
 
 Written from the description of the published arithmetic, ours; no code copied. It knows torch
-alone. The noise is an argument, uniform in [-1, 1] in the shape of the images. Pixels are in [0, 1]:
-the published script normalises first and scales eps, alpha and the box by the same numbers.
+alone. The noise is an argument, uniform in [-1, 1] in the shape of the images. Pixels are in
+[0, 1]: the published script normalises first and scales eps, alpha and the box by the same numbers,
+all but the upper end of the noise, which is the first channel's in every channel.
 """
 
 import torch
@@ -12,7 +13,9 @@ EPS = 8 / 255
 ALPHA = 10 / 255
 
 
-def fbf_iteration(model, optimiser, x, y, uniform, counting=True, mode="train"):
+def fbf_iteration(
+    model, optimiser, x, y, uniform, eps=EPS, alpha=ALPHA, counting=True, mode="train"
+):
     """Returns (x_adv, loss). Published: `counting`, the attack's pass moves the running statistics.
 
     Without it they are put back after the attack.
@@ -21,13 +24,13 @@ def fbf_iteration(model, optimiser, x, y, uniform, counting=True, mode="train"):
     statistics = [buffer.clone() for buffer in model.buffers()]
 
     # somewhere in the ball and in the box
-    delta = EPS * uniform
+    delta = eps * uniform
     delta = torch.clamp(delta, -x, 1 - x).detach().requires_grad_(True)
 
     # one step of 1.25 eps; its gradients land in the parameters too and are zeroed later
     F.cross_entropy(model(x + delta), y).backward()
-    step = delta.detach() + ALPHA * torch.sign(delta.grad)
-    delta = torch.clamp(step, -EPS, EPS)
+    step = delta.detach() + alpha * torch.sign(delta.grad)
+    delta = torch.clamp(step, -eps, eps)
     delta = torch.clamp(delta, -x, 1 - x)
 
     if not counting:

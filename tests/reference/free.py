@@ -1,4 +1,4 @@
-"""The published free adversarial training (ATF, Free-m), one batch with its m replays, line by line.
+"""The published free adversarial training (ATF, Free-m), a batch and its m replays, line by line.
 
 Written from the description of the published arithmetic, ours; no code copied. It knows torch
 alone. There is no noise: the perturbation begins as zeros and is never begun again.

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 EPS = 0.031
 STEP = 0.007
 STEPS = 10
+STD = 0.001
 BETA = 6.0
 
 
@@ -21,10 +22,12 @@ def divergence(adversarial, clean):
     return F.kl_div(log_q, p, reduction="sum")
 
 
-def attack(model, x, normal, eps=EPS, step=STEP, steps=STEPS, mode="eval"):
-    """From a little Gaussian noise, which may leave the box; ten steps."""
+def attack(model, x, normal, eps=EPS, step=STEP, steps=STEPS, std=STD, boxed=False, mode="eval"):
+    """Ten steps from a little Gaussian noise. Published: not `boxed`, the start may leave [0, 1]."""
     model.train(mode == "train")
-    x_adv = x.detach() + 0.001 * normal
+    x_adv = x.detach() + std * normal
+    if boxed:
+        x_adv = torch.clamp(x_adv, 0, 1)
     for _ in range(steps):
         x_adv = x_adv.detach().requires_grad_(True)
         loss = divergence(model(x_adv), model(x))
@@ -38,17 +41,17 @@ def attack(model, x, normal, eps=EPS, step=STEP, steps=STEPS, mode="eval"):
 def trades_iteration(model, optimiser, x, y, normal, beta=BETA, merged=False, **attacked):
     """Returns (x_adv, loss). Published: clean, adversarial and clean images once more.
 
-    `merged`: one clean pass serves both terms, so the clean images count once in the running
-    statistics.
+    `merged`: the last pass serves both terms and there is no first, so that the running statistics
+    count the clean images once.
     """
     x_adv = attack(model, x, normal, **attacked)
 
     model.train()
     optimiser.zero_grad()
-    logits = model(x)
-    natural = F.cross_entropy(logits, y)
+    logits = None if merged else model(x)
     adversarial = model(x_adv)
-    again = logits if merged else model(x)
+    again = model(x)
+    natural = F.cross_entropy(again if merged else logits, y)
     robust = divergence(adversarial, again) / len(x)
     loss = natural + beta * robust
     loss.backward()

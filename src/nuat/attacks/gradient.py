@@ -22,8 +22,8 @@ from nuat.threat import Bernoulli, Clean, Start, Uniform
 class PGD(Attack):
     """x <- project(x + size * eps * steepest(gradient of loss(f(x), y))), `steps` times.
 
-    The last iterate counts. `size` is in units of eps: 1/4 is the usual 2/255 at 8/255. `loss` takes
-    logits [B, K] and labels [B] and gives one number an image.
+    The last iterate counts. `size` is in units of eps: 1/4 is the usual 2/255 at 8/255. `loss`
+    takes logits [B, K] and labels [B] and gives one number an image.
 
     Source: arXiv:1706.06083, eq. 2.2 and section 3.
     """

@@ -11,8 +11,8 @@ from nuat.errors import InputError
 def digits() -> Splits:
     """1,797 real handwritten digits, 8x8, grey: 1,197 train, 200 val, 400 test.
 
-    Of nine images in a row the first two are for testing and the third is for validation. Pixels are
-    the published 0..16, divided by 16.
+    Of nine images in a row the first two are for testing and the third is for validation. Pixels
+    are the published 0..16, divided by 16.
     Raises InputError if scikit-learn, the `demo` extra, is not installed.
     """
     try:

@@ -29,8 +29,8 @@ class AT(Method):
     """CE(f(x'), y)  at  x' = inner(f, x, y): adversarial training.
 
     With FGSM inside it is FGSM-AT (arXiv:1412.6572), with RFGSM inside RFGSM-AT (arXiv:1705.07204),
-    with PGD inside PGD-AT (arXiv:1706.06083), and with one step of 1.25 eps from a uniform start and
-    an attack in train mode it is FBF (arXiv:2001.03994).
+    with PGD inside PGD-AT (arXiv:1706.06083), and with one step of 1.25 eps from a uniform start
+    and an attack in train mode it is FBF (arXiv:2001.03994).
 
     Attributes:
         inner: the attack; it says whether it sees f in eval or in train mode. The published PGD-AT

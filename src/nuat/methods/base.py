@@ -48,7 +48,7 @@ class Moment:
             self.notes[name] = number.detach() if isinstance(number, Tensor) else number
 
     def average(self, decay: float) -> nn.Module:
-        """The network averaged over training with this decay. Raises InputError without averages."""
+        """The network averaged with this decay. Raises InputError if there are no averages."""
         if self.averages is None:
             raise InputError(
                 "this method asks for an average of the weights: make one Averages(f), give it to "
@@ -93,7 +93,7 @@ class Method:
         return found
 
     def stretched(self, factor: float) -> Self:
-        """The same method with each of these fields stretched over `factor` times as many epochs."""
+        """The same method with each of these over `factor` times as many epochs."""
         changed = {
             name: value.stretched(factor)
             for name, value in self._parts()
@@ -102,7 +102,7 @@ class Method:
         return replace(self, **changed)
 
     def threat(self) -> Ball | None:
-        """The ball this method trains against, its own or that of a part of it; None without one."""
+        """The ball this method, or a part of it, trains against; None without one."""
         return first(self, Ball)
 
     def _parts(self) -> list[tuple[str, Any]]:

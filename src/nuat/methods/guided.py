@@ -20,8 +20,8 @@ class Guided(Method):
     """One step up  CE(f(x'), y) + lam d(f(x'), f(x)) / B,  then down  CE(f(x), y) + the same term.
 
     The step is a full eps. The attack sees f in eval mode and compares it with the clean logits of
-    the train-mode pass that the loss uses as well: 8 forward-equivalents. GAT and NuAT are this with
-    a distance each.
+    the train-mode pass that the loss uses as well: 8 forward-equivalents. GAT and NuAT are this,
+    with a distance each.
 
     Attributes:
         ball: the threat model.
@@ -94,8 +94,8 @@ class GAT(Guided):
     One step up  CE(f(x'), y) + lam |p(x') - p(x)|^2 / B,  then down  CE(f(x), y) + the same term.
     lam is 10, and 40 from epoch 86 of 100 on.
 
-    Source: arXiv:2011.14969 and its published code for CIFAR-10. The published MNIST recipe does not
-    alternate and starts at a full eps.
+    Source: arXiv:2011.14969 and its published code for CIFAR-10. The published MNIST recipe does
+    not alternate and starts at a full eps.
     """
 
     lam: Schedule = Drops(10.0, at=(86,), by=4.0)

@@ -22,14 +22,14 @@ from nuat.schedules import Ramp, Schedule
 
 @dataclass(frozen=True)
 class NuAT(Guided):
-    """One step up  CE(f(x'), y) + lam |f(x') - f(x)|_* / B,  then down  CE(f(x), y) + the same term.
+    """One step up  CE(f(x'), y) + lam |f(x') - f(x)|_* / B,  then down  CE(f(x), y) + the same.
 
     |.|_* is the nuclear norm of a [B, K] matrix. B shrinks it like 1 / sqrt(B), so a lam is meant
     for a batch size; at another B it is multiplied by sqrt(B / lam_batch). The step itself is
     `Guided`'s; its other fields have the values of the published code.
 
     Attributes:
-        lam: weight of the nuclear norm, by epoch; 0 in the first, which is therefore clean training.
+        lam: weight of the nuclear norm, by epoch; 0 in the first, which is so clean training.
         constant_divisor: published: B is the run's batch size also for the short last batch.
         lam_batch: the batch size that lam is meant for; None: every one.
     """
@@ -59,7 +59,7 @@ class NuAT(Guided):
 
 @dataclass(frozen=True)
 class NuAT2(NuAT):
-    """Two steps up, the first on  CE + lam |f(x') - f(x)|_* / B,  the second on CE; loss as in NuAT.
+    """Two steps up: the first  CE + lam |f(x') - f(x)|_* / B,  the second CE; loss as in NuAT.
 
     Both steps are full eps. The attack compares eval-mode logits with eval-mode clean logits, and
     its B is the true size of the batch; there is nothing to alternate and nothing to replay. 11

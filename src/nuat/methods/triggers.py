@@ -82,7 +82,7 @@ class CleanLossDrop(Trigger):
         return self.holding(t)
 
     def observe(self, t: Moment) -> None:
-        """Take the clean loss into the means; fire if the short one has fallen below the long one."""
+        """Take the clean loss into the means; fire if the short one has fallen."""
         state = t.memory.setdefault(
             "clean_loss", {"seen": 0, "short": 0.0, "long": 0.0, "quiet": 0, "lr": t.lr}
         )

@@ -91,7 +91,7 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet(nn.Module):
-    """PreActResNet-18 for small images: a 3x3 stem, eight pre-activation blocks, bn, relu, linear."""
+    """PreActResNet-18 for small images: a 3x3 stem, eight blocks, bn, relu, mean, linear."""
 
     def __init__(self, classes: int, channels: int = 3, width: int = 64):
         super().__init__()

@@ -1,7 +1,7 @@
 """Rows for CIFAR-10 on ResNet-18: Table 1 of the NuAT paper, linf 8/255.
 
-NuAT, NuAT-WA, GAT: as in their published code. Where a row has no published recipe, or one for another
-network, its note says so, and the rest is that of NuAT-WA.
+NuAT, NuAT-WA, GAT: as in their published code. Where a row has no published recipe, or one for
+another network, its note says so, and the rest is that of NuAT-WA.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Recipe:
         batch_size: images in a batch.
         lr, momentum: of SGD, by epoch (a float; set before every step).
         weight_decay: of SGD, on all parameters.
-        average: decay of the average of the weights that is evaluated and kept; None: the last ones.
+        average: decay of the average of the weights that is evaluated and kept; None: no average.
         augment: what is done to training images.
         ball: the threat model that validation and evaluation use, the method's own if it has one.
         on_collapse: what to do when a catastrophic overfitting is seen (see nuat.guard): "warn",

@@ -22,7 +22,7 @@ def recipes() -> list[Recipe]:
 
 
 def recipe(name: str, data: str) -> Recipe:
-    """The row of this name for this data set, whatever its settings. Raises InputError if there is none."""
+    """The row of this name for this data set, whatever the latter's settings, or InputError."""
     data, _ = split(data)
     if (name, data) in _table:
         return _table[name, data]

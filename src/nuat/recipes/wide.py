@@ -1,7 +1,7 @@
 """Rows for CIFAR-10 on WideResNet-34-10: Table 2 of the NuAT paper, linf 8/255.
 
-NuAT2 and NuAT2-WA: as in their published code. TRADES and AWP: the recipes of the public checkpoints
-whose figures the table prints.
+NuAT2 and NuAT2-WA: as in their published code. TRADES and AWP: the recipes of the public
+checkpoints whose figures the table prints.
 """
 
 from __future__ import annotations
