@@ -6,7 +6,9 @@ compared, and each switch has a test of its own that says how far it leads from 
 
 FBF, TRADES and AWP add and clamp the perturbation where ours adds and clamps the image, so that
 rounding parts them. On a grid of dyadic numbers nothing rounds and the images must be equal bit for
-bit; with the published eps and steps they must be equal to rounding, which no other step is.
+bit; with the published eps and steps they must be equal to rounding, which no other step is. TRADES
+and AWP are compared in float64 alone: their gradient begins where the divergence is nearly 0, and
+in float32 rounding decides the sign of one pixel in a hundred.
 """
 
 import copy
@@ -22,7 +24,7 @@ from nuat.noise import Noise
 from nuat.recipes import recipe
 from nuat.threat import Gaussian, Linf, Uniform
 from reference import awp, fbf, free, gat, trades
-from test_reference_nuat import distance, images, network, sgd, without_counters
+from test_reference_nuat import distance, images, network, sgd
 
 F32, F64 = torch.float32, torch.float64
 ULPS = {F32: 3e-7, F64: 5e-16}
@@ -55,7 +57,7 @@ class Given(Noise):
 
 @dataclass
 class Batch:
-    """Images, labels, noise and the place in training; as ours and as the transcriptions want it."""
+    """Images, labels, noise and the place in training."""
 
     x: torch.Tensor
     y: torch.Tensor
@@ -66,6 +68,7 @@ class Batch:
 
     @property
     def symmetric(self):
+        """The uniform noise in [-1, 1]."""
         return 2 * self.noise.unit - 1
 
 
@@ -197,25 +200,29 @@ def compare(theirs, method, f, batches, pixels="equal", loss_rtol=1e-12, **switc
     return f, g
 
 
-def moved(f, g):
-    """How far apart two networks are: weights, and running statistics with their counters."""
-    weights = {name for name, _ in f.named_parameters()}
-    both = [{}, {}]
-    for split, wanted in zip(both, (True, False), strict=True):
-        for side, net in (("f", f), ("g", g)):
-            state = net.state_dict()
-            split[side] = {key: state[key] for key in state if (key in weights) == wanted}
-    return [distance(split["f"], split["g"]) if split["f"] else 0.0 for split in both]
+def weights(f):
+    return {key: weight.detach() for key, weight in f.named_parameters()}
 
 
-SINGLE = pytest.mark.parametrize("dtype", [F32, F64], ids=["f32", "f64"])
+def statistics(f):
+    return {key: buffer for key, buffer in f.named_buffers() if "num_batches" not in key}
 
 
-@SINGLE
+def counts(f, since):
+    """How many passes BatchNorm has counted since, which must be the same in each layer."""
+    now, before = dict(f.named_buffers()), dict(since.named_buffers())
+    (count,) = {int(now[key] - before[key]) for key in now if "num_batches" in key}
+    return count
+
+
+DTYPES = pytest.mark.parametrize("dtype", [F32, F64], ids=["f32", "f64"])
+
+
+@DTYPES
 @NETWORKS
 @pytest.mark.parametrize("kind", ["cifar10", "mnist"])
 def test_gat_for_five_updates(kind, name, dtype):
-    """Nothing is otherwise: the images are equal bit for bit, the statistics count the same passes."""
+    """Nothing is otherwise: images are equal bit for bit, the statistics count the same passes."""
     method = GAT() if kind == "cifar10" else recipe("gat", "mnist").method
 
     def theirs(f, optimiser, b):
@@ -224,10 +231,10 @@ def test_gat_for_five_updates(kind, name, dtype):
     start = network(name, 3, dtype)
     f, g = compare(theirs, method, start, training(dtype), loss_rtol=LOSS_RTOL[dtype])
     assert distance(g.state_dict(), f.state_dict()) < STATE_TOLERANCE[dtype]
-    assert moved(start, f)[0] > 1e-3
+    assert distance(weights(start), weights(f)) > 1e-3
 
 
-@SINGLE
+@DTYPES
 @NETWORKS
 def test_free_for_five_batches_of_replays_with_one_perturbation(name, dtype):
     start = network(name, 3, dtype)
@@ -241,21 +248,195 @@ def test_free_for_five_batches_of_replays_with_one_perturbation(name, dtype):
 
 
 @NETWORKS
-@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("grid", [None, GRID], ids=["published-numbers", "grid"])
-def test_five_updates_with_the_switches_as_ours(case, grid, name):
-    """In float64; on the grid the images are equal bit for bit."""
+@pytest.mark.parametrize(("case", "dtype"), [("fbf", F32), *((case, F64) for case in CASES)])
+def test_five_updates_with_the_switches_as_ours(case, dtype, grid, name):
     ours, ours_on_grid, theirs, switches = CASES[case]
-    method = ours_on_grid if grid else ours
+    method, pixels = (ours_on_grid, "equal") if grid else (ours, "rounded")
+    start, batches = network(name, 3, dtype), training(dtype, grid=grid is not None)
+    f, g = compare(theirs, method, start, batches, pixels, LOSS_RTOL[dtype], grid=grid, **switches)
+    assert distance(g.state_dict(), f.state_dict()) < STATE_TOLERANCE[dtype]
+    assert distance(weights(start), weights(f)) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("theirs", "switches", "method", "counted"),
+    [
+        (their_fbf, {}, our_fbf(), 2),
+        (their_at_awp, {"decay": "w"}, our_at_awp(True), 10 + 1 + 1 + 1),
+    ],
+    ids=["fbf", "at-awp"],
+)
+def test_an_attack_in_train_mode_is_published_to_count_in_the_statistics(
+    theirs, switches, method, counted
+):
+    """With nothing else switched. Statistics are not looked at in train mode: all else is equal."""
+    start = network(WITH, 3, F64)
+    f, g = compare(theirs, method, start, training(), "rounded", **switches)
+    assert distance(weights(f), weights(g)) < STATE_TOLERANCE[F64]
+    assert (counts(f, start), counts(g, start)) == (5 * counted, 5)
+    assert distance(statistics(f), statistics(g)) > 1e-3
+
+
+def test_at_awp_is_published_to_count_a_clean_pass_for_its_log():
+    """It lies after the first update, and moves the statistics that a later eval attack sees."""
+    start, method = network(WITH, 3, F64), our_at_awp(False)
+    first, *later = training()
+    f, g = compare(their_at_awp, method, start, [first], "rounded", decay="w", mode="eval")
+    assert distance(weights(f), weights(g)) < STATE_TOLERANCE[F64]
+    assert (counts(f, start), counts(g, start)) == (2, 1)
+    with pytest.raises(AssertionError, match="images"):
+        compare(their_at_awp, method, start, [first, *later], "rounded", decay="w", mode="eval")
+
+
+@NETWORKS
+@pytest.mark.parametrize("kind", ["trades", "at"])
+def test_awp_is_published_to_decay_the_perturbed_weights(kind, name):
+    """After an update weights are  lr * decay * v  apart; those that are not perturbed, equal."""
+    (b, *_), start = training(inner=True), network(name, 3, F64)
+    f, g = copy.deepcopy(start), copy.deepcopy(start)
+    if kind == "trades":
+        method = AWP(gamma=0.005)
+        *_, v = awp.trades_awp_iteration(f, sgd(f), b.x, b.y, b.noise.gauss, 0.005)
+    else:
+        method = our_at_awp(True)
+        *_, v = awp.at_awp_iteration(f, sgd(f), b.x, b.y, b.symmetric, 0.01)
+    optimiser = sgd(g)
+    our_updates(method, g, optimiser, b)
+    lr, decay = (optimiser.defaults[key] for key in ("lr", "weight_decay"))
+
+    perturbed = {key for key, weight in weights(f).items() if weight.ndim > 1}
+    assert v.keys() == perturbed
+    for key, weight in weights(f).items():
+        apart = weights(g)[key] - weight
+        expected = lr * decay * v[key] if key in v else torch.zeros_like(weight)
+        torch.testing.assert_close(apart, expected, rtol=0, atol=5e-16)
+        if key in v:
+            gamma = 0.005 if kind == "trades" else 0.01
+            torch.testing.assert_close(v[key].norm(), gamma * start.state_dict()[key].norm())
+            assert expected.abs().max() > 1e-9
+
+
+@NETWORKS
+def test_decay_of_the_perturbed_weights_stays_small_over_five_updates(name):
+    """No layer is further from the published one than the sum of what momentum makes of each v."""
     start = network(name, 3, F64)
     f, g = compare(
-        theirs,
-        method,
-        start,
-        training(grid=grid is not None),
-        "equal" if grid else "rounded",
-        grid=grid,
-        **switches,
+        their_at_awp, our_at_awp(True), start, training(), "rounded", 1e-5, counting=False
     )
-    assert distance(g.state_dict(), f.state_dict()) < STATE_TOLERANCE[F64]
-    assert moved(start, f)[0] > 1e-3
+    carried = sum(sum(0.9**j for j in range(t)) for t in range(1, 6))
+    for key, weight in weights(start).items():
+        apart = (weights(g)[key] - weights(f)[key]).norm()
+        assert 0 < apart < 1.5 * carried * 0.05 * 5e-4 * 0.01 * max(1, weight.norm())
+
+
+@pytest.mark.parametrize("kind", ["trades", "trades-awp"])
+def test_trades_with_nothing_switched_without_batchnorm(kind):
+    """Five published updates, of images that lie in the box with their noise; AWP's decay of w."""
+    theirs, switches = their_trades, {}
+    if kind == "trades-awp":
+        theirs, switches = their_trades_awp, {"decay": "w"}
+    method, start = CASES[kind][0], network(WITHOUT, 3, F64)
+    f, g = compare(theirs, method, start, training(inner=True), "rounded", **switches)
+    assert distance(weights(f), weights(g)) < STATE_TOLERANCE[F64]
+
+
+@pytest.mark.parametrize("kind", ["trades", "trades-awp"])
+def test_trades_is_published_to_count_the_clean_images_twice(kind):
+    """The first update is equal but for the statistics, which the next attack sees in eval mode."""
+    theirs, switches = their_trades, {}
+    if kind == "trades-awp":
+        theirs, switches = their_trades_awp, {"decay": "w", "gamma": lambda epoch: 0.005}
+    method = TRADES() if kind == "trades" else AWP(gamma=0.005)
+    start = network(WITH, 3, F64)
+    first, second, *_ = training(inner=True)
+    f, g = compare(theirs, method, start, [first], "rounded", **switches)
+    assert distance(weights(f), weights(g)) < STATE_TOLERANCE[F64]
+    assert (counts(f, start), counts(g, start)) == (3, 2)
+    assert distance(statistics(f), statistics(g)) > 1e-3
+    with pytest.raises(AssertionError, match="images"):
+        compare(theirs, method, start, [first, second], "rounded", **switches)
+
+
+def share_of_pixels(a, b):
+    return float(((a - b).abs() > 1e-6).float().mean())
+
+
+def test_trades_is_published_to_start_out_of_the_box():
+    """Ours clamps the start. Where a pixel is 0 or 1 half of the noise goes with that."""
+    f = network(WITH, 3, F64)
+    for inner in (False, True):
+        b, *_ = training(inner=inner)
+        with nuat.frozen(f):
+            theirs = trades.attack(f, b.x, b.noise.gauss)
+            boxed = trades.attack(f, b.x, b.noise.gauss, boxed=True)
+        apart = share_of_pixels(theirs, boxed)
+        assert apart == 0 if inner else apart > 0.05
+        ours = TRADES().attack(f, b.x, b.y, nuat.Moment(noise=b.noise))
+        assert share_of_pixels(ours, boxed) == 0
+
+
+def test_gat_on_imagenet100_is_published_without_the_first_train_mode_pass():
+    """Its attack compares with eval mode, and sees statistics that have not counted this batch."""
+    method = recipe("gat", "imagenet100").method
+
+    def theirs(f, optimiser, b):
+        lam = gat.lam_imagenet100(b.epoch)
+        kind = "imagenet100"
+        return [gat.gat_iteration(f, optimiser, b.x, b.y, b.noise.signs, lam, b.batch, kind)]
+
+    f, g = compare(theirs, method, network(WITHOUT, 3, F64), training())
+    assert distance(weights(f), weights(g)) < STATE_TOLERANCE[F64]
+
+    start = network(WITH, 3, F64)
+    with pytest.raises(AssertionError, match="batch 0: images"):
+        compare(theirs, method, start, training())
+    f, g = copy.deepcopy(start), copy.deepcopy(start)
+    b, *_ = training()
+    theirs(f, sgd(f), b)
+    our_updates(method, g, sgd(g), b)
+    assert (counts(f, start), counts(g, start)) == (2, 3)
+
+
+def test_the_cases_above_can_tell_the_published_arithmetic_from_its_neighbours():
+    f = network(WITH, 3, F64)
+    first, odd, *_ = training()
+
+    def pixels(theirs, b=first, **switches):
+        g = copy.deepcopy(f)
+        b = Batch(b.x, b.y, b.noise, b.epoch, b.batch)
+        return theirs(g, sgd(g), b, **switches)[-1][0]
+
+    fast, kl, at = pixels(their_fbf), pixels(their_trades), pixels(their_at_awp)
+    neighbours = [
+        (fast, pixels(their_fbf, mode="eval")),
+        (fast, pixels(their_fbf, alpha=fbf.EPS)),
+        (kl, pixels(their_trades, mode="train")),
+        (kl, pixels(their_trades, eps=8 / 255)),
+        (kl, pixels(their_trades, steps=9)),
+        (at, pixels(their_at_awp, mode="eval")),
+        (pixels(their_gat, odd), pixels(their_gat, first)),
+        (pixels(their_gat, odd), pixels(their_gat, odd, kind="mnist")),
+        (pixels(their_free, m=8), pixels(their_free, m=8, through_the_clip=False)),
+        (pixels(their_free, m=8), pixels(their_free, m=7)),
+    ]
+    for k, (a, b) in enumerate(neighbours):
+        assert a.shape != b.shape or share_of_pixels(a, b) > 0.005, f"pair {k}"
+
+
+def test_lambda_and_gamma_over_training():
+    for data, published in (
+        ("cifar10", gat.lam_cifar10),
+        ("mnist", gat.lam_mnist),
+        ("imagenet100", gat.lam_imagenet100),
+    ):
+        row = recipe("gat", data)
+        for epoch in range(row.epochs):
+            assert row.method.lam(epoch) == pytest.approx(published(epoch), rel=1e-12)
+    for epoch in [*range(9), *range(10, 200)]:
+        assert AWP().gamma(epoch) == awp.gamma_trades(epoch)
+
+
+@pytest.mark.xfail(strict=True, reason="published epochs count from 1: nine of them, ours ten")
+def test_awp_is_published_without_perturbation_in_nine_epochs():
+    assert AWP().gamma(9) == awp.gamma_trades(9)

@@ -6,6 +6,7 @@ import json
 import runpy
 import sys
 import warnings
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ from nuat.evaluate import ATTACKS, Scores, evaluate
 from nuat.loading import Trained, trained
 from nuat.models import models
 from nuat.recipes import Recipe, recipe, recipes
-from nuat.report import render, rows, write_page
+from nuat.report import over_seeds, render, repeated, rows, write_page
 from nuat.reproduce import reproduce
 from nuat.runs import Run, whole
 from nuat.threat import Ball, norms, read_eps
@@ -64,6 +65,9 @@ def train(
         list[str] | None,
         typer.Option("--set", help="field=value of the recipe or its method, such as lam.to=4."),
     ] = None,
+    on_collapse: Annotated[
+        str | None, typer.Option(help="warn, stop or rollback; by default the recipe's.")
+    ] = None,
     device: Device = None,
     max_time: Annotated[
         str | None, typer.Option(help="Stop with a checkpoint after 90s, 30m or 2h.")
@@ -77,6 +81,8 @@ def train(
         row = row.against(_ball(row.ball, eps, norm))
     if epochs is not None:
         row = row.lasting(epochs)
+    if on_collapse is not None:
+        row = replace(row, on_collapse=on_collapse)
     for assignment in set or []:
         row = _set(row, assignment)
     run = fit(row, model, data, out=out, seed=seed, device=device, max_time=_seconds(max_time))
@@ -166,7 +172,7 @@ def reproduce_command(
     runs = reproduce(
         data, names, target, seeds=seeds, attacks=attack or ATTACKS, epochs=epochs, device=device
     )
-    console.print(render(rows(runs)))
+    _show(runs)
     _print(f"the page: {target / 'report.html'}")
 
 
@@ -182,7 +188,7 @@ def report(
     _load_own(use)
     runs = [Run.open(folder) for folder in folders]
     networks = _networks(runs)
-    console.print(render(rows(runs)))
+    _show(runs)
     target = out or runs[0].path / "report.html"
     _print(f"the page: {write_page(runs, target, networks=networks)}")
 
@@ -219,6 +225,14 @@ def list_command(
         for name, entry in {"attacks": attacks, "models": models, "data": datasets}[kind].items():
             shown.add_row(name, (entry.__doc__ or "").strip().split("\n")[0])
     console.print(shown)
+
+
+def _show(runs: list[Run]) -> None:
+    """The table of the runs; where they are repeated over seeds, also the one over seeds."""
+    shown = rows(runs)
+    console.print(render(shown))
+    if repeated(shown):
+        console.print(render(shown, over_seeds(shown)))
 
 
 def _networks(runs: list[Run]) -> dict[Path, nn.Module]:

@@ -74,7 +74,12 @@ class Scores:
 
     @staticmethod
     def from_dict(scores: Mapping[str, Any]) -> Scores:
-        """The scores that `as_dict` wrote down."""
+        """The scores that `as_dict` wrote down. Raises InputError if a part is missing."""
+        missing = [name for name in Scores.__dataclass_fields__ if name not in scores]
+        if missing:
+            raise InputError(
+                f"these scores lack {', '.join(missing)}: made by another version; evaluate again"
+            )
         return Scores(**{name: scores[name] for name in Scores.__dataclass_fields__})
 
 

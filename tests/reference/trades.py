@@ -23,7 +23,7 @@ def divergence(adversarial, clean):
 
 
 def attack(model, x, normal, eps=EPS, step=STEP, steps=STEPS, std=STD, boxed=False, mode="eval"):
-    """Ten steps from a little Gaussian noise. Published: not `boxed`, the start may leave [0, 1]."""
+    """Ten steps from a little Gaussian noise; published: not `boxed`, it may leave [0, 1]."""
     model.train(mode == "train")
     x_adv = x.detach() + std * normal
     if boxed:

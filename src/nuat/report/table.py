@@ -109,11 +109,11 @@ def _images(row: Row) -> str:
     return DASH if row.images is None else f"{row.images:,} images ({row.split})"
 
 
-def render(rows: Sequence[Row]) -> Table:
+def render(rows: Sequence[Row], built: Sequence[Column] | None = None) -> Table:
     """The table for a terminal: what all rows share stands below it."""
     caption = Text(" \N{MIDDLE DOT} ".join(common(rows)))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, caption=caption)
-    built = columns(rows)
+    built = columns(rows) if built is None else built
     for column in built:
         table.add_column(
             Text("\n".join(column.lines)),
@@ -122,7 +122,7 @@ def render(rows: Sequence[Row]) -> Table:
             overflow="fold",
             no_wrap=column.heading == "run",
         )
-    for place in range(len(rows)):
+    for place in range(len(built[0].cells)):
         cells = [
             Text(column.cells[place], style="bold" if place in column.marked else "")
             for column in built

@@ -1,0 +1,531 @@
+"""The command line: what it does, and that what a user got wrong is one clear line."""
+
+import hashlib
+import json
+import os
+import pickle
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import nuat
+from nuat import cli
+from nuat.runs import Run, read_weights
+
+TINY = "--epochs 1 --set 'model=small-cnn(width=4)'"
+MARK = "code of a pickle was run"
+
+
+@dataclass
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """`call("train nuat --out x")`: what `nuat train nuat --out x` does, in this process.
+
+    An exception that reaches the user as a traceback reaches the test.
+    """
+
+    def run(line):
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["nuat", *shlex.split(line)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return Outcome(int(end.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def launch(line, cwd):
+    command = [sys.executable, "-m", "nuat.cli", *shlex.split(line)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+class Code:
+    """Unpickled, it leaves a mark."""
+
+    def __reduce__(self):
+        return exec, (f"open({MARK!r}, 'w').write('x')",)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a run, its weights in other forms, and files that are no weights."""
+    place = tmp_path_factory.mktemp("place")
+    row = nuat.recipe("nuat", "digits").lasting(1).setting("model", "small-cnn(width=4)")
+    nuat.fit(row, out=place / "run")
+    weights, about = read_weights(place / "run" / "model.safetensors")
+    torch.save(weights, place / "weights.pt")
+    torch.save({"state_dict": weights}, place / "nested.pt")
+    torch.save({"weight": Code()}, place / "code-zip.pt")
+    (place / "code.pt").write_bytes(pickle.dumps(Code(), protocol=2))
+    save_file(weights, place / "untold.safetensors", metadata=about | {"ball": "Linf(0.1"})
+    (place / "text.pt").write_text("dear diary\n")
+    (place / "text.safetensors").write_text("dear diary\n")
+    (place / "empty.pt").write_text("")
+    (place / "half.pt").write_bytes((place / "weights.pt").read_bytes()[:3000])
+    (place / "thesis").mkdir()
+    (place / "thesis" / "thesis.tex").write_text("years of work")
+    (place / "other").mkdir()
+    (place / "other" / "config.json").write_text('{"architectures": ["BertModel"]}')
+    (place / "torn").mkdir()
+    (place / "torn" / "config.json").write_text('{"recipe": ')
+    return place
+
+
+@pytest.fixture
+def here(place, monkeypatch):
+    monkeypatch.chdir(place)
+    return place
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def copy(place, tmp_path, monkeypatch):
+    """`here`, for commands that may do what they should not."""
+    shutil.copytree(place, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def tree(folder):
+    """Every file and folder, and what is in it."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).digest()
+        if path.is_file()
+        else None
+        for path in folder.rglob("*")
+    }
+
+
+def assert_refused(call, folder, line, *words, warned=False):
+    before = tree(folder)
+    outcome = call(line)
+    lines = outcome.err.splitlines()
+    if warned:
+        lines = [text for text in lines if not text.startswith("warning: ")]
+    assert outcome.status == 2, outcome
+    assert len(lines) == 1 and lines[0].startswith("error: "), outcome.err
+    for word in words:
+        assert word in lines[0]
+    assert tree(folder) == before
+    return lines[0]
+
+
+# what it does
+
+
+def test_train_writes_a_run_and_says_what_is_next(work, call):
+    done = call(f"train nuat-wa {TINY} --seed 3 --out mine")
+    assert (done.status, done.err) == (0, "")
+    assert "epoch 1/1" in done.out
+    told = "mine/model.safetensors holds the weights; now: nuat evaluate mine"
+    assert done.out.splitlines()[-1] == told
+    config = Run.open("mine").config
+    assert config["seed"] == 3 and config["model"] == "small-cnn(width=4)"
+    assert config["recipe"]["name"] == "nuat-wa" and config["recipe"]["epochs"] == 1
+    assert [line["epoch"] for line in Run.open("mine").metrics] == [1]
+    weights = read_weights("mine/model.safetensors")[0]
+    assert weights["head.weight"].shape == (10, 16)
+
+    before = tree(work)
+    again = call(f"train nuat-wa {TINY} --seed 3 --out mine")
+    assert again.status == 0 and "epoch 1/1" not in again.out
+    assert tree(work) == before
+
+
+def test_by_default_the_folder_is_named_after_recipe_data_and_seed(work, call):
+    assert call(f"train normal {TINY} --seed 7").status == 0
+    assert Run.open("runs/normal-digits-7").finished
+
+
+def test_the_flags_of_train_reach_the_recipe(work, call):
+    line = "train nuat2-wa --epochs 2 --model 'small-cnn(width=4)' --norm l2 --eps 128/255"
+    done = call(f"{line} --set lam=3 --set batch_size=100 --max-time 0s --out mine")
+    assert done.status == 0 and "the same command goes on" in done.out
+    assert "holds the weights" not in done.out
+    recipe = Run.open("mine").config["recipe"]
+    assert recipe["batch_size"] == 100 and recipe["epochs"] == 2
+    assert recipe["method"]["lam"] == {"is": "Constant", "value": 3.0}
+    ball = {"is": "L2", "eps": 128 / 255}
+    assert recipe["ball"] == recipe["method"]["ball"] == ball
+    on = call(f"{line} --set lam=3 --set batch_size=100 --max-time 1h --out mine")
+    assert on.status == 0 and "holds the weights" in on.out
+    assert len(Run.open("mine").metrics) == 2
+
+
+def test_evaluate_a_run(here, call):
+    done = call("evaluate run --attack fgsm --attack 'pgd-2(restarts=2)' --samples 50 --seed 4")
+    assert (done.status, done.err) == (0, "")
+    scores = nuat.Scores.from_dict(json.loads((here / "run/scores/test-50.json").read_text()))
+    known = nuat.trained("run")
+    expected = nuat.evaluate(
+        known.f,
+        nuat.load("digits").test,
+        known.ball,
+        ["fgsm", "pgd-2(restarts=2)"],
+        samples=50,
+        seed=4,
+    )
+    assert (scores.ids, scores.standing) == (expected.ids, expected.standing)
+    assert len(scores.ids) == 50 and scores.attacks == expected.attacks
+    for share in (scores.clean, scores.robust("fgsm"), scores.worst):
+        assert f"{share:.1%}" in done.out
+    assert "run/scores/test-50.json" in done.out
+
+
+def test_evaluate_another_split_and_another_file(here, call, tmp_path):
+    before = tree(here)
+    done = call(f"evaluate run --attack fgsm --split val --out {tmp_path / 'mine.json'}")
+    assert done.status == 0
+    scores = json.loads((tmp_path / "mine.json").read_text())
+    assert scores["images"] == 200
+    assert scores["labels"] == nuat.load("digits").val.y.tolist()
+    assert tree(here) == before
+
+
+def test_weights_alone_are_judged_as_the_run_they_came_from(here, call, tmp_path):
+    known = "--model 'small-cnn(width=4)' --data digits --attack fgsm --eps 0.1"
+    for source in ("weights.pt", "run"):
+        done = call(f"evaluate {source} {known} --out {tmp_path / source.replace('.', '')}")
+        assert (done.status, done.err) == (0, "")
+    one, other = (json.loads((tmp_path / name).read_text()) for name in ("weightspt", "run"))
+    assert one["standing"] == other["standing"] and one["ball"] == "Linf(0.1)"
+    before = tree(here)
+    assert call(f"evaluate weights.pt {known}").status == 0
+    assert tree(here) == before, "without --out, weights alone have no place for scores"
+
+
+def test_report_of_two_runs(here, call, tmp_path):
+    done = call(f"report run run --out {tmp_path / 'page.html'}")
+    assert (done.status, done.err) == (0, "")
+    assert "page.html" in done.out and "nuat" in done.out
+    page = (tmp_path / "page.html").read_text()
+    assert "<html" in page and "nuat" in page and "data:image/png" in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("attacks", nuat.attacks.attacks), ("models", nuat.models), ("data", nuat.datasets)],
+)
+def test_list(call, kind, names):
+    done = call(f"list {kind}")
+    assert (done.status, done.err) == (0, "")
+    shown = {line.split()[0] for line in done.out.splitlines() if line[:1].strip()}
+    assert set(names) <= shown
+
+
+def test_list_recipes(call):
+    done = call("list recipes --data digits")
+    assert done.status == 0
+    rows = [line.split()[:2] for line in done.out.splitlines()[1:] if line[:1].strip()]
+    assert rows == [[row.name, row.data] for row in nuat.recipes() if row.data == "digits"]
+    whole = call("list recipes").out
+    assert all(row.name in whole for row in nuat.recipes()) and "cifar10" in whole
+
+
+def test_reproduce_does_nothing_twice(work, call):
+    line = "reproduce digits --rows normal,fgsm-at --epochs 1 --attack fgsm --attack pgd-2 --out t"
+    done = call(line)
+    assert (done.status, done.err) == (0, "")
+    assert {"t/normal-0", "t/fgsm-at-0", "t/report.html", "t/fgsm-at-0/scores/test.json"} <= set(
+        tree(work)
+    )
+    stamps = {path: path.stat().st_mtime_ns for path in work.rglob("*.json")}
+    assert len(stamps) == 4
+    again = call(line)
+    assert again.status == 0 and "epoch 1/1" not in again.out
+    assert stamps == {path: path.stat().st_mtime_ns for path in work.rglob("*.json")}
+    assert "normal" in again.out and "fgsm-at" in again.out and "pgd-2" in again.out
+
+
+def test_reproduce_scores_again_what_was_scored_otherwise(work, call):
+    line = "reproduce digits --rows normal --epochs 1 --attack fgsm --out t"
+    assert call(line).status == 0
+    expected = json.loads(Path("t/normal-0/scores/test.json").read_text())["standing"]
+    assert call("evaluate t/normal-0 --attack fgsm --eps 0.9").status == 0
+    assert json.loads(Path("t/normal-0/scores/test.json").read_text())["standing"] != expected
+    assert call(line).status == 0
+    assert json.loads(Path("t/normal-0/scores/test.json").read_text())["standing"] == expected
+
+
+def test_own_file_is_used(work, call):
+    name = "small-again"
+    (work / "own.py").write_text(
+        "from nuat import models\nfrom nuat.models.small import SmallCNN\n"
+        f"models.named({name!r})(lambda classes, channels: SmallCNN(classes, channels, 4))\n"
+    )
+    try:
+        done = call(f"train normal --epochs 1 --model {name} --use own.py --out mine")
+        assert (done.status, done.err) == (0, "")
+        assert Run.open("mine").config["model"] == name
+    finally:
+        nuat.models._entries.pop(name, None)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_a_line(work, call):
+    name = "ends-in-softmax"
+    (work / "own.py").write_text(
+        "from torch import nn\nfrom nuat import models\nfrom nuat.models.small import SmallCNN\n"
+        "def build(classes, channels):\n"
+        "    return nn.Sequential(SmallCNN(classes, channels, 4), nn.Softmax(1))\n"
+        f"models.register({name!r}, build)\n"
+    )
+    try:
+        done = call(f"train normal --epochs 1 --model {name} --use own.py --out mine")
+    finally:
+        nuat.models._entries.pop(name, None)
+    assert done.status == 0
+    assert done.err.startswith("warning: the network's outputs are non-negative and sum to 1")
+    assert len(done.err.splitlines()) == 1 and "softmax" in done.err
+
+
+# as a program
+
+
+def test_as_a_program(tmp_path):
+    done = launch(f"train normal {TINY} --out mine", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Run.open(tmp_path / "mine").finished
+
+
+def test_the_program_runs_no_code_of_a_pickle(place, tmp_path, monkeypatch):
+    line = "evaluate code.pt --model 'small-cnn(width=4)' --data digits --eps 0.1"
+    refused = launch(line, place)
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
+    assert refused.stderr.splitlines()[-1].startswith("error: code.pt holds more than weights")
+    assert refused.stdout == ""
+    assert not list(place.rglob(MARK))
+    monkeypatch.chdir(tmp_path)
+    pickle.loads((place / "code.pt").read_bytes())
+    assert Path(MARK).exists(), "the file does hold code that runs"
+
+
+# what a user got wrong
+
+MODEL = "--model 'small-cnn(width=4)'"
+KNOWN = f"{MODEL} --data digits --eps 0.1"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("train nuat-w", ["'nuat-w'", "did you mean 'nuat-wa'?"]),
+        ("train normal --model small-cn", ["'small-cn'", "did you mean 'small-cnn'?"]),
+        ("train normal --set model=small-cn", ["did you mean 'small-cnn'?"]),
+        ("train normal --model 'small-cnn(widht=3)'", ["small-cnn(widht=3)", "widht"]),
+        ("train normal --model 'small-cnn(width=wide)'", ["wide"]),
+        ("train normal --model 'small-cnn('", ["small-cnn("]),
+        ("train normal --model mnist-net", ["does not take images [2, 1, 8, 8]"]),
+        ("train normal --data digit", ["'digit'", "digits"]),
+        ("train normal --data 'digits(size=3)'", ["digits(size=3)", "size"]),
+        ("train normal --eps 8", ["eps is 8", "did you mean 8/255?"]),
+        ("train normal --eps 8/0", ["8/0"]),
+        ("train normal --eps -0.1", ["-0.1", "0 up"]),
+        ("train normal --eps banana", ["banana"]),
+        ("train normal --eps True", ["True", "number"]),
+        ("train normal --norm l3 --eps 0.1", ["unknown norm 'l3'", "l2", "linf"]),
+        ("train normal --norm l2", ["l2", "--eps"]),
+        ("train nuat --set lam", ["--set", "field=value", "'lam'"]),
+        ("train nuat --set lamb=3", ["'lamb'", "did you mean 'lam'?"]),
+        ("train nuat --set lam.too=3", ["'too'", "did you mean 'to'?"]),
+        ("train nuat --set lam.to.x=3", ["lam.to.x"]),
+        ("train nuat --set lam=hello", ["hello"]),
+        ("train nuat --set lam=Uniform()", ["lam", "Schedule", "Uniform()"]),
+        ("train nuat --set 'lam=__import__(\"os\")'", ["__import__"]),
+        ("train nuat --set ball.eps=0.1", ["--eps", "--norm"]),
+        ("train nuat --set method.ball=Linf(0.1)", ["--eps", "--norm"]),
+        ("train nuat --set epochs=3", ["--epochs"]),
+        ("train nuat --set batch_size=0", ["batch_size is 0"]),
+        ("train nuat --set batch_size=1.5", ["batch_size", "1.5"]),
+        ("train nuat --set on_collapse=explode", ["'explode'", "rollback", "stop", "warn"]),
+        ("train nuat --epochs 0", ["epochs is 0", "from 1"]),
+        ("train nuat --max-time soon", ["--max-time", "30m", "'soon'"]),
+        ("train nuat --max-time ''", ["--max-time", "30m"]),
+        ("train nuat --use missing.py", ["--use", "missing.py", "no such file"]),
+        ("train nuat --use thesis", ["--use", "thesis", "no such file"]),
+        ("evaluate run --attack pgdd-3", ["unknown attack 'pgdd'", "did you mean 'pgd'?"]),
+        ("evaluate run --attack pgd-0", ["steps is 0", "from 1"]),
+        ("evaluate run --attack 'pgd-2(steps=3)'", ["pgd-2(steps=3)", "twice"]),
+        ("evaluate run --attack 'pgd-2(ball=Linf(1))'", ["--eps", "--norm"]),
+        ("evaluate run --attack 'pgd-2(restrats=3)'", ["pgd-2(restrats=3)", "restrats"]),
+        ("evaluate run --samples 0", ["0 samples", "400 images"]),
+        ("evaluate run --samples -5", ["-5 samples", "400 images"]),
+        ("evaluate run --samples 401", ["401 samples", "400 images"]),
+        ("evaluate run --split banana", ["'banana'", "train, val, test"]),
+        ("evaluate run --data digit", ["'digit'", "did you mean 'digits'?"]),
+        ("evaluate run --eps 8", ["did you mean 8/255?"]),
+        ("evaluate run --norm l3", ["unknown norm 'l3'"]),
+        ("evaluate run --norm l2", ["l2", "--eps"]),
+        ("evaluate run --use missing.py", ["missing.py", "no such file"]),
+        ("evaluate run --model resnet18", ["run does not fit resnet18", "conv1.weight is missing"]),
+        (f"evaluate nowhere.pt {KNOWN}", ["no weights file nowhere.pt"]),
+        ("evaluate nowhere.safetensors", ["no weights file nowhere.safetensors"]),
+        ("evaluate thesis", ["thesis is not a run folder"]),
+        ("evaluate other", ["other/model.safetensors"]),
+        ("evaluate weights.pt --data digits --eps 0.1", ["weights.pt", "--model"]),
+        (f"evaluate weights.pt --data digits {MODEL}", ["threat model", "--eps 8/255"]),
+        (f"evaluate weights.pt --data digits {MODEL} --norm l2", ["threat model", "--eps"]),
+        (f"evaluate weights.pt {KNOWN.replace('4', '8')}", ["does not fit", "should be [8, 1"]),
+        (f"evaluate nested.pt {KNOWN}", ["nested.pt", "state dict"]),
+        (f"evaluate text.pt {KNOWN}", ["text.pt", "weights"]),
+        (f"evaluate text.safetensors {KNOWN}", ["text.safetensors", "cannot be read as weights"]),
+        (f"evaluate half.pt {KNOWN}", ["half.pt", "cannot be read as weights"]),
+        (f"evaluate code-zip.pt {KNOWN}", ["code-zip.pt", "refused", "pickle"]),
+        (f"evaluate code.pt {KNOWN}", ["code.pt", "refused", "pickle"]),
+        ("evaluate untold.safetensors --eps 0.1", ["Linf(0.1"]),
+        ("report thesis", ["thesis is not a run folder"]),
+        ("report nowhere", ["nowhere is not a run folder"]),
+        ("reproduce digit", ["'digit'", "did you mean 'digits'?"]),
+        ("reproduce digits --rows normal,nuat-w --epochs 1", ["did you mean 'nuat-wa'?"]),
+        ("reproduce digits --rows normal --seeds 0", ["no runs"]),
+    ],
+)
+def test_is_one_line_and_nothing_is_written(here, call, line, words):
+    error = assert_refused(call, here, line, *words)
+    assert "None" not in error and not error.rstrip().endswith(":")
+    assert not Path(MARK).exists()
+
+
+def test_a_folder_that_holds_something_else_is_refused(here, call):
+    train = f"train normal {TINY} --out"
+    assert_refused(call, here, f"{train} run", "run holds another run", "recipe.name: normal here")
+    assert_refused(call, here, f"{train} thesis", "thesis is not empty and not a run", "--out")
+    assert_refused(call, here, f"{train} weights.pt", "weights.pt is not empty and not a run")
+    same = "train nuat --epochs 1 --set 'model=small-cnn(width=4)' --out run"
+    assert_refused(call, here, f"{same} --seed 1", "seed: 1 here, 0 there")
+    assert_refused(call, here, f"{same} --eps 0.01", "0.01 here")
+
+
+def test_a_missing_data_set_says_where_it_was_looked_for(here, call, monkeypatch):
+    monkeypatch.setenv("NUAT_DATA", "/nowhere")
+    assert_refused(call, here, "train nuat --data cifar10", "/nowhere/cifar10", "NUAT_DATA")
+    assert_refused(call, here, "reproduce mnist", "/nowhere/mnist", "NUAT_DATA")
+
+
+def test_a_loss_that_is_not_finite_is_one_line_and_status_1(work, call):
+    line = f"train nuat {TINY} --set lr=1e30 --set weight_decay=0 --out mine"
+    outcome = call(line)
+    assert outcome.status == 1
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.startswith("error: epoch 1, batch ") and "Training stopped" in outcome.err
+    assert set(tree(work)) == {"mine", "mine/config.json"}
+
+
+def test_no_checkpoint_is_promised_where_there_is_none(work, call):
+    line = f"train normal {TINY} --set lr=1e30 --set weight_decay=0 --out mine"
+    outcome = call(line)
+    assert outcome.status == 1 and "the loss is" in outcome.err
+    there = (work / "mine" / "checkpoint.pt").exists()
+    assert ("holds the last good checkpoint" in outcome.err) == there
+
+
+# the same rules, where the wrong thing is found out late or by someone else
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("train nuat --epochs -3", ["epochs is -3"]),
+        ("train nuat --set average=1.5", ["average", "1.5"]),
+        ("train nuat --set weight_decay=-1", ["weight_decay", "-1"]),
+        ("train nuat --set 'augment=Augment(pad=-3)'", ["pad", "-3"]),
+        ("train nuat --set 'lr=-1'", ["lr", "-1"]),
+        ("train nuat --set distance=ce_each", ["distance", "ce_each"]),
+        ("train nuat --model 'small-cnn(width=-1)'", ["small-cnn(width=-1)"]),
+        ("train nuat --device banana", ["banana", "device"]),
+        ("train nuat --device cuda:99", ["cuda:99"]),
+        ("train nuat --max-time nan", ["--max-time", "nan"]),
+        ("train nuat --out weights.pt/sub", ["weights.pt"]),
+        ("train nuat --set data=mnist", ["--data"]),
+        ("evaluate run --device banana", ["banana"]),
+        ("evaluate run --batch-size 0", ["batch", "0"]),
+        ("evaluate run --batch-size -1", ["batch", "-1"]),
+        ("evaluate run --attack 'pgd-2(start=3)'", ["start"]),
+        ("evaluate run --attack 'pgd-2(loss=nuclear)'", ["loss"]),
+        ("evaluate run --attack 'pgd-2(train_mode=3)'", ["train_mode"]),
+        ("evaluate run --attack fgsm --samples 10 --out weights.pt/x.json", ["weights.pt"]),
+        (f"evaluate weights.pt {MODEL} --eps 0.1", ["--data"]),
+        (f"evaluate empty.pt {KNOWN}", ["empty.pt"]),
+        ("reproduce digits --rows normal --epochs 0 --attack fgsm", ["epochs is 0"]),
+        ("reproduce digits --rows normal --epochs 1 --attack pgdd", ["did you mean 'pgd'?"]),
+        ("list recipes --data digit", ["'digit'", "digits"]),
+    ],
+)
+def test_is_one_line_and_nothing_is_written_also_here(copy, call, line, words, monkeypatch):
+    monkeypatch.setattr(sys.modules["nuat.reproduce"], "fit", None)  # it must not come to this
+    if line.startswith("train"):  # so that what is wrongly accepted is soon over
+        line += "" if "--epochs" in line else " --epochs 1"
+        line += "" if "--model" in line else f" {MODEL}"
+    error = assert_refused(call, copy, line, *words)
+    assert not error.rstrip().endswith(":")
+
+
+@pytest.mark.parametrize("folder", ["other", "torn"])
+def test_a_config_json_of_something_else_is_no_run(copy, call, folder):
+    assert_refused(call, copy, f"report {folder}", folder, "run", warned=True)
+    assert_refused(call, copy, f"train normal {TINY} --out {folder}", folder, "run")
+
+
+def test_text_is_not_taken_for_a_pickle_with_code(here, call):
+    assert "code" not in assert_refused(call, here, f"evaluate text.pt {KNOWN}", "text.pt")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train nuat --epochs two",
+        "train nuat --seed x",
+        "train",
+        "train nuat --bananas 3",
+        "bananas",
+        "list bananas",
+        "report",
+    ],
+)
+def test_what_the_parser_refuses_is_one_line_too(here, call, line):
+    assert_refused(call, here, line)
+
+
+def test_every_ball_of_the_recipe_is_the_one_that_was_asked_for(work, call):
+    """A part given with --set has a ball of its own by default: it must not be trained against."""
+    line = f"train pgd-at {TINY} --eps 0.1 --set 'inner=PGD(steps=2)' --out mine"
+    outcome = call(line)
+    if outcome.status == 0:
+        recipe = Run.open("mine").config["recipe"]
+        assert recipe["method"]["inner"]["steps"] == 2
+        assert recipe["method"]["inner"]["ball"] == recipe["ball"] == {"is": "Linf", "eps": 0.1}
+    else:
+        assert outcome.status == 2 and "ball" in outcome.err
+
+
+def test_evaluate_takes_the_gpu_if_there_is_one(here, call, monkeypatch):
+    """Its help says: by default cuda if any."""
+    devices = []
+
+    def trained(*args, device="cpu", **kwargs):
+        devices.append(str(device))
+        return nuat.loading.trained(*args, **kwargs)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cli, "trained", trained)
+    assert call("evaluate run --attack fgsm --samples 10").status == 0
+    assert devices[-1].startswith("cuda")

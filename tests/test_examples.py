@@ -1,0 +1,118 @@
+"""The examples do what they and docs/own.md say."""
+
+import ast
+import json
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+import nuat
+from nuat import cli
+from nuat.recipes import table
+from nuat.runs import Run
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+OWN_METHOD = EXAMPLES / "own_method.py"
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """`call("train ...")`; what an example registers is forgotten afterwards."""
+    monkeypatch.setattr(table, "_table", dict(table._table))
+
+    def run(line):
+        before = dict(table._table)
+        monkeypatch.setattr(sys, "argv", ["nuat", *shlex.split(line)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        monkeypatch.setattr(table, "_table", before)
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+def test_own_method_is_trained_and_evaluated_by_name(call, tmp_path):
+    out = tmp_path / "half-half"
+    line = f"train half-half --epochs 1 --out {out}"
+    status, _, err = call(line)
+    assert status == 2 and "unknown recipe 'half-half'" in err
+    assert not out.exists()
+
+    status, _, err = call(f"{line} --use {OWN_METHOD}")
+    assert (status, err) == (0, "")
+    config = Run.open(out).config
+    assert config["recipe"]["method"]["is"] == "HalfHalf"
+    assert config["forward_equivalents"] == pytest.approx(8, abs=0.5)  # FGSM 2, two passes of 3
+    lines = Run.open(out).metrics
+    assert [line["epoch"] for line in lines] == [1] and 0 < lines[0]["loss"] < 3
+
+    status, _, err = call(f"evaluate {out} --attack fgsm --samples 50")
+    assert (status, err) == (0, ""), "evaluating needs the network alone, not the method"
+    scores = json.loads((out / "scores" / "test-50.json").read_text())
+    assert scores["images"] == 50
+    assert scores["clean"] > 0.3
+
+
+def test_own_method_goes_on_and_refuses_another_setting(call, tmp_path):
+    out = tmp_path / "run"
+    line = f"train half-half --use {OWN_METHOD} --epochs 1 --model 'small-cnn(width=4)' --out {out}"
+    assert call(f"{line} --max-time 0")[0] == 0
+    assert not Run.open(out).finished
+    status, _, err = call(f"{line} --set inner=RFGSM()")
+    assert status == 2 and "recipe.method.inner.is: RFGSM here, FGSM there" in err
+    assert call(line)[0] == 0
+    assert Run.open(out).finished
+
+
+def test_own_method_attacks_where_the_run_is_judged(call):
+    """The ball of the method is the one that validation and evaluation use."""
+    runpy.run_path(str(OWN_METHOD))
+    row = nuat.recipe("half-half", "digits")
+    assert row.method.threat() == row.ball
+
+
+def test_own_method_takes_less_than_twenty_lines():
+    text = OWN_METHOD.read_text()
+    tree = ast.parse(text)
+    told = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            first = node.body[0]
+            if ast.get_docstring(node) is not None:
+                told |= set(range(first.lineno, first.end_lineno + 1))
+    lines = [
+        line
+        for number, line in enumerate(text.splitlines(), 1)
+        if line.strip() and not line.strip().startswith("#") and number not in told
+    ]
+    assert any(line.startswith("register(") for line in lines)
+    assert any(line.startswith("class ") for line in lines)
+    assert len(lines) < 20
+
+
+def test_own_loop_trains_a_network_that_is_robust(capsys):
+    """Two epochs of it, and an attack that is soon over."""
+    text = (EXAMPLES / "own_loop.py").read_text()
+    for long, short in (("EPOCHS = 15", "EPOCHS = 2"), ('["pgd-20", "gama-100"]', '["pgd-5"]')):
+        assert text.count(long) == 1
+        text = text.replace(long, short)
+    space = {"__name__": "__main__"}
+    exec(compile(text, "own_loop.py", "exec"), space)
+    scores, out = space["scores"], capsys.readouterr().out
+    assert out == f"clean {scores.clean:.1%}, robust {scores.worst:.1%}\n"
+    assert scores.clean > 0.7
+    assert scores.worst > 0.1
+    assert isinstance(space["method"], nuat.NuAT) and space["method"].lam.epochs == 2
+
+
+def test_the_loop_of_the_readme_and_of_the_documents_is_the_loop_of_the_example():
+    """The snippets that people copy."""
+    root = EXAMPLES.parent
+    loop = ["optimiser.zero_grad()", "loss.backward()", "optimiser.step()"]
+    for file in (root / "README.md", root / "docs" / "own.md", EXAMPLES / "own_loop.py"):
+        lines = [line.strip() for line in file.read_text().splitlines()]
+        place = next(i for i, line in enumerate(lines) if line.startswith("for loss in method"))
+        assert lines[place + 1 : place + 4] == loop, file
