@@ -91,8 +91,8 @@ def test_awp():
     r = row("awp")
     assert isinstance(r.method, AWP)
     assert (r.epochs, r.batch_size, r.weight_decay) == (200, 128, 5e-4)
-    assert values(r.method.gamma, 0, 9, 10, 199) == [0, 0, 0.005, 0.005]
-    assert values(r.lr, 0, 99.9, 100, 150) == A([0.1, 0.1, 0.01, 1e-3])
+    assert values(r.method.gamma, 0, 8, 9, 199) == [0, 0, 0.005, 0.005]
+    assert values(r.lr, 0, 98.9, 99, 149) == A([0.1, 0.1, 0.01, 1e-3])
     attack = r.method.base
     assert (attack.ball.eps * attack.size, attack.steps) == (A(2 / 255), 10)
     assert row("awp-wrn").method.gamma(10) == 0.005

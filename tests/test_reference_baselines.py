@@ -12,7 +12,7 @@ in float32 rounding decides the sign of one pixel in a hundred.
 """
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -156,18 +156,17 @@ def our_at_awp(train_mode, eps=8 / 255):
     return AWP(AT(PGD(ball, steps=10, size=1 / 4, start=Uniform(), train_mode=train_mode)), 0.01)
 
 
-ON_GRID = TRADES(Linf(GRID["eps"]), size=1 / 4, start=Gaussian(GRID["std"]))
-TRADES_AS_OURS = {"merged": True, "boxed": True}
+ON_GRID = TRADES(Linf(GRID["eps"]), size=1 / 4, start=Gaussian(GRID["std"], clamp=False))
 
 # name: ours, ours on the grid, theirs, the switches as ours
 CASES = {
     "fbf": (our_fbf(), our_fbf(GRID["eps"]), their_fbf, {"counting": False}),
-    "trades": (TRADES(), ON_GRID, their_trades, TRADES_AS_OURS),
+    "trades": (TRADES(), ON_GRID, their_trades, {}),
     "trades-awp": (
         AWP(),
-        AWP(ON_GRID),
+        AWP(replace(ON_GRID, clean_first=False)),
         their_trades_awp,
-        {"decay": "w", **TRADES_AS_OURS},
+        {"decay": "w"},
     ),
     "at-awp, train mode": (
         our_at_awp(True),
@@ -343,19 +342,25 @@ def test_trades_with_nothing_switched_without_batchnorm(kind):
 
 @pytest.mark.parametrize("kind", ["trades", "trades-awp"])
 def test_trades_is_published_to_count_the_clean_images_twice(kind):
-    """The first update is equal but for the statistics, which the next attack sees in eval mode."""
+    """Without the replay, or in the other order, what the next attack sees differs."""
     theirs, switches = their_trades, {}
+    base = TRADES()
     if kind == "trades-awp":
         theirs, switches = their_trades_awp, {"decay": "w", "gamma": lambda epoch: 0.005}
-    method = TRADES() if kind == "trades" else AWP(gamma=0.005)
+        base = AWP().base
     start = network(WITH, 3, F64)
     first, second, *_ = training(inner=True)
-    f, g = compare(theirs, method, start, [first], "rounded", **switches)
-    assert distance(weights(f), weights(g)) < STATE_TOLERANCE[F64]
-    assert (counts(f, start), counts(g, start)) == (3, 2)
-    assert distance(statistics(f), statistics(g)) > 1e-3
-    with pytest.raises(AssertionError, match="images"):
-        compare(theirs, method, start, [first, second], "rounded", **switches)
+    for change in ({}, {"replay": False}, {"clean_first": not base.clean_first}):
+        changed = replace(base, **change)
+        method = changed if kind == "trades" else AWP(changed, gamma=0.005)
+        f, g = compare(theirs, method, start, [first], "rounded", **switches)
+        assert distance(weights(f), weights(g)) < STATE_TOLERANCE[F64]
+        assert (counts(f, start), counts(g, start)) == (3, 2 if "replay" in change else 3)
+        apart = distance(statistics(f), statistics(g))
+        assert apart > 1e-5 if change else apart < STATE_TOLERANCE[F64]
+        if change:
+            with pytest.raises(AssertionError, match="images"):
+                compare(theirs, method, start, [first, second], "rounded", **switches)
 
 
 def share_of_pixels(a, b):
@@ -363,7 +368,7 @@ def share_of_pixels(a, b):
 
 
 def test_trades_is_published_to_start_out_of_the_box():
-    """Ours clamps the start. Where a pixel is 0 or 1 half of the noise goes with that."""
+    """Where a pixel is 0 or 1 half of the noise would go with a clamp."""
     f = network(WITH, 3, F64)
     for inner in (False, True):
         b, *_ = training(inner=inner)
@@ -372,8 +377,10 @@ def test_trades_is_published_to_start_out_of_the_box():
             boxed = trades.attack(f, b.x, b.noise.gauss, boxed=True)
         apart = share_of_pixels(theirs, boxed)
         assert apart == 0 if inner else apart > 0.05
-        ours = TRADES().attack(f, b.x, b.y, nuat.Moment(noise=b.noise))
-        assert share_of_pixels(ours, boxed) == 0
+        t = nuat.Moment(noise=b.noise)
+        assert share_of_pixels(TRADES().attack(f, b.x, b.y, t), theirs) == 0
+        clamped = TRADES(start=Gaussian(0.001)).attack(f, b.x, b.y, t)
+        assert share_of_pixels(clamped, boxed) == 0
 
 
 def test_gat_on_imagenet100_is_published_without_the_first_train_mode_pass():
@@ -433,10 +440,5 @@ def test_lambda_and_gamma_over_training():
         row = recipe("gat", data)
         for epoch in range(row.epochs):
             assert row.method.lam(epoch) == pytest.approx(published(epoch), rel=1e-12)
-    for epoch in [*range(9), *range(10, 200)]:
+    for epoch in range(200):
         assert AWP().gamma(epoch) == awp.gamma_trades(epoch)
-
-
-@pytest.mark.xfail(strict=True, reason="published epochs count from 1: nine of them, ours ten")
-def test_awp_is_published_without_perturbation_in_nine_epochs():
-    assert AWP().gamma(9) == awp.gamma_trades(9)

@@ -187,10 +187,15 @@ class Bernoulli(Start):
 
 @dataclass(frozen=True)
 class Gaussian(Start):
-    """Nearby, by normal noise of standard deviation `std` (in pixel units of [0, 1])."""
+    """Nearby, by normal noise of standard deviation `std` (in pixel units of [0, 1]).
+
+    `clamp=False` leaves the point outside [0, 1], as the published TRADES attack does.
+    """
 
     std: float = 0.001
+    clamp: bool = True
 
     def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
-        """clamp(x + std * N(0, 1), 0, 1), the noise in the ball."""
-        return (x + ball.shrink(self.std * noise.normal(x))).clamp(0, 1)
+        """X + std * N(0, 1), the noise in the ball, clamped to [0, 1] if asked."""
+        start = x + ball.shrink(self.std * noise.normal(x))
+        return start.clamp(0, 1) if self.clamp else start

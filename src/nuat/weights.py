@@ -89,13 +89,11 @@ class View(nn.Module):
     def __init__(self, f: nn.Module, weights: dict[str, Tensor]):
         """`weights` by name, as in `f.named_parameters()`."""
         super().__init__()
-        # kept out of the module tree, so that the view owns no parameters of its own
-        self._whole = (f, weights)
+        self.f, self.weights = f, weights
 
     def forward(self, *args: Any) -> Any:
         """f(*args) with the replaced weights."""
-        f, weights = self._whole
-        return functional_call(f, weights, args)
+        return functional_call(self.f, self.weights, args)
 
 
 def worst_nearby(f: nn.Module, objective: Callable[[nn.Module], Tensor], gamma: float) -> nn.Module:
@@ -119,7 +117,9 @@ def worst_nearby(f: nn.Module, objective: Callable[[nn.Module], Tensor], gamma: 
     for (name, weight), gradient in zip(moving.items(), gradients, strict=True):
         length = gamma * weight.detach().norm() / (gradient.norm() + 1e-20)
         nearby[name] = weight + length * gradient
-    return View(g, nearby)
+    # through the wrapper, if there is one, so that its gradient is reduced over the ranks
+    inside = "" if g is f else "module."
+    return View(f, {inside + name: weight for name, weight in nearby.items()})
 
 
 def _tensors(f: nn.Module) -> list[Tensor]:

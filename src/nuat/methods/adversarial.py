@@ -34,22 +34,25 @@ class AT(Method):
 
     Attributes:
         inner: the attack; it says whether it sees f in eval or in train mode. The published PGD-AT
-            codes attack in train mode, and let BatchNorm count those passes; ours never does.
+            codes attack in train mode, and let BatchNorm count those passes and some that only log;
+            ours counts the pass of the loss alone.
     """
 
     inner: Attack = PGD(steps=10, size=Constant(1 / 4))
 
     def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
         """One loss."""
-        yield self.objective(f, x, self.attack(f, x, y, t), y, t)
+        yield from self.descent(f, x, self.attack(f, x, y, t), y, t)
 
     def attack(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Tensor:
         """The images x' [B, C, H, W]."""
         return self.inner(f, x, y, t.noise)
 
-    def objective(self, f: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, t: Moment) -> Tensor:
+    def descent(
+        self, f: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, t: Moment
+    ) -> Iterator[Tensor]:
         """The loss at given x'."""
-        return ce(f(x_adv), y)
+        yield ce(f(x_adv), y)
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,8 @@ register(
         method=AWP(),
         epochs=200,
         batch_size=128,
-        lr=Drops(0.1, at=(100, 150)),
+        # counted from 1 in the code: 100, 150
+        lr=Drops(0.1, at=(99, 149)),
         source=CODE,
         note="TRADES-AWP; weight decay acts on w, not on w + v",
     )

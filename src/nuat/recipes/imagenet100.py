@@ -51,7 +51,7 @@ _row(
     "gat",
     GUIDED,
     source="published code",
-    note="the published attack compares with clean logits of eval mode, here of train mode",
+    note="published with clean logits of eval mode in the attack, and no train-mode pass before it",
 )
 _row("gat-wa", GUIDED, average=WA)
 _row("nuat", NuAT(BALL, LAM), note="lam unknown; with 100 classes it is not comparable to CIFAR's")
@@ -68,4 +68,4 @@ _row("nuat2-wa", replace(TWO, teacher=0.99), average=WA)
 _row("pgd-at", AT(PGD(BALL, steps=10)))
 _row("trades", TRADES(BALL, size=1 / 4))
 _row("trades-wa", TRADES(BALL, size=1 / 4), average=WA)
-_row("awp", AWP(TRADES(BALL, size=1 / 4)))
+_row("awp", AWP(TRADES(BALL, size=1 / 4, clean_first=False)))

@@ -10,7 +10,7 @@ from nuat.attacks import WORDS
 from nuat.data import Augment
 from nuat.errors import InputError, unknown
 from nuat.methods import Method
-from nuat.schedules import Constant, From, Schedule, numbers_become_schedules
+from nuat.schedules import Constant, From, Schedule, numbers_become_schedules, triangle
 from nuat.threat import Ball, Linf
 from nuat.values import assign, swap
 
@@ -21,6 +21,7 @@ LANGUAGE: dict[str, Any] = {
     **{name: getattr(methods, name) for name in methods.__all__},
     "Augment": Augment,
     "From": From,
+    "triangle": triangle,
 }
 """What may be written in `--set`."""
 

@@ -1,0 +1,247 @@
+"""The networks: their size, their cost, and that they treat images one by one."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import nuat
+from nuat.cost import flops
+from nuat.models import build
+from nuat.models.resnet import ResNet
+from nuat.models.wide_resnet import WideResNet
+
+SIZES = {  # the side of an image, and settings that make the network small
+    "small-cnn": (8, "width=4"),
+    "mnist-net": (28, ""),
+    "resnet18": (32, "width=4"),
+    "resnet18-nuat": (32, "width=4"),
+    "preact-resnet18": (32, "width=4"),
+    "resnet18-imagenet": (224, "width=4"),
+    "wrn-34-10": (32, "depth=10, width=1"),
+    "wrn-34-10-nuat": (32, "depth=10, width=1"),
+}
+registered = pytest.mark.parametrize("name", SIZES)
+
+
+def small(name, classes=10, channels=3):
+    return build(f"{name}({SIZES[name][1]})", classes, channels)
+
+
+def parameters(f):
+    return sum(weight.numel() for weight in f.parameters())
+
+
+def lively(f, seed=0):
+    """BatchNorm layers with statistics and weights of their own, so that all of them matter."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in f.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.running_mean, module.bias.data):
+                values.copy_(torch.randn(values.shape, generator=generator) * 0.2)
+            for values in (module.running_var, module.weight.data):
+                values.copy_(torch.rand(values.shape, generator=generator) + 0.5)
+    return f.eval()
+
+
+def test_all_that_are_registered_are_tested():
+    assert set(SIZES) == {name for name in nuat.models if not name.startswith(("own", "test"))}
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "expected"),
+    [
+        ("resnet18", 3, 11_173_962),
+        ("resnet18-nuat", 3, 11_173_962),
+        ("preact-resnet18", 3, 11_172_170),  # resnet18 less the BatchNorms of 3 shortcuts
+        ("resnet18-imagenet", 3, 11_181_642),
+        ("wrn-34-10", 3, 46_160_474),
+        ("wrn-34-10-nuat", 3, 46_172_810),
+        ("mnist-net", 1, 1_791_466),
+        ("small-cnn(width=16)", 1, 24_058),  # 144 + 4608 + 18432, 224 of BatchNorm, 650
+    ],
+)
+def test_parameters(name, channels, expected):
+    with torch.device("meta"):
+        assert parameters(build(name, 10, channels)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "billions"),
+    [
+        ("resnet18", 32, 0.555),
+        ("resnet18-nuat", 32, 0.555),
+        ("wrn-34-10-nuat", 32, 7.37),
+        ("wrn-34-10", 32, 6.66),
+        ("resnet18-imagenet", 224, 1.814),
+    ],
+)
+def test_multiply_adds_of_an_image(name, side, billions):
+    with torch.device("meta"):
+        f = build(name, 10, 3).eval()
+        x = torch.empty(1, 3, side, side)
+    assert flops(lambda: f(x)) / 2 == pytest.approx(billions * 1e9, rel=5e-3)
+
+
+@registered
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_to_logits(name, channels):
+    f, side = small(name, 7, channels), SIZES[name][0]
+    for training in (True, False):
+        z = f.train(training)(torch.rand(2, channels, side, side))
+        assert z.shape == (2, 7) and z.dtype == torch.float32
+        assert torch.isfinite(z).all()
+    z.sum().backward()
+    assert all(weight.grad is not None for weight in f.parameters()), "every weight is used"
+
+
+@registered
+def test_in_eval_mode_an_image_does_not_see_its_neighbours(name):
+    f, side = lively(small(name)), SIZES[name][0]
+    x = torch.rand(4, 3, side, side)
+    with torch.no_grad():
+        together = f(x)
+        for place in range(4):
+            assert torch.allclose(f(x[place : place + 1])[0], together[place], atol=1e-5)
+        x[1:] = torch.rand(3, 3, side, side)
+        assert torch.allclose(f(x)[0], together[0], atol=1e-5)
+    assert (together[0] - together[1]).abs().max() > 1e-4, "but the images matter"
+
+
+@registered
+def test_all_of_an_image_is_seen(name):
+    f, side = lively(small(name)), SIZES[name][0]
+    x = torch.rand(1, 3, side, side, requires_grad=True)
+    f(x)[0, 0].backward()
+    assert (x.grad.abs().amax((0, 1)) > 0).float().mean() > 0.9
+    assert (x.grad.abs().amax((0, 2, 3)) > 0).all()
+
+
+@registered
+def test_the_same_seed_gives_the_same_network(name):
+    made = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        made.append(small(name).state_dict())
+    assert made[0].keys() == made[1].keys() == made[2].keys()
+    assert all(torch.equal(made[0][key], made[1][key]) for key in made[0])
+    assert any(not torch.equal(made[0][key], made[2][key]) for key in made[0])
+
+
+# what the published codes differ in
+
+
+def test_the_published_resnet_has_the_same_weights_and_another_function():
+    plain, published = small("resnet18"), small("resnet18-nuat")
+    assert [(k, v.shape) for k, v in plain.state_dict().items()] == [
+        (k, v.shape) for k, v in published.state_dict().items()
+    ]
+    published.load_state_dict(lively(plain).state_dict())
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert (plain(x) - published.eval()(x)).abs().max() > 1e-3
+
+
+def reference_resnet(w, x, extra_relu):
+    """ResNet-18 written out over a state dict: no classes, in eval mode."""
+
+    def norm(x, name):
+        values = [w[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+        mean, variance, scale, shift = (value[None, :, None, None] for value in values)
+        return (x - mean) / (variance + 1e-5).sqrt() * scale + shift
+
+    def conv(x, name, stride=1):
+        kernel = w[f"{name}.weight"]
+        return nn.functional.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
+
+    x = norm(conv(x, "conv1"), "bn1").relu()
+    for stage in (1, 2, 3, 4):
+        for place in (0, 1):
+            name = f"layer{stage}.{place}"
+            stride = 2 if stage > 1 and place == 0 else 1
+            branch = norm(conv(x, f"{name}.conv1", stride), f"{name}.bn1").relu()
+            branch = norm(conv(branch, f"{name}.conv2"), f"{name}.bn2")
+            if extra_relu:
+                branch = branch.relu()
+            if stride == 2:
+                x = norm(conv(x, f"{name}.shortcut.0", 2), f"{name}.shortcut.1")
+            x = (branch + x).relu()
+    return x.mean((2, 3)) @ w["linear.weight"].T + w["linear.bias"]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet18-nuat"])
+def test_resnet18_is_what_it_says(name):
+    f, x = lively(small(name)), torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = reference_resnet(f.state_dict(), x, extra_relu=name.endswith("nuat"))
+        assert torch.allclose(f(x), expected, atol=1e-4)
+
+
+def test_the_published_wide_resnet_keeps_a_fast_last_batchnorm_and_biases():
+    published, plain = small("wrn-34-10-nuat"), small("wrn-34-10")
+    for f, momentum in ((published, 0.9), (plain, 0.1)):
+        norms = [module for module in f.modules() if isinstance(module, nn.BatchNorm2d)]
+        assert f.bn is norms[-1] and f.bn.momentum == momentum
+        assert {module.momentum for module in norms[:-1]} == {0.1}
+    convolutions = [m for m in published.modules() if isinstance(m, nn.Conv2d)]
+    assert all(module.bias is not None for module in convolutions)
+    assert all(m.bias is None for m in plain.modules() if isinstance(m, nn.Conv2d))
+
+
+@pytest.mark.parametrize(("published", "strides"), [(False, (2, 1)), (True, (1, 2))])
+def test_where_the_stride_of_a_wide_block_is(published, strides):
+    f = WideResNet(10, 3, depth=16, width=1, published=published)
+    blocks = list(f.blocks)
+    assert len(blocks) == 6
+    for place, block in enumerate(blocks):
+        expected = strides if place in (2, 4) else (1, 1)
+        assert (block.conv1.stride[0], block.conv2.stride[0]) == expected
+
+
+def test_the_depth_and_width_of_a_wide_resnet():
+    with torch.device("meta"):
+        f = build("wrn-34-10", 10, 3)
+    assert len(f.blocks) == 15
+    assert sum(isinstance(m, nn.Conv2d) for m in f.modules()) == 1 + 15 * 2 + 3
+    assert [f.blocks[i].conv2.out_channels for i in (0, 5, 10)] == [160, 320, 640]
+
+
+def test_the_imagenet_stem():
+    f = ResNet(10, width=4, imagenet=True)
+    seen = []
+    f.layer1.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    f(torch.rand(1, 3, 224, 224))
+    assert seen == [(1, 4, 56, 56)]
+
+
+def test_settings_that_no_network_has_are_refused():
+    for text in ("small-cnn(widht=3)", "resnet18(depth=3)", "mnist-net(width=3)"):
+        with pytest.raises(nuat.InputError, match=text.split("(")[0]):
+            build(text, 10, 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "wrn-34-10(depth=33)",  # a depth is 6 n + 4: this would quietly be 28
+        "wrn-34-10(depth=4)",
+        "resnet18(width=0)",
+        "small-cnn(width=-1)",
+        "small-cnn(width=2.5)",
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_sizes_that_cannot_be_are_refused(text):
+    with pytest.raises(nuat.InputError, match=r"depth|width"):
+        build(text, 10, 3)
+
+
+@pytest.mark.parametrize("name", [name for name in SIZES if name != "mnist-net"])
+def test_a_parameter_count_in_a_docstring_is_right(name):
+    factory = nuat.models[name]
+    told = re.search(r"([\d,]+) parameters", factory.__doc__ or "")
+    if told is not None:
+        with torch.device("meta"):
+            channels = 1 if name == "small-cnn" else 3
+            assert f"{parameters(build(name, 10, channels)):,}" in factory.__doc__
