@@ -37,9 +37,9 @@ def drive(trigger, losses, lr=0.1, memory=None, batches=10**6):
     for place, loss in enumerate(losses):
         rate = lr(place) if callable(lr) else lr
         t = Moment(place // batches, place % batches, batches, lr=rate, memory=memory)
-        if trigger.wants_two(None, None, None, t):
-            two.append(place)
-        t.note(clean_loss=torch.tensor(loss))
+        stepped = trigger.wants_two(None, None, None, t)
+        two += [place] if stepped else []
+        t.note(clean_loss=torch.tensor(loss), two_step=float(stepped))
         trigger.observe(t)
     return two
 
@@ -111,7 +111,7 @@ def test_only_single_step_batches_are_in_the_means(hold):
         stepped = trigger.wants_two(None, None, None, t)
         two += [place] if stepped else []
         single = 1.0 if place < 100 else 0.3
-        t.note(clean_loss=100.0 if stepped else single)
+        t.note(clean_loss=100.0 if stepped else single, two_step=float(stepped))
         trigger.observe(t)
     assert len(two) == hold
     first = two[0]

@@ -37,13 +37,18 @@ MD5 = {
 }
 
 
-def cifar10(train: int | None = None, val: int | None = None, test: int | None = None) -> Splits:
+def cifar10(
+    train: int | None = None,
+    val: int | None = None,
+    test: int | None = None,
+    classes: int = len(CLASSES),
+) -> Splits:
     """50,000 + 10,000 photographs, 32x32, RGB, of 10 classes; 49,000 train, 1,000 val, 10,000 test.
 
     The validation images are the first 100 of each class of the published training set, as in the
     published NuAT code. `train`, `val` and `test` keep only so many images of these splits, the
-    first of each class. Looks for `cifar-10-batches-py` (see `nuat.data.places`), and checks every
-    file.
+    first of each class; `classes` keeps only the first so many classes. Looks for
+    `cifar-10-batches-py` (see `nuat.data.places`), and checks every file.
     """
     folder = find("cifar10", "cifar-10-batches-py", "the CIFAR-10 python version")
     whole = _read(folder, [f"data_batch_{i}" for i in range(1, 6)])
@@ -55,11 +60,14 @@ def cifar10(train: int | None = None, val: int | None = None, test: int | None =
         "val": whole.take(held_out),
         "test": _read(folder, ["test_batch"]),
     }
+    parts = {
+        name: images.take((images.y < classes).nonzero()[:, 0]) for name, images in parts.items()
+    }
     for name, count in (("train", train), ("val", val), ("test", test)):
         if count is not None:
-            first = first_of_each_class(parts[name].y, count // len(CLASSES))
+            first = first_of_each_class(parts[name].y, count // classes)
             parts[name] = parts[name].take(first)
-    return Splits(**parts, classes=CLASSES, name="cifar10")
+    return Splits(**parts, classes=CLASSES[:classes], name="cifar10")
 
 
 def _read(folder: Path, names: list[str]) -> Images:

@@ -1,0 +1,293 @@
+"""Recipes are values: stretched, set against another ball, changed by name."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, replace
+
+import pytest
+
+import nuat
+from nuat import Constant, InputError, Linf, Piecewise, Ramp
+from nuat.attacks import FGSM, PGD
+from nuat.methods import AT, AWP, TRADES, Method, NuAT, NuAT2, NuATH, RobustnessDrop
+from nuat.recipes import table
+from nuat.schedules import Drops, From, Schedule
+from nuat.threat import L2, Ball
+from nuat.values import describe
+
+every = pytest.mark.parametrize("row", nuat.recipes(), ids=lambda row: f"{row.name}/{row.data}")
+HYBRID = NuATH(NuAT(Linf(0.1), Ramp(4.0, 40)), NuAT2(Linf(0.1), Ramp(2.0, 20)))
+
+
+def everywhere(value, kind):
+    """Every instance of a class in a value and its fields, with where it stands."""
+    found = []
+
+    def look(part, path):
+        if isinstance(part, kind):
+            found.append((path, part))
+        if dataclasses.is_dataclass(part):
+            for field in dataclasses.fields(part):
+                look(getattr(part, field.name), f"{path}.{field.name}")
+        if isinstance(part, tuple):
+            for place, item in enumerate(part):
+                look(item, f"{path}[{place}]")
+
+    look(value, "")
+    return found
+
+
+def over_time(row):
+    """The schedules that are functions of the epoch: those of the engine and of the methods."""
+    return [
+        (path, schedule)
+        for path, schedule in everywhere(row, Schedule)
+        if not path.endswith(".size")  # of an attack's step, not of the epoch
+    ]
+
+
+# lasting
+
+
+@every
+@pytest.mark.parametrize("factor", [0.5, 3])
+def test_lasting_stretches_every_schedule(row, factor):
+    epochs = max(1, round(row.epochs * factor))
+    factor = epochs / row.epochs
+    longer = row.lasting(epochs)
+    assert longer.epochs == epochs
+    pairs = list(zip(over_time(row), over_time(longer), strict=True))
+    assert len(pairs) >= 2
+    for (path, old), (other, new) in pairs:
+        assert path == other and type(old) is type(new)
+        for epoch in (0, 0.3, 1, row.epochs / 2, row.epochs * 0.9, row.epochs):
+            assert new((epoch + 1e-6) * factor) == pytest.approx(old(epoch + 1e-6), rel=1e-4), path
+    rest = {"epochs", "lr", "momentum", "method"}
+    for field in dataclasses.fields(row):
+        if field.name not in rest:
+            assert getattr(longer, field.name) == getattr(row, field.name)
+
+
+def test_lasting_reaches_both_methods_of_a_hybrid_and_what_awp_is_around():
+    row = nuat.recipe("nuat-h", "digits")
+    row = replace(row, method=HYBRID).lasting(row.epochs * 2)
+    assert row.method.one.lam == Ramp(4.0, 80) and row.method.two.lam == Ramp(2.0, 40)
+    around = AWP(TRADES(beta=Drops(6.0, at=(10,))), gamma=From(0.005, epoch=4))
+    row = replace(row, epochs=10, method=around).lasting(5)
+    assert row.method.base.beta == Drops(6.0, at=(5,)) and row.method.gamma == From(0.005, 2)
+
+
+def test_lasting_leaves_the_steps_of_an_attack():
+    attack = PGD(Linf(0.1), size=Drops(0.5, at=(10,)))
+    row = replace(nuat.recipe("pgd-at", "digits"), method=AT(attack))
+    assert row.lasting(5).method.inner == attack
+
+
+def test_lasting_back_is_the_same_recipe():
+    row = nuat.recipe("nuat-wa-h", "digits")
+    assert row.lasting(row.epochs) == row
+    assert row.lasting(row.epochs * 4).lasting(row.epochs) == row
+
+
+@pytest.mark.parametrize("epochs", [0, -1, 1.5])
+def test_no_or_half_an_epoch_is_refused(epochs):
+    with pytest.raises(InputError, match="epochs is"):
+        nuat.recipe("nuat", "digits").lasting(epochs)
+    with pytest.raises(InputError, match="epochs is"):
+        replace(nuat.recipe("nuat", "digits"), epochs=epochs)
+
+
+# against
+
+
+@every
+@pytest.mark.parametrize("ball", [Linf(0.01), L2(0.5)], ids=str)
+def test_against_changes_every_ball_and_nothing_else(row, ball):
+    changed = row.against(ball)
+    places = everywhere(row, Ball)
+    assert [path for path, _ in places] == [path for path, _ in everywhere(changed, Ball)]
+    assert {found for _, found in everywhere(changed, Ball)} == {ball}
+    assert (".ball" in dict(places)) and (row.name.startswith("normal") or len(places) > 1)
+    back = changed.against(row.ball)
+    if {found for _, found in places} == {row.ball}:
+        assert back == row
+    assert changed.method.threat() in (ball, None)
+
+
+def test_against_reaches_the_parts_of_parts():
+    method = replace(HYBRID, trigger=RobustnessDrop(Linf(0.3)))
+    row = replace(nuat.recipe("nuat-h", "digits"), method=method).against(Linf(0.02))
+    assert row.method.one.ball == row.method.two.ball == row.method.trigger.ball == Linf(0.02)
+    row = replace(row, method=AWP(AT(PGD(Linf(0.3))))).against(Linf(0.02))
+    assert row.method.base.inner.ball == row.ball == Linf(0.02)
+
+
+# setting
+
+
+def test_a_field_of_the_recipe_or_else_of_its_method():
+    row = nuat.recipe("nuat-wa", "digits")
+    assert row.setting("batch_size", "32").batch_size == 32
+    assert row.setting("lam.to", "9").method.lam == replace(row.method.lam, to=9.0)
+    assert row.setting("method.lam.to", "9") == row.setting("lam.to", "9")
+    assert row.setting("lam", "2").method.lam == Constant(2.0)
+    assert row.setting("average", "None").average is None
+    assert row.setting("average", "0.5").average == 0.5
+    assert row.setting("model", "resnet18").model == "resnet18"
+    assert row.setting("lr", "0.1").lr == Constant(0.1)
+    assert row.setting("lr", "Piecewise(((0, 0), (3, 1/2)))").lr == Piecewise(((0, 0), (3, 0.5)))
+    assert row.setting("augment.flip", "True").augment.flip is True
+    changed = row.setting("distance", "frobenius").setting("start", "Uniform()")
+    assert (
+        changed.method.distance.__name__ == "frobenius" and changed.method.start == nuat.Uniform()
+    )
+    assert row == nuat.recipe("nuat-wa", "digits"), "the row itself stays"
+
+
+def test_fields_of_parts_of_parts():
+    row = replace(nuat.recipe("nuat-h", "digits"), method=HYBRID)
+    assert row.setting("one.lam.to", "9").method == replace(
+        HYBRID, one=replace(HYBRID.one, lam=Ramp(9.0, 40))
+    )
+    assert row.setting("trigger.hold", "7").method.trigger.hold == 7
+    row = replace(row, method=AWP(AT(PGD(Linf(0.1)))))
+    assert row.setting("base.inner.steps", "3").method.base.inner.steps == 3
+    assert row.setting("base.inner.size", "1/2").method.base.inner.size == Constant(0.5)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "message"),
+    [
+        ("lamb", "3", r"field of NuAT 'lamb'; did you mean 'lam'\?"),
+        ("lam.too", "3", r"field of Ramp 'too'; did you mean 'to'\?"),
+        ("lam.to.x", "3", r"cannot set method\.lam\.to\.x"),
+        ("lam", "Uniform()", "takes a Schedule, not Uniform"),
+        ("lam.to", "True", "takes a float, not True"),
+        ("batch_size", "64.5", "takes a int"),
+        ("batch_size", "-4", "batch_size is -4"),
+        ("ball", "Linf(0.1)", "--eps and --norm"),
+        ("ball.eps", "0.1", "--eps and --norm"),
+        ("method.ball.eps", "0.1", "--eps and --norm"),
+        ("epochs", "3", "--epochs"),
+        ("", "3", "unknown field"),
+        ("lam.", "3", "unknown field"),
+        ("method", "NuAT", "takes a Method, not NuAT"),
+        ("replay", "3", "takes a bool, not 3"),
+    ],
+)
+def test_what_cannot_be_set_is_named(path, text, message):
+    with pytest.raises(InputError, match=message):
+        nuat.recipe("nuat", "digits").setting(path, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "text"),
+    [
+        ("pgd-at", "inner", "PGD(steps=2)"),
+        ("pgd-at", "method", "NuAT()"),
+        ("awp", "base", "AT(PGD(steps=2))"),
+        ("nuat-h", "trigger", "RobustnessDrop()"),
+        ("nuat-h", "one", "NuAT(lam=3)"),
+    ],
+)
+def test_a_part_that_names_no_ball_is_against_that_of_the_recipe(name, path, text):
+    """Or it is refused: what it must not do is to train quietly at the default eps of the part."""
+    row = nuat.recipe(name, "digits")
+    try:
+        changed = row.setting(path, text)
+    except InputError as error:
+        assert "ball" in str(error) or "--eps" in str(error)
+    else:
+        assert {ball for _, ball in everywhere(changed, Ball)} == {row.ball}
+
+
+def test_setting_one_field_leaves_every_ball():
+    """TRADES on CIFAR-10 is trained at 0.031 and judged at 8/255."""
+    row = nuat.recipe("trades", "cifar10")
+    changed = row.setting("beta", "3").setting("batch_size", "32")
+    assert everywhere(changed, Ball) == everywhere(row, Ball)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("weight_decay", "-1"),
+        ("average", "1.5"),
+        ("average", "-0.1"),
+        ("augment", "Augment(pad=-1)"),
+        ("lr", "-1"),
+        ("batch_size", "True"),
+    ],
+)
+def test_values_that_no_run_can_have_are_refused(path, text):
+    with pytest.raises(InputError, match=path.split(".")[0]):
+        nuat.recipe("nuat", "digits").setting(path, text)
+
+
+# the table
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    monkeypatch.setattr(table, "_table", dict(table._table))
+
+
+def test_a_row_is_registered_once_for_a_data_set(fresh):
+    row = replace(nuat.recipe("nuat", "digits"), name="mine")
+    assert nuat.register(row) is row
+    assert nuat.recipe("mine", "digits") is row and nuat.recipes()[-1] is row
+    with pytest.raises(InputError, match="already a recipe 'mine' for 'digits'"):
+        nuat.register(replace(row, note="another"))
+    assert nuat.recipe("mine", "digits") is row
+    other = nuat.register(replace(row, data="mnist"))
+    assert nuat.recipe("mine", "mnist") is other
+    assert nuat.recipe("mine", "mnist(size=3)") is other, "whatever its settings"
+    with pytest.raises(InputError, match=r"no recipe 'mine' for 'cifar10'.*digits, mnist"):
+        nuat.recipe("mine", "cifar10")
+
+
+def test_a_data_set_that_is_nearly_right_is_suggested():
+    with pytest.raises(InputError, match=r"did you mean 'digits'\?"):
+        nuat.recipe("nuat", "digit")
+
+
+@every
+def test_every_row_is_fit_to_be_run(row):
+    assert row.model in nuat.models or row.model.split("(")[0] in nuat.models
+    assert json.loads(json.dumps(describe(row)))["name"] == row.name
+    assert row.source in ("published code", "paper", "ours")
+    assert hash(row) == hash(replace(row)) and row == replace(row)
+    assert row.lr(0.5) > 0 and row.lr(row.epochs - 0.5) > 0
+    assert 0 <= row.momentum(row.epochs / 2) < 1
+    assert row.average is None or 0 < row.average < 1
+    assert row.name.removesuffix("-wrn").endswith(("-wa", "-wa-h")) == (row.average is not None)
+
+
+@every
+def test_validation_is_against_the_ball_that_training_is_against(row):
+    """But for TRADES on CIFAR-10, which its authors train at 0.031."""
+    balls = {ball for _, ball in everywhere(row.method, Ball)}
+    if row.data == "cifar10" and row.name in ("trades", "trades-wa"):
+        assert balls == {Linf(0.031)}
+    else:
+        assert balls <= {row.ball}
+
+
+def test_every_row_has_a_data_set_to_run_on():
+    assert {row.data for row in nuat.recipes()} <= set(nuat.datasets)
+
+
+@dataclass(frozen=True)
+class Mine(Method):
+    """A method with an attack of its own and a schedule."""
+
+    inner: FGSM = FGSM(Linf(0.1))
+    lam: Schedule = Ramp(1.0, epochs=10)
+
+
+def test_an_outside_method_is_stretched_and_set_against_a_ball_as_well():
+    row = replace(nuat.recipe("nuat", "digits"), epochs=10, method=Mine(lam=3))
+    assert row.method.lam == Constant(3.0)
+    row = replace(row, method=Mine()).against(Linf(0.2)).lasting(20)
+    assert row.method == Mine(FGSM(Linf(0.2)), Ramp(1.0, epochs=20))
+    assert row.method.threat() == Linf(0.2)
