@@ -1,6 +1,6 @@
 """Your own training loop, with only the loss from nuat: plain PyTorch.
 
-    python examples/own_loop.py
+python examples/own_loop.py
 """
 
 import torch

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 import nuat
 from nuat import cli
@@ -174,7 +175,9 @@ def test_the_flags_of_train_reach_the_recipe(work, call):
 def test_evaluate_a_run(here, call):
     done = call("evaluate run --attack fgsm --attack 'pgd-2(restarts=2)' --samples 50 --seed 4")
     assert (done.status, done.err) == (0, "")
-    scores = nuat.Scores.from_dict(json.loads((here / "run/scores/test-50.json").read_text()))
+    scores = nuat.Scores.from_dict(
+        json.loads((here / "run/scores/test-50-fgsm-pgd-2-restarts-2-seed-4.json").read_text())
+    )
     known = nuat.trained("run")
     expected = nuat.evaluate(
         known.f,
@@ -188,7 +191,7 @@ def test_evaluate_a_run(here, call):
     assert len(scores.ids) == 50 and scores.attacks == expected.attacks
     for share in (scores.clean, scores.robust("fgsm"), scores.worst):
         assert f"{share:.1%}" in done.out
-    assert "run/scores/test-50.json" in done.out
+    assert "run/scores/test-50-fgsm-pgd-2-restarts-2-seed-4.json" in done.out
 
 
 def test_evaluate_another_split_and_another_file(here, call, tmp_path):
@@ -259,11 +262,12 @@ def test_reproduce_does_nothing_twice(work, call):
 def test_reproduce_scores_again_what_was_scored_otherwise(work, call):
     line = "reproduce digits --rows normal --epochs 1 --attack fgsm --out t"
     assert call(line).status == 0
-    expected = json.loads(Path("t/normal-0/scores/test.json").read_text())["standing"]
-    assert call("evaluate t/normal-0 --attack fgsm --eps 0.9").status == 0
-    assert json.loads(Path("t/normal-0/scores/test.json").read_text())["standing"] != expected
+    scores = Path("t/normal-0/scores/test.json")
+    expected = json.loads(scores.read_text())["standing"]
+    assert call(f"evaluate t/normal-0 --attack fgsm --eps 0.9 --out {scores}").status == 0
+    assert json.loads(scores.read_text())["standing"] != expected
     assert call(line).status == 0
-    assert json.loads(Path("t/normal-0/scores/test.json").read_text())["standing"] == expected
+    assert json.loads(scores.read_text())["standing"] == expected
 
 
 def test_own_file_is_used(work, call):
@@ -380,7 +384,7 @@ KNOWN = f"{MODEL} --data digits --eps 0.1"
         (f"evaluate nowhere.pt {KNOWN}", ["no weights file nowhere.pt"]),
         ("evaluate nowhere.safetensors", ["no weights file nowhere.safetensors"]),
         ("evaluate thesis", ["thesis is not a run folder"]),
-        ("evaluate other", ["other/model.safetensors"]),
+        ("evaluate other", ["other"]),
         ("evaluate weights.pt --data digits --eps 0.1", ["weights.pt", "--model"]),
         (f"evaluate weights.pt --data digits {MODEL}", ["threat model", "--eps 8/255"]),
         (f"evaluate weights.pt --data digits {MODEL} --norm l2", ["threat model", "--eps"]),
@@ -519,13 +523,10 @@ def test_every_ball_of_the_recipe_is_the_one_that_was_asked_for(work, call):
 
 def test_evaluate_takes_the_gpu_if_there_is_one(here, call, monkeypatch):
     """Its help says: by default cuda if any."""
-    devices = []
-
-    def trained(*args, device="cpu", **kwargs):
-        devices.append(str(device))
-        return nuat.loading.trained(*args, **kwargs)
-
+    asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(cli, "trained", trained)
+    monkeypatch.setattr(nn.Module, "to", lambda f, device: asked.append(str(device)) or f)
     assert call("evaluate run --attack fgsm --samples 10").status == 0
-    assert devices[-1].startswith("cuda")
+    assert asked[-1].startswith("cuda")
+    assert call("evaluate run --attack fgsm --samples 10 --device cpu").status == 0
+    assert asked[-1] == "cpu"

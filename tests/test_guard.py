@@ -1,11 +1,13 @@
 """Catastrophic overfitting: what counts as one, and what a run does about it."""
 
 import copy
+import math
 from dataclasses import dataclass, field, replace
 from itertools import count
 
 import pytest
 import torch
+from torch import nn
 
 import nuat
 from nuat.attacks import FGSM
@@ -93,6 +95,21 @@ def test_validation_is_clean_fgsm_and_seven_steps(linear):
         assert found == {"val_clean": 4 / 5, "val_fgsm": 2 / 5, "val_robust": 2 / 5}
     small = validate(f, images, nuat.Linf(0.05))
     assert small == {"val_clean": 4 / 5, "val_fgsm": 4 / 5, "val_robust": 4 / 5}
+
+
+class Wave(nn.Module):
+    """Class 1 where a sine is positive: a step of 0.15 goes from one wave to the next."""
+
+    def forward(self, x):
+        z = (2 * math.pi / 0.2 * (x.flatten(1) - 0.5) - 0.3).sin()
+        return torch.cat([-z, z], 1)
+
+
+def test_what_is_wrong_on_the_clean_image_does_not_stand_under_an_attack():
+    images = Images(torch.full((1, 1, 1, 1), 0.5), torch.tensor([1]))
+    x, y = images.batch(torch.tensor([0]))
+    assert Wave()(FGSM(BALL)(Wave(), x, y)).argmax() == 1, "the attack helps it"
+    assert set(validate(Wave(), images, BALL).values()) == {0}
 
 
 # what a run does

@@ -249,3 +249,22 @@ def test_sizes_that_cannot_be_are_refused(text):
 def test_the_parameter_count_in_a_docstring_is_right(kind, name, channels):
     with torch.device("meta"):
         assert f"{parameters(build(name, 10, channels)):,} parameters" in kind.__doc__
+
+
+def test_a_network_of_ones_own_may_have_settings_of_any_kind(monkeypatch):
+    taken = {}
+
+    def factory(classes, channels, **settings):
+        taken.update(settings)
+        return nn.Flatten()
+
+    monkeypatch.setitem(nuat.models._entries, "own", factory)
+    build("own(dropout=0.1, seed=0, norm='none', widths=(8, 16), bias=False, shift=-1)", 10, 3)
+    assert taken == {
+        "dropout": 0.1,
+        "seed": 0,
+        "norm": "none",
+        "widths": (8, 16),
+        "bias": False,
+        "shift": -1,
+    }

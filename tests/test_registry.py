@@ -81,7 +81,7 @@ def test_a_recipe_is_registered_once_for_a_data_set() -> None:
     ("name", "data", "message"),
     [
         ("nuat-w", "digits", r"unknown recipe 'nuat-w'; did you mean 'nuat-wa'\?"),
-        ("nuat-wa", "dogs", r"no recipe 'nuat-wa' for 'dogs' \(there is one for: .*digits"),
+        ("nuat-wa", "dogs", r"unknown data set for 'nuat-wa' 'dogs'.*there are: .*digits"),
     ],
 )
 def test_an_unknown_recipe(name: str, data: str, message: str) -> None:

@@ -87,9 +87,9 @@ def test_a_slow_decline_a_rise_and_noise_are_no_drop():
 
 
 def test_nothing_is_said_before_there_is_something_to_compare():
-    assert drive(QUICK, [1.0] * 4 + [0.1] * 4) == []
-    two = drive(QUICK, [1.0] * 4 + [0.1] * 20)
-    assert two and two[0] == 2 * QUICK.short
+    losses = [1.0] * QUICK.short + [0.0] * QUICK.short
+    assert drive(QUICK, losses[:-1]) == []
+    assert drive(QUICK, [*losses, 0.0])[0] == 2 * QUICK.short
 
 
 def test_after_the_hold_the_means_begin_anew():
@@ -137,6 +137,13 @@ def test_a_learning_rate_lowered_by_little_or_raised_is_no_excuse():
     for factor in (0.6, 2.0):
         assert drive(QUICK, losses, lr=lambda i, k=factor: 0.1 if i < 100 else 0.1 * k)
     assert drive(QUICK, losses, lr=lambda i: 0.1 * (1 - i / 200)), "nor lowered bit by bit"
+
+
+def test_a_loop_of_ones_own_need_not_tell_the_learning_rate():
+    """A Moment without one has lr 0."""
+    losses = [1.0] * 100 + [0.3] * QUICK.quiet
+    assert Moment().lr == 0.0
+    assert drive(QUICK, losses, lr=0.0) == drive(QUICK, losses) != []
 
 
 def test_after_quiet_a_new_drop_counts():
@@ -217,7 +224,7 @@ def test_the_look_is_pgd_5_within_the_ball_and_costs_eleven_forwards():
 # a share
 
 
-@pytest.mark.parametrize("batches", [1, 19, 100, 781])
+@pytest.mark.parametrize("batches", [1, 19, 100, 300, 781])
 @pytest.mark.parametrize("share", [0, 0.1, 0.25, 1 / 3, 0.5, 0.9, 1])
 def test_a_share_of_the_batches(share, batches):
     two = drive(Share(share), [1.0] * batches)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import runpy
 import sys
 import warnings
@@ -21,8 +23,9 @@ from nuat.attacks import attacks
 from nuat.data import datasets, load
 from nuat.errors import InputError, NonFinite, unknown
 from nuat.evaluate import ATTACKS, Scores, evaluate
-from nuat.loading import Trained, trained
+from nuat.loading import Trained, described, trained
 from nuat.models import models
+from nuat.network import device_named
 from nuat.recipes import Recipe, recipe, recipes
 from nuat.report import over_seeds, render, repeated, rows, write_page
 from nuat.reproduce import reproduce
@@ -112,8 +115,7 @@ def evaluate_command(
 ) -> None:
     """Attack a trained network and say how many images stand."""
     _load_own(use)
-    if data is None:
-        data = trained(source, model).data
+    data = data or described(source).get("data")
     if data is None:
         raise InputError(f"{source} does not say what it was trained on: name it with --data")
     splits = load(data)
@@ -122,8 +124,10 @@ def evaluate_command(
         model,
         classes=len(splits.classes),
         channels=splits.train.channels,
-        device=device or "cpu",
+        device=device_named(device),
     )
+    if out is not None and not out.parent.is_dir():
+        raise InputError(f"--out {out}: there is no folder {out.parent}")
     if network.ball is None and eps is None:
         raise InputError(f"{source} does not say its threat model: give --eps, such as --eps 8/255")
     ball = _ball(network.ball, eps, norm)
@@ -146,7 +150,10 @@ def evaluate_command(
         shown.add_row(name, f"{scores.robust(name):.1%}")
     shown.add_row("worst of them", f"{scores.worst:.1%}")
     console.print(shown)
-    _save(scores, network, split, samples, out)
+    told = {"eps": eps, "norm": norm, "seed": seed or None}
+    parts = [split, *([str(samples)] if samples else []), *(attack or [])]
+    parts += [f"{name}-{value}" for name, value in told.items() if value is not None]
+    _save(scores, network, "-".join(parts), out)
 
 
 @app.command("reproduce")
@@ -215,6 +222,8 @@ def list_command(
         for heading in ("recipe", "data", "model", "epochs", "source"):
             shown.add_column(heading, no_wrap=True)
         shown.add_column("note", overflow="fold", ratio=1)
+        if data is not None and data not in {row.data for row in recipes()}:
+            raise unknown("data set", data, {row.data for row in recipes()})
         for row in recipes():
             if data in (None, row.data):
                 cells = (row.name, row.data, row.model, str(row.epochs), row.source)
@@ -274,17 +283,18 @@ def _seconds(text: str | None) -> float | None:
         return None
     unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
     try:
-        return float(text[:-1]) * unit if unit else float(text)
+        seconds = float(text[:-1]) * unit if unit else float(text)
     except ValueError:
-        raise InputError(f"--max-time takes seconds, or 90s, 30m, 2h, not {text!r}") from None
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"--max-time takes seconds, or 90s, 30m, 2h, not {text!r}")
+    return seconds
 
 
-def _save(
-    scores: Scores, network: Trained, split: str, samples: int | None, out: Path | None
-) -> None:
+def _save(scores: Scores, network: Trained, name: str, out: Path | None) -> None:
     if out is None and network.run is None:
         return
-    name = split if samples is None else f"{split}-{samples}"
+    name = re.sub(r"[^\w.-]+", "-", name).strip("-")
     if out is not None:
         whole(out, lambda file: file.write_text(json.dumps(scores.as_dict()) + "\n"))
     elif network.run is not None:
@@ -300,14 +310,28 @@ def _warn(message: Warning | str, *_: Any) -> None:
     Console(stderr=True).print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)
 
 
+UsageError = typer.BadParameter.__mro__[1]
+"""What the parser raises for a command line it cannot read."""
+
+
 def main() -> None:
     """Run the command line; what a user got wrong is one line and exit status 2."""
     warnings.showwarning = _warn
     try:
-        app()
-    except (InputError, NonFinite) as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2 if isinstance(error, InputError) else 1)
+        sys.exit(app(standalone_mode=False) or 0)
+    except (InputError, NonFinite, OSError) as error:
+        _error(str(error))
+        sys.exit(1 if isinstance(error, NonFinite) else 2)
+    except UsageError as error:
+        _error(error.format_message())  # type: ignore[attr-defined]
+        sys.exit(2)
+    except (typer.Abort, KeyboardInterrupt):
+        _error("stopped; the same command goes on from the last checkpoint")
+        sys.exit(130)
+
+
+def _error(text: str) -> None:
+    Console(stderr=True).print(f"error: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from nuat.methods import Method, Moment
+from nuat.network import check_loss
 from nuat.weights import Averages
 
 
@@ -50,6 +51,7 @@ def forward_equivalents(
         for batch in (0, 1):
             t = Moment(epoch, batch, 2, len(x), averages=averages, memory=memory)
             for loss in method.step(f, x, y, t):
+                check_loss(loss)
                 f.zero_grad()
                 loss.backward()
 

@@ -116,6 +116,8 @@ def evaluate(
         InputError: something given cannot be used.
     """
     images = (images if isinstance(images, Images) else Images(*images)).to(device_of(f))
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}, but must be a whole number from 1 up")
     if isinstance(attacks, str):
         attacks = [attacks]
     if not isinstance(attacks, Mapping):

@@ -37,16 +37,21 @@ def collapsed(epochs: Sequence[Mapping[str, float]]) -> str:
     Args:
         epochs: lines of metrics with val_robust (PGD) and val_fgsm, from 0 to 1.
     """
-    if _is_collapse(epochs) and not _is_collapse(epochs[:-1]):
-        best, now = max(epoch["val_robust"] for epoch in epochs), epochs[-1]
-        return (
-            f"catastrophic overfitting in epoch {now['epoch']}: accuracy under PGD fell from "
-            f"{best:.1%} to {now['val_robust']:.1%}, while under FGSM it is {now['val_fgsm']:.1%}"
-        )
-    return ""
+    new = in_collapse(epochs) and not in_collapse(epochs[:-1])
+    return sentence(epochs) if new else ""
 
 
-def _is_collapse(epochs: Sequence[Mapping[str, float]]) -> bool:
+def sentence(epochs: Sequence[Mapping[str, float]]) -> str:
+    """The collapse that the last of these epochs is in, in words."""
+    best, now = max(epoch["val_robust"] for epoch in epochs), epochs[-1]
+    return (
+        f"catastrophic overfitting in epoch {now['epoch']}: accuracy under PGD fell from "
+        f"{best:.1%} to {now['val_robust']:.1%}, while under FGSM it is {now['val_fgsm']:.1%}"
+    )
+
+
+def in_collapse(epochs: Sequence[Mapping[str, float]]) -> bool:
+    """Whether the last of these epochs is in a collapse, new or not."""
     if not epochs:
         return False
     best, now = max(epoch["val_robust"] for epoch in epochs), epochs[-1]["val_robust"]

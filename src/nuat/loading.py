@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nuat.attacks import WORDS
 from nuat.errors import InputError
 from nuat.models import build
+from nuat.network import device_named
 from nuat.notation import parse
 from nuat.runs import Run, read_weights
 from nuat.threat import Ball
@@ -30,13 +31,18 @@ class Trained:
     run: Run | None
 
 
+def described(source: Path | str) -> dict[str, str]:
+    """What nuat wrote beside the weights in a run folder or file; nothing in foreign ones."""
+    return _read(Path(source))[1]
+
+
 def trained(
     source: Path | str,
     model: str | None = None,
     *,
     classes: int | None = None,
     channels: int | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = "cpu",
 ) -> Trained:
     """The network in a run folder (its kept weights) or a weights file, in eval mode.
 
@@ -45,7 +51,7 @@ def trained(
     """
     path = Path(source)
     run = Run.open(path) if path.is_dir() else None
-    weights, about = read_weights(path / "model.safetensors" if run else path)
+    weights, about = _read(path)
     model = model or about.get("model")
     if model is None:
         raise InputError(f"{path} does not say which network it belongs to: name it with --model")
@@ -57,7 +63,14 @@ def trained(
     )
     _pour(f, weights, path, model)
     ball = parse(about["ball"], WORDS) if "ball" in about else None
-    return Trained(f.to(device).eval(), model, names, about.get("data"), ball, run)
+    return Trained(f.to(device_named(device)).eval(), model, names, about.get("data"), ball, run)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if path.is_dir():
+        Run.open(path)
+        path = path / "model.safetensors"
+    return read_weights(path)
 
 
 def _pour(f: nn.Module, weights: Mapping[str, Tensor], path: Path, model: str) -> None:

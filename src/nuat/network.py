@@ -26,6 +26,24 @@ def device_of(f: nn.Module) -> torch.device:
     return tensors[0].device if tensors else torch.device("cpu")
 
 
+def device_named(name: torch.device | str | None) -> torch.device:
+    """The device of this name; without one, cuda if there is one, or else cpu.
+
+    Raises InputError if there is no such device here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if isinstance(name, torch.device):
+        return name
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first_line = str(error).splitlines()[0]
+        raise InputError(f"there is no device {str(name)!r} here: {first_line}") from None
+    return device
+
+
 def fingerprint(f: nn.Module) -> str:
     """A hash of the network's weights and buffers: which network a result is about."""
     digest = hashlib.blake2b(digest_size=8)
@@ -134,6 +152,15 @@ def recorded(f: nn.Module) -> Iterator[BatchNormRecord]:
     record = BatchNormRecord(f)
     yield record
     record.close()
+
+
+def check_loss(loss: Tensor) -> None:
+    """Raise InputError unless what a method yields is a scalar."""
+    if loss.ndim:
+        raise InputError(
+            f"the method yields a loss of shape {list(loss.shape)}, not a scalar; "
+            "is its loss or distance one that gives a number for each image?"
+        )
 
 
 def check_images(x: Tensor) -> None:

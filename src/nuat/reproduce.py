@@ -36,12 +36,14 @@ def reproduce(
     """
     out, splits = Path(out), load(data)
     chosen = [recipe(name, data) for name in rows]
+    chosen = [row if epochs is None else row.lasting(epochs) for row in chosen]
+    for name in attacks:
+        attack(name, chosen[0].ball)
     runs = []
     for row in chosen:
         for seed in range(seeds):
-            changed = row.lasting(epochs) if epochs else row
             folder = out / f"{row.name}-{seed}"
-            runs.append(fit(changed, data=splits, out=folder, seed=seed, device=device))
+            runs.append(fit(row, data=splits, out=folder, seed=seed, device=device))
             _attack(runs[-1], splits, attacks, device)
     networks = {run.path: trained(run.path).f for run in runs}
     write_page(runs, out / "report.html", networks=networks, images=splits.test)
@@ -50,7 +52,7 @@ def reproduce(
 
 def _attack(run: Run, data: Splits, attacks: Sequence[str], device: str | None) -> Scores:
     """The scores of a run on the test split; read, if they are of these weights and attacks."""
-    network = trained(run.path, device=device or "cpu")
+    network = trained(run.path, device=device)
     assert network.ball is not None, "a recipe always has a ball"
     if "test" in run.scores:
         scores = Scores.from_dict(run.scores["test"])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ class Run:
     """A run folder. `Run.start` makes or goes on with one, `Run.open` reads one."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
 
     @staticmethod
     def start(path: Path | str, config: dict[str, Any]) -> Run:
@@ -69,7 +73,11 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The contents of config.json."""
-        config: dict[str, Any] = json.loads(self._config_file.read_text())
+        try:
+            config: dict[str, Any] = json.loads(self._config_file.read_text())
+            config["recipe"], config["data"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{self._config_file} is not that of a run of nuat") from None
         return config
 
     @property
@@ -121,7 +129,12 @@ class Run:
         file = self.path / f"{name}.pt"
         if not file.exists():
             return None
-        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise InputError(
+                f"{file} is damaged: {error}. Delete it to go on from what was saved before it"
+            ) from None
         return state
 
     def save_weights(self, name: str, weights: dict[str, Tensor], about: dict[str, str]) -> None:
@@ -143,6 +156,11 @@ class Run:
         epochs: int = self.config["recipe"]["epochs"]
         last = (self.metrics or [{"epoch": 0}])[-1]
         return last["epoch"] >= epochs or bool(last.get("stopped"))
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to go on from."""
+        return self._checkpoint_file.exists()
 
     @property
     def has_weights(self) -> bool:
@@ -197,8 +215,11 @@ def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
             return load_file(path), about
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read as weights: {error}") from None
-    except Exception as error:  # pickle.UnpicklingError and whatever a broken pickle raises
+        why = str(error) or type(error).__name__
+        raise InputError(f"{path} cannot be read as weights: {why}") from None
+    except pickle.UnpicklingError as error:
+        if "global" not in str(error).lower():
+            raise InputError(f"{path} cannot be read as weights: it is no pickle") from None
         raise InputError(
             f"{path} holds more than weights and was refused: it is a pickle with code or objects. "
             "Save a state dict (torch.save(f.state_dict(), path)) or a .safetensors file"

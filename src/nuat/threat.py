@@ -143,6 +143,12 @@ def read_eps(eps: float | str) -> float:
     return float(value)
 
 
+def check_ball(ball: object) -> None:
+    """Raise InputError unless it is a Ball."""
+    if not isinstance(ball, Ball):
+        raise InputError(f"the threat model is {ball!r}, but must be a ball such as Linf(8 / 255)")
+
+
 class Start:
     """Where an attack starts: `start(x, ball, noise) -> x_adv`."""
 

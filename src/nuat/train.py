@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from nuat.cost import forward_equivalents
 from nuat.data import Splits, load
 from nuat.errors import NonFinite
-from nuat.guard import collapsed, validate
+from nuat.guard import collapsed, in_collapse, sentence, validate
 from nuat.ledger import Losses, Means, Stopwatch
 from nuat.methods import Moment
 from nuat.models import build
-from nuat.network import check_logits
+from nuat.network import check_logits, check_loss, device_named
 from nuat.noise import seed_of
 from nuat.notation import split
 from nuat.progress import Progress, clock
@@ -76,12 +76,14 @@ def fit(
         name = data.name if isinstance(data, Splits) else data or "digits"
         recipe = named_recipe(recipe, name)
     splits = data if isinstance(data, Splits) else load(data or recipe.data)
-    model = model if model is not None else recipe.model
+    if isinstance(model, str):
+        recipe = replace(recipe, model=model)
+    model = recipe.model if model is None else model
+    device = device_named(device)
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(seed, "weights"))
         shape = len(splits.classes), splits.train.channels
         f = model if isinstance(model, nn.Module) else build(model, *shape)
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         f = f.to(device)
         splits = splits.to(device)
         check_logits(f, splits.train.batch(torch.arange(min(2, len(splits.train))))[0], shape[0])
@@ -103,7 +105,7 @@ def _config(
         "data": {"name": data.name, "classes": list(data.classes), **sizes},
         "channels": data.train.channels,
         "forward_equivalents": forward_equivalents(
-            recipe.method, f, *data.train.batch(torch.arange(2))
+            recipe.method, f, *data.train.batch(torch.arange(2)), epoch=recipe.epochs - 1
         ),
         "seed": seed,
         "versions": versions(),
@@ -151,6 +153,11 @@ class _Training:
         return self.epoch + self.batch / self.batches
 
     @property
+    def done(self) -> int:
+        """Batches so far."""
+        return self.epoch * self.batches + self.batch
+
+    @property
     def time_is_up(self) -> bool:
         """Whether max_time has passed."""
         return self.max_time is not None and time.monotonic() - self.opened > self.max_time
@@ -158,9 +165,9 @@ class _Training:
     def go(self) -> None:
         """Go on to the last epoch, or until the time is up."""
         self.load()
-        done = self.epoch * self.batches + self.batch
-        with Progress(self.recipe.name, self.recipe.epochs * self.batches, done) as progress:
-            if done:
+        total = self.recipe.epochs * self.batches
+        with Progress(self.recipe.name, total, self.done) as progress:
+            if self.done:
                 progress.line(f"{self.run.path}: going on after {self.place()}")
             for remark in self.recipe.method.remarks(self.recipe.batch_size):
                 progress.line(remark)
@@ -206,6 +213,7 @@ class _Training:
             group |= {"lr": t.lr, "momentum": self.recipe.momentum(self.now)}
         torch.manual_seed(seed_of(self.seed, "step", self.epoch, self.batch))
         for loss in self.recipe.method.step(self.f, x, y, t):
+            check_loss(loss)
             self.losses.note(loss)
             self.optimiser.zero_grad()
             loss.backward()
@@ -235,17 +243,22 @@ class _Training:
 
     def guard(self, metrics: dict[str, Any], progress: Progress) -> None:
         """If this epoch shows a collapse, say so, and do what the recipe says."""
-        answer = self.recipe.on_collapse
-        finding = collapsed([*self.run.metrics, metrics]) if self.recipe.method.threat() else ""
+        if not self.recipe.method.threat():
+            return
+        answer, epochs = self.recipe.on_collapse, [*self.run.metrics, metrics]
+        if not in_collapse(epochs):
+            if answer == "rollback":
+                self.run.save_state("good", self.state())
+            return
+        # after a rollback every collapse is a new one
+        finding = sentence(epochs) if answer == "rollback" else collapsed(epochs)
         if finding:
             metrics["collapse"] = finding
             progress.line(f"WARNING: {finding} (on_collapse={answer})")
-            if answer == "stop":
-                metrics["stopped"] = True
-            elif answer == "rollback" and (good := self.run.load_state("good", self.device)):
-                self.take(good)
-        elif answer == "rollback":
-            self.run.save_state("good", self.state())
+        if answer == "stop":
+            metrics["stopped"] = True
+        elif answer == "rollback" and (good := self.run.load_state("good", self.device)):
+            self.take(good)
 
     def settings(self) -> dict[str, float]:
         """What the schedules say: lr and momentum after the epoch, the method's in it."""
@@ -273,8 +286,7 @@ class _Training:
 
     def speed(self) -> float:
         """Training images a second, over the whole run."""
-        batches = self.epoch * self.batches + self.batch
-        return batches * self.recipe.batch_size / max(self.watch.seconds, 1e-9)
+        return self.done * self.recipe.batch_size / max(self.watch.seconds, 1e-9)
 
     def place(self) -> str:
         """Where the run is, for people."""
@@ -286,9 +298,13 @@ class _Training:
         try:
             yield
         except NonFinite as error:
+            there = self.run.has_checkpoint
+            kept = (
+                f"{self.run.path} holds the last good checkpoint" if there else "nothing was kept"
+            )
             raise NonFinite(
                 f"epoch {self.epoch + 1}, batch {self.batch + 1} of {self.batches}: {error}. "
-                f"Training stopped; {self.run.path} holds the last good checkpoint. "
+                f"Training stopped; {kept}. "
                 "A smaller learning rate (--set lr.value=...) or lam is the usual cure"
             ) from error
 

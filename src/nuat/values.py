@@ -75,12 +75,36 @@ def _parts(value: Any) -> dict[Any, Any]:
     return dict(value) if isinstance(value, dict) else {}
 
 
-def assign(value: Any, path: str, text: str, names: Mapping[str, Any] | None = None) -> Any:
-    """The same value with the field at the dotted `path` set to what `text` writes down."""
-    return _assign(value, path.split("."), path, text, names or {})
+def check_types(value: Any) -> None:
+    """Raise InputError if a field of a dataclass does not hold what its annotation says."""
+    for name, hint in get_type_hints(type(value)).items():
+        given = getattr(value, name, None)
+        if name in value.__dataclass_fields__ and not _fits(_as(given, hint), hint):
+            raise InputError(f"{name} takes {_words(hint)}, not {given!r}")
 
 
-def _assign(value: Any, steps: list[str], path: str, text: str, names: Mapping[str, Any]) -> Any:
+def assign(
+    value: Any,
+    path: str,
+    text: str,
+    names: Mapping[str, Any] | None = None,
+    adapt: Callable[[Any], Any] = lambda new: new,
+) -> Any:
+    """The same value with the field at the dotted `path` set to what `text` writes down.
+
+    `adapt` is applied to what was written down.
+    """
+    return _assign(value, path.split("."), path, text, names or {}, adapt)
+
+
+def _assign(
+    value: Any,
+    steps: list[str],
+    path: str,
+    text: str,
+    names: Mapping[str, Any],
+    adapt: Callable[[Any], Any],
+) -> Any:
     if not dataclasses.is_dataclass(value):
         raise InputError(f"cannot set {path}: {value!r} has no fields")
     fields = [f.name for f in dataclasses.fields(value) if f.init]
@@ -89,9 +113,12 @@ def _assign(value: Any, steps: list[str], path: str, text: str, names: Mapping[s
         raise unknown(f"field of {type(value).__name__}", name, fields)
     hint = get_type_hints(type(value))[name]
     if steps[1:]:
-        new = _assign(getattr(value, name), steps[1:], path, text, names)
+        new = _assign(getattr(value, name), steps[1:], path, text, names, adapt)
     else:
-        new = text if hint is str else parse(text, names)
+        try:
+            new = text if hint is str else adapt(parse(text, names))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
         new = _as(new, hint)
         if not _fits(new, hint):
             old = getattr(value, name)

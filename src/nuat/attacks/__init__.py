@@ -15,6 +15,7 @@ from nuat.errors import InputError
 from nuat.notation import split
 from nuat.registry import Registry
 from nuat.threat import Ball
+from nuat.values import check_types
 
 attacks: Registry[type[Attack]] = Registry("attack")
 attacks.register("fgsm", FGSM)
@@ -23,13 +24,14 @@ attacks.register("pgd", PGD)
 attacks.register("targeted-pgd", TargetedPGD)
 attacks.register("gama", GAMA)
 
+DISTANCES = (losses.nuclear, losses.frobenius, losses.squared_l2)
 WORDS: dict[str, Any] = {
     **{c.__name__: c for c in (threat.Clean, threat.Uniform, threat.Bernoulli, threat.Gaussian)},
     **{c.__name__: c for c in (schedules.Constant, schedules.Drops, schedules.Piecewise)},
     **{c.__name__: c for c in (schedules.Ramp, threat.Linf, threat.L2)},
     **{c.__name__: c for c in (Attack, FGSM, RFGSM, PGD, TargetedPGD, GAMA)},
     **{f.__name__: f for f in (losses.ce_each, losses.margin_each)},
-    **{f.__name__: f for f in (losses.nuclear, losses.frobenius, losses.squared_l2)},
+    **{f.__name__: f for f in DISTANCES},
 }
 """What may be written where an attack or a method is described in text."""
 
@@ -39,7 +41,11 @@ def attack(text: str, ball: Ball) -> Attack:
 
     A number at the end is the number of steps. Raises InputError for an unknown name or setting.
     """
-    name, settings = split(text, WORDS)
+    names = {word: meaning for word, meaning in WORDS.items() if meaning not in DISTANCES}
+    try:
+        name, settings = split(text, names)
+    except InputError as error:
+        raise InputError(f"cannot read the attack {text!r}: {error}") from None
     if "ball" in settings:
         raise InputError(f"{text!r}: the ball is given apart, with --eps and --norm")
     if name not in attacks and (numbered := re.fullmatch(r"(.+)-(\d+)", name)):
@@ -49,9 +55,11 @@ def attack(text: str, ball: Ball) -> Attack:
         settings["steps"] = int(numbered.group(2))
     kind = attacks[name]
     try:
-        return kind(**{"ball": ball, **settings})
-    except TypeError as error:
+        made = kind(**{"ball": ball, **settings})
+        check_types(made)
+    except (TypeError, InputError) as error:
         raise InputError(f"cannot read the attack {text!r}: {error}") from None
+    return made
 
 
 __all__ = [

@@ -11,7 +11,7 @@ from nuat.errors import InputError
 from nuat.network import frozen
 from nuat.noise import Noise
 from nuat.schedules import numbers_become_schedules
-from nuat.threat import Ball, Linf
+from nuat.threat import Ball, Linf, check_ball
 
 NOISE = Noise()
 
@@ -35,6 +35,7 @@ class Attack:
 
     def __post_init__(self) -> None:
         numbers_become_schedules(self)
+        check_ball(self.ball)
         for name in ("steps", "restarts"):
             count = getattr(self, name, 1)
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:

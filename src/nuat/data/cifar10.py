@@ -65,9 +65,16 @@ def cifar10(
     }
     for name, count in (("train", train), ("val", val), ("test", test)):
         if count is not None:
-            first = first_of_each_class(parts[name].y, count // classes)
-            parts[name] = parts[name].take(first)
+            parts[name] = _some(name, parts[name], count, classes)
     return Splits(**parts, classes=CLASSES[:classes], name="cifar10")
+
+
+def _some(name: str, images: Images, count: int, classes: int) -> Images:
+    if not 0 < count <= len(images) or count % classes:
+        raise InputError(
+            f"{name} is {count}, but must be a multiple of {classes} (classes) up to {len(images)}"
+        )
+    return images.take(first_of_each_class(images.y, count // classes))
 
 
 def _read(folder: Path, names: list[str]) -> Images:

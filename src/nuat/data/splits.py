@@ -19,6 +19,10 @@ class Augment:
     pad: int = 0
     flip: bool = False
 
+    def __post_init__(self) -> None:
+        if isinstance(self.pad, bool) or not isinstance(self.pad, int) or self.pad < 0:
+            raise InputError(f"pad is {self.pad!r}, but must be a whole number from 0 up")
+
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Augment images [B, C, H, W], each on its own."""
         size = len(x)
@@ -115,6 +119,11 @@ class Splits:
                 check_labels(images.y, len(images.x), len(self.classes))
             except InputError as error:
                 raise InputError(f"{self.name}, {split} split: {error}") from None
+            if images.x.shape[1:] != self.train.x.shape[1:]:
+                raise InputError(
+                    f"{self.name}: images of the {split} split are {list(images.x.shape[1:])}, "
+                    f"those of the train split {list(self.train.x.shape[1:])}"
+                )
 
     def __getitem__(self, split: str) -> Images:
         if split not in ("train", "val", "test"):

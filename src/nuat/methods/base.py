@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nuat.errors import InputError
 from nuat.noise import Noise
 from nuat.schedules import Schedule, numbers_become_schedules
-from nuat.threat import Ball
+from nuat.threat import Ball, check_ball
 from nuat.values import first
 from nuat.weights import Averages
 
@@ -71,6 +71,8 @@ class Method:
 
     def __post_init__(self) -> None:
         numbers_become_schedules(self)
+        if hasattr(self, "ball"):
+            check_ball(self.ball)
 
     def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
         """Yield one scalar loss for each update of the weights."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from torch import Tensor, nn
 
@@ -52,8 +53,13 @@ class Share(Trigger):
     share: float = 0.1
 
     def wants_two(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> bool:
-        """Whether the running total passes a whole number at this batch."""
-        return math.floor((t.batch + 1) * self.share) > math.floor(t.batch * self.share)
+        """Whether share * batches, over all of training, passes a whole number at this batch."""
+        seen = t.memory["share_seen"] = t.memory.get("share_seen", 0) + 1
+        share = Fraction(self.share).limit_denominator(10**6)
+        return math.floor(seen * share) > math.floor((seen - 1) * share)
+
+
+ANEW = {"seen": 0, "short": 0.0, "long": 0.0}
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ class CleanLossDrop(Trigger):
 
     Two exponential means of the clean cross-entropy of single-step batches are kept. A sudden fall
     is the sign that the network has learnt to mask its gradients, unless the learning rate has just
-    been lowered, which does the same. After `hold` two-step batches the means begin anew.
+    been lowered, which does the same. After `hold` two-step batches, and after a
+    drop of the learning rate, the means begin anew.
 
     Attributes:
         short, long: how many batches the two means remember.
@@ -83,15 +90,15 @@ class CleanLossDrop(Trigger):
 
     def observe(self, t: Moment) -> None:
         """Take the clean loss into the means; fire if the short one has fallen."""
-        state = t.memory.setdefault(
-            "clean_loss", {"seen": 0, "short": 0.0, "long": 0.0, "quiet": 0, "lr": t.lr}
-        )
-        if t.memory["two_step_left"]:
-            state |= {"seen": 0, "short": 0.0, "long": 0.0}
+        state = t.memory.setdefault("clean_loss", {**ANEW, "quiet": 0, "lr": t.lr})
+        state["quiet"] = max(0, state["quiet"] - 1)
+        if state["lr"] and t.lr <= 0.5 * state["lr"]:
+            state |= {**ANEW, "quiet": self.quiet}
+        state["lr"] = t.lr
+        if t.notes["two_step"]:
+            state |= ANEW
             return
-        lowered = t.lr < 0.5 * state["lr"]
-        state["quiet"] = self.quiet if lowered else max(0, state["quiet"] - 1)
-        state["seen"], state["lr"] = state["seen"] + 1, t.lr
+        state["seen"] += 1
         loss = float(t.notes["clean_loss"])
         for name, memory in (("short", self.short), ("long", self.long)):
             share = 1 / min(state["seen"], memory)

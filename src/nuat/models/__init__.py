@@ -50,7 +50,7 @@ def build(text: str, classes: int, channels: int) -> nn.Module:
     factory = models[name]
     try:
         return factory(classes=classes, channels=channels, **settings)
-    except TypeError as error:
+    except (TypeError, InputError) as error:
         raise InputError(f"cannot build the model {text!r}: {error}") from None
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from nuat.models.sizes import check_sizes
+
 
 class BasicBlock(nn.Module):
     """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)), 3x3 convolutions.
@@ -50,6 +52,7 @@ class ResNet(nn.Module):
         imagenet: bool = False,
     ):
         super().__init__()
+        check_sizes(classes=classes, channels=channels, width=width)
         size, stride = (7, 2) if imagenet else (3, 1)
         self.conv1 = nn.Conv2d(channels, width, size, stride=stride, padding=size // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -95,6 +98,7 @@ class PreActResNet(nn.Module):
 
     def __init__(self, classes: int, channels: int = 3, width: int = 64):
         super().__init__()
+        check_sizes(classes=classes, channels=channels, width=width)
         self.conv1 = _conv3(channels, width)
         widths = [width * 2**stage for stage in range(4)]
         blocks = []

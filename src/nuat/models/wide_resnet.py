@@ -5,6 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from nuat.errors import InputError
+from nuat.models.sizes import check_sizes
+
 
 class WideBlock(nn.Module):
     """Pre-activation block of two 3x3 convolutions; the stride is in the first or the second."""
@@ -48,6 +51,9 @@ class WideResNet(nn.Module):
         published: bool = False,
     ):
         super().__init__()
+        check_sizes(classes=classes, channels=channels, depth=depth, width=width)
+        if depth < 10 or (depth - 4) % 6:
+            raise InputError(f"the depth of a wide ResNet is 6 n + 4, such as 34, not {depth}")
         self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=published)
         widths = [16, 16 * width, 32 * width, 64 * width]
         blocks = []

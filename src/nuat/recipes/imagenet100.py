@@ -1,6 +1,7 @@
 """Rows for ImageNet-100 on ResNet-18: Table 3 of the NuAT paper, linf 8/255.
 
 GAT: as in its published code. Of the others no recipe is known: they are ours.
+The data set itself is not read yet.
 """
 
 from __future__ import annotations

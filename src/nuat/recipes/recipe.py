@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from nuat.data import Augment
 from nuat.errors import InputError, unknown
 from nuat.methods import Method
 from nuat.schedules import Constant, From, Schedule, numbers_become_schedules, triangle
-from nuat.threat import Ball, Linf
+from nuat.threat import Ball, Linf, norms
 from nuat.values import assign, swap
 
 ON_COLLAPSE = ("warn", "stop", "rollback")
@@ -65,10 +66,16 @@ class Recipe:
 
     def __post_init__(self) -> None:
         numbers_become_schedules(self)
-        if not (isinstance(self.epochs, int) and self.epochs > 0):
+        if isinstance(self.epochs, bool) or not (isinstance(self.epochs, int) and self.epochs > 0):
             raise InputError(f"epochs is {self.epochs!r}, but must be a whole number from 1 up")
         if self.on_collapse not in ON_COLLAPSE:
             raise unknown("answer to a collapse", self.on_collapse, ON_COLLAPSE)
+        if not self.weight_decay >= 0:
+            raise InputError(f"weight_decay is {self.weight_decay!r}, but must be from 0 up")
+        if self.average is not None and not 0 <= self.average < 1:
+            raise InputError(f"average is {self.average!r}, but must be a decay in [0, 1)")
+        if min(self.lr(epoch) for epoch in range(self.epochs + 1)) < 0:
+            raise InputError(f"lr falls below 0: {self.lr}")
         if not (isinstance(self.batch_size, int) and self.batch_size > 0):
             raise InputError(
                 f"batch_size is {self.batch_size!r}, but must be a whole number from 1"
@@ -81,6 +88,7 @@ class Recipe:
 
     def lasting(self, epochs: int) -> Recipe:
         """The same recipe over another number of epochs, every schedule stretched to fit."""
+        replace(self, epochs=epochs)  # refuses what cannot be
         factor = epochs / self.epochs
         return replace(
             self,
@@ -93,13 +101,21 @@ class Recipe:
     def setting(self, path: str, text: str) -> Recipe:
         """The same recipe with one field set from text.
 
-        `path` is a field of the recipe or, failing that, of its method: `batch_size`, `lam.to`.
+        `path` is a field of the recipe or, failing that, of its method: `batch_size`, `lam.to`. An
+        attack or method written in `text` is against the ball of the recipe.
         """
         own = {f.name for f in fields(self)}
         full = path if path.split(".")[0] in own else f"method.{path}"
         if "ball" in full.split("."):
             raise InputError("the threat model is one for the whole recipe: use --eps and --norm")
+        if full in ("name", "data", "source", "note"):
+            raise InputError(f"{full} cannot be set: name the recipe, and its data with --data")
         if full == "epochs":
             raise InputError("epochs stretch every schedule with them: use --epochs")
-        changed: Recipe = assign(self, full, text, LANGUAGE)
+        if any(re.search(rf"\b{norm.__name__}\b", text) for norm in norms.values()):
+            raise InputError(
+                f"{path}: the threat model is given with --eps and --norm, not in {text}"
+            )
+        ball = self.method.threat() or self.ball
+        changed: Recipe = assign(self, full, text, LANGUAGE, lambda new: swap(new, Ball, ball))
         return changed

@@ -29,5 +29,5 @@ def recipe(name: str, data: str) -> Recipe:
     names = list(dict.fromkeys(name for name, _ in _table))
     if name not in names:
         raise unknown("recipe", name, names)
-    others = ", ".join(there for there_name, there in _table if there_name == name)
-    raise InputError(f"there is no recipe {name!r} for {data!r} (there is one for: {others})")
+    there = [data for there_name, data in _table if there_name == name]
+    raise unknown(f"data set for {name!r}", data, there)
