@@ -453,7 +453,7 @@ def test_no_checkpoint_is_promised_where_there_is_none(work, call):
         ("train nuat --set weight_decay=-1", ["weight_decay", "-1"]),
         ("train nuat --set 'augment=Augment(pad=-3)'", ["pad", "-3"]),
         ("train nuat --set 'lr=-1'", ["lr", "-1"]),
-        ("train nuat --set distance=ce_each", ["distance", "ce_each"]),
+        ("train nuat --set distance=ce_each", ["distance"]),
         ("train nuat --model 'small-cnn(width=-1)'", ["small-cnn(width=-1)"]),
         ("train nuat --device banana", ["banana", "device"]),
         ("train nuat --device cuda:99", ["cuda:99"]),

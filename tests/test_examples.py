@@ -51,7 +51,7 @@ def test_own_method_is_trained_and_evaluated_by_name(call, tmp_path):
 
     status, _, err = call(f"evaluate {out} --attack fgsm --samples 50")
     assert (status, err) == (0, ""), "evaluating needs the network alone, not the method"
-    scores = json.loads((out / "scores" / "test-50.json").read_text())
+    scores = json.loads((out / "scores" / "test-50-fgsm.json").read_text())
     assert scores["images"] == 50
     assert scores["clean"] > 0.3
 

@@ -294,7 +294,7 @@ def _seconds(text: str | None) -> float | None:
 def _save(scores: Scores, network: Trained, name: str, out: Path | None) -> None:
     if out is None and network.run is None:
         return
-    name = re.sub(r"[^\w.-]+", "-", name).strip("-")
+    name = re.sub(r"[^\w.]+", "-", name).strip("-")
     if out is not None:
         whole(out, lambda file: file.write_text(json.dumps(scores.as_dict()) + "\n"))
     elif network.run is not None:
