@@ -25,7 +25,7 @@ f = nn.Sequential(
     nn.Flatten(),
     nn.Linear(1024, 10),
 )
-method = NuAT(ball=Linf(0.2), lam=Ramp(to=6.0, epochs=EPOCHS))
+method = NuAT(ball=Linf(0.15), lam=Ramp(to=5.0, epochs=EPOCHS))
 optimiser = torch.optim.Adam(f.parameters(), lr=2e-3)
 
 for epoch in range(EPOCHS):
@@ -37,5 +37,5 @@ for epoch in range(EPOCHS):
             loss.backward()
             optimiser.step()
 
-scores = evaluate(f, digits.test, Linf(0.2), ["pgd-20", "gama-100"])
+scores = evaluate(f, digits.test, Linf(0.15), ["pgd-20", "gama-100"])
 print(f"clean {scores.clean:.1%}, robust {scores.worst:.1%}")

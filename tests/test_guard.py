@@ -248,7 +248,7 @@ METHODS = {
     "at": AT(FGSM(BALL)),
     "free": Free(BALL, replays=2),  # keeps a perturbation in its memory
     "nuat2-wa": NuAT2(BALL, teacher=0.9),  # a second average takes part in the attack
-    "nuat-h": NuATH(NuAT(BALL), NuAT2(BALL), CleanLossDrop(short=1, drop=-1, hold=2)),
+    "nuat-h": NuATH(NuAT(BALL), NuAT2(BALL), CleanLossDrop(short=1, warm=2, drop=-1, hold=2)),
 }
 
 

@@ -27,7 +27,7 @@ from nuat.runs import read_weights
 from nuat.schedules import Constant
 
 BALL = nuat.Linf(0.15)
-QUICK = CleanLossDrop(short=5, long=50, drop=0.25, hold=12, quiet=30)
+QUICK = CleanLossDrop(short=5, long=50, warm=10, drop=0.25, hold=12, quiet=30)
 
 
 def drive(trigger, losses, lr=0.1, memory=None, batches=10**6):
@@ -347,7 +347,7 @@ def memory(run):
     return torch.load(run.path / "checkpoint.pt", weights_only=True)["memory"]
 
 
-SENSITIVE = CleanLossDrop(short=3, long=30, drop=0.01, hold=8, quiet=5)
+SENSITIVE = CleanLossDrop(short=3, long=30, warm=6, drop=0.01, hold=8, quiet=5)
 
 
 def test_the_share_of_two_step_batches_and_their_beginnings_are_written_down(tmp_path):

@@ -68,11 +68,13 @@ class CleanLossDrop(Trigger):
 
     Two exponential means of the clean cross-entropy of single-step batches are kept. A sudden fall
     is the sign that the network has learnt to mask its gradients, unless the learning rate has just
-    been lowered, which does the same. After `hold` two-step batches, and after a
-    drop of the learning rate, the means begin anew.
+    been lowered, which does the same. After `hold` two-step batches, and after a drop of the
+    learning rate, the means begin anew.
 
     Attributes:
         short, long: how many batches the two means remember.
+        warm: how many batches the means gather before a fall counts; the ordinary fall at the start
+            of training is steep.
         drop: the relative fall that counts.
         hold: for how many batches two steps are taken.
         quiet: for how many batches after a drop of the learning rate by half nothing counts.
@@ -80,6 +82,7 @@ class CleanLossDrop(Trigger):
 
     short: int = 20
     long: int = 200
+    warm: int = 200
     drop: float = 0.25
     hold: int = 100
     quiet: int = 200
@@ -103,7 +106,7 @@ class CleanLossDrop(Trigger):
         for name, memory in (("short", self.short), ("long", self.long)):
             share = 1 / min(state["seen"], memory)
             state[name] += share * (loss - state[name])
-        settled = state["seen"] >= 2 * self.short and not state["quiet"]
+        settled = state["seen"] >= self.warm and not state["quiet"]
         if settled and state["short"] < (1 - self.drop) * state["long"]:
             self.fire(t, self.hold)
 
