@@ -4,8 +4,10 @@ BIN := .venv/bin
 
 .PHONY: demo test lint format clean
 
+# One thread: these networks are too small to be shared out, and threads that wait for each other on a
+# busy machine cost ten times as much.
 demo: .venv/installed
-	$(BIN)/nuat reproduce digits --rows normal,fgsm-at,pgd-at,nuat-wa --out runs/demo
+	OMP_NUM_THREADS=1 $(BIN)/nuat reproduce digits --rows normal,fgsm-at,pgd-at,nuat-wa --out runs/demo
 
 test: .venv/installed lint
 	$(BIN)/python -m pytest
