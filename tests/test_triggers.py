@@ -23,6 +23,7 @@ from nuat.methods import (
     Trigger,
 )
 from nuat.recipes.recipe import LANGUAGE
+from nuat.report import write_page
 from nuat.runs import read_weights
 from nuat.schedules import Constant
 
@@ -57,7 +58,7 @@ def test_a_sudden_drop_is_answered_by_exactly_so_many_two_step_batches():
     two = drive(QUICK, [1.0] * 100 + [0.3] * 20, memory=memory)
     assert 100 < two[0] <= 100 + QUICK.short
     assert two == list(range(two[0], two[0] + QUICK.hold))
-    assert memory["two_step_began"] == [[0, two[0] - 1]], "the batch that showed it"
+    assert memory["marks"]["two_step"] == [[0, two[0] - 1]], "the batch that showed it"
 
 
 def test_it_fires_at_the_first_batch_at_which_the_short_mean_is_low_enough():
@@ -196,7 +197,7 @@ def test_robustness_is_looked_at_every_so_often_and_its_fall_answered():
     assert two == [*range(15, 22), *range(25, 30)], "at the next look, and for `hold` batches"
     assert looks == [0, 5, 10, 15, 25]
     assert memory["best_robust"] == 1.0
-    assert memory["two_step_began"] == [[1, 15], [1, 25]]
+    assert memory["marks"]["two_step"] == [[1, 15], [1, 25]]
 
 
 @pytest.mark.parametrize(("drop", "fires"), [(0.45, True), (0.55, False)])
@@ -356,7 +357,7 @@ def test_the_share_of_two_step_batches_and_their_beginnings_are_written_down(tmp
     counts = [round(19 * share) for share in shares]
     assert shares == pytest.approx([n / 19 for n in counts])
     kept = memory(run)
-    began = kept["two_step_began"]
+    began = kept["marks"]["two_step"]
     assert began and all(0 <= epoch < 3 and 0 <= batch < 19 for epoch, batch in began)
     places = sorted(19 * epoch + batch for epoch, batch in began)
     expected = [place + k for place in places for k in range(1, 9) if place + k < 57]
@@ -364,6 +365,10 @@ def test_the_share_of_two_step_batches_and_their_beginnings_are_written_down(tmp
     assert 0 < sum(counts) < 57
     assert kept["two_step_left"] == max(0, 8 - (57 - 1 - places[-1]))
     assert all(line["clean_loss"] > 0 for line in run.metrics)
+    written = [moment for line in run.metrics for moment in line["two_step_began"]]
+    assert written == pytest.approx([epoch + batch / 19 for epoch, batch in began])
+    page = write_page([run], tmp_path / "report.html").read_text()
+    assert "Triangles on the axis" in page
 
 
 def test_the_share_of_a_share(tmp_path):
@@ -399,7 +404,7 @@ def equal(a, b):
 )
 def test_stopped_within_a_hold_and_between_holds_ends_bit_equal(tmp_path, monkeypatch, trigger):
     whole = nuat.fit(row(trigger), out=tmp_path / "whole")
-    first = memory(whole)["two_step_began"][0]
+    first = memory(whole)["marks"]["two_step"][0]
     middle = 19 * first[0] + first[1] + 3
     stops = sorted({4, middle, 25, 40})
     lefts, done = [], 0

@@ -224,7 +224,7 @@ class _Training:
     def end_epoch(self, progress: Progress) -> None:
         """Validate, keep the best, look for a collapse, write everything down."""
         metrics = {"epoch": self.epoch + 1, "loss": self.losses.close(), **self.settings()}
-        metrics |= self.notes.close()
+        metrics |= self.notes.close() | self.marks()
         self.epoch, self.batch = self.epoch + 1, 0
         metrics |= validate(self.kept, self.data.val, self.recipe.ball)
         metrics["seconds"] = self.watch.seconds
@@ -267,6 +267,15 @@ class _Training:
             "lr": self.recipe.lr(self.now),
             "momentum": self.recipe.momentum(self.now),
             **{name: schedule(self.epoch) for name, schedule in own.items()},
+        }
+
+    def marks(self) -> dict[str, list[float]]:
+        """What the method marked in this epoch, as moments in epochs: 2.5 is half of the third."""
+        return {
+            f"{name}_began": [
+                epoch + batch / self.batches for epoch, batch in moments if epoch == self.epoch
+            ]
+            for name, moments in self.memory.get("marks", {}).items()
         }
 
     def summary(self, metrics: dict[str, Any]) -> str:

@@ -47,6 +47,10 @@ class Moment:
         for name, number in numbers.items():
             self.notes[name] = number.detach() if isinstance(number, Tensor) else number
 
+    def mark(self, name: str) -> None:
+        """Mark this moment by a name; the engine writes the marks of an epoch in the metrics."""
+        self.memory.setdefault("marks", {}).setdefault(name, []).append([self.epoch, self.batch])
+
     def average(self, decay: float) -> nn.Module:
         """The network averaged with this decay. Raises InputError if there are no averages."""
         if self.averages is None:

@@ -104,7 +104,8 @@ class NuATH(Method):
     A reconstruction: of NuAT-H it is known that it switches adaptively between single-step and
     two-step attacks, and that a curve of the clean cross-entropy goes with it; no code and no text
     with its trigger was found. The triggers are ours. For NuAT-WA-H the two-step method is
-    NuAT2-WA's. The share of two-step batches is in the metrics as `two_step`.
+    NuAT2-WA's. The metrics hold the share of two-step batches, `two_step`, and the moments at which
+    the trigger fired, `two_step_began`.
 
     Attributes:
         one: the method of every other moment.

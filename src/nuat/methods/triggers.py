@@ -26,9 +26,9 @@ class Trigger:
         """Look at what the step noted in `t.notes`."""
 
     def fire(self, t: Moment, batches: int) -> None:
-        """Two steps for so many batches from the next one on; note the moment."""
+        """Two steps for so many batches from the next one on; mark the moment."""
         t.memory["two_step_left"] = batches
-        t.memory.setdefault("two_step_began", []).append([t.epoch, t.batch])
+        t.mark("two_step")
 
     def holding(self, t: Moment) -> bool:
         """Whether an earlier firing still holds; counts this batch down."""

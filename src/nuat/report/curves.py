@@ -36,6 +36,10 @@ class Track:
             if key not in ("epoch", "loss", "seconds")
         ]
 
+    def moments(self, key: str) -> list[float]:
+        """When what `key` counts began, in epochs."""
+        return [moment for line in self.lines for moment in line.get(f"{key}_began", [])]
+
     def points(self, key: str, scale: float = 1) -> list[tuple[float, float]]:
         """(epoch, value) wherever the key is."""
         return [(line["epoch"], scale * line[key]) for line in self.lines if key in line]
@@ -110,9 +114,12 @@ def _schedules(tracks: Sequence[Track]) -> Chart | None:
     figure, grid = panels(len(moving), 210, 3 if len(moving) > 2 else 2)
     for axes, key in zip(grid, moving, strict=True):
         _draw(axes, tracks, key, _title(key))
+        _draw_moments(axes, tracks, key)
     legend(figure, [track.stroke for track in tracks])
     constant = (f"{key} is {plain(value)} throughout" for key, value in still.items())
     caption = "; ".join(("Schedules, and what else was noted, by epoch", *constant)) + "."
+    if any(track.moments(key) for track in tracks for key in moving):
+        caption += " Triangles on the axis: the moments at which it began."
     alt = f"Schedules and notes by epoch: {', '.join(moving)}."
     return Chart(to_svg(figure, "schedules", alt), alt, caption)
 
@@ -133,6 +140,14 @@ def _draw(axes: Axes, tracks: Sequence[Track], key: str, title: str, scale: floa
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+
+
+def _draw_moments(axes: Axes, tracks: Sequence[Track], key: str) -> None:
+    """A triangle above the axis at each moment at which what `key` counts began."""
+    for track in tracks:
+        if moments := track.moments(key):
+            (marks,) = axes.plot(moments, [0.04] * len(moments), "^", markersize=5)
+            marks.set(color=track.stroke.color, transform=axes.get_xaxis_transform())
 
 
 def cost(rows: Sequence[Row]) -> Chart | None:
