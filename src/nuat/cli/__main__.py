@@ -1,0 +1,5 @@
+"""python -m nuat.cli."""
+
+from nuat.cli import main
+
+main()

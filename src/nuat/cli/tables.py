@@ -1,0 +1,80 @@
+"""nuat reproduce, nuat report: runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from torch import nn
+
+from nuat.cli.options import Attacks, Device, Use, load_own
+from nuat.cli.terminal import console, say, warn
+from nuat.errors import InputError, unknown
+from nuat.evaluate import ATTACKS
+from nuat.loading import trained
+from nuat.recipes import recipes
+from nuat.report import over_seeds, render, repeated, rows, write_page
+from nuat.reproduce import reproduce as run_rows
+from nuat.runs import Run
+
+
+def reproduce(
+    data: Annotated[str, typer.Argument(help="The data set whose rows to run.")],
+    only: Annotated[
+        str | None, typer.Option("--rows", help="Such as normal,pgd-at,nuat-wa; by default all.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; by default runs/DATA.")] = None,
+    seeds: int = 1,
+    attack: Attacks = None,
+    epochs: Annotated[int | None, typer.Option(help="Stretches every schedule to fit.")] = None,
+    device: Device = None,
+    use: Use = None,
+) -> None:
+    """Train and attack the rows of a table; show them side by side. Goes on where it was."""
+    load_own(use)
+    every = [row.name for row in recipes() if row.data == data]
+    if not every:
+        raise unknown("data set with recipes", data, {row.data for row in recipes()})
+    names = [name.strip() for name in only.split(",")] if only else every
+    target = out or Path("runs") / data
+    runs = run_rows(
+        data, names, target, seeds=seeds, attacks=attack or ATTACKS, epochs=epochs, device=device
+    )
+    show(runs)
+    say(f"the page: {target / 'report.html'}")
+
+
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page; by default report.html in the first run.")
+    ] = None,
+    use: Use = None,
+) -> None:
+    """Show runs side by side, as a table and as one self-contained page."""
+    load_own(use)
+    runs = [Run.open(folder) for folder in folders]
+    networks = _networks(runs)
+    show(runs)
+    target = out or runs[0].path / "report.html"
+    say(f"the page: {write_page(runs, target, networks=networks)}")
+
+
+def show(runs: list[Run]) -> None:
+    """The table of the runs; where they are repeated over seeds, also the one over seeds."""
+    shown = rows(runs)
+    console.print(render(shown))
+    if repeated(shown):
+        console.print(render(shown, over_seeds(shown)))
+
+
+def _networks(runs: list[Run]) -> dict[Path, nn.Module]:
+    """The networks of the runs, but for those that cannot be built here, which is said."""
+    networks = {}
+    for run in runs:
+        try:
+            networks[run.path] = trained(run.path).f
+        except InputError as error:
+            warn(f"{run.path} is shown without images: {error}")
+    return networks

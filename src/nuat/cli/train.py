@@ -1,0 +1,74 @@
+"""nuat train."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nuat.cli.options import Device, Eps, Norm, Use, ball_of, load_own
+from nuat.cli.terminal import say
+from nuat.errors import InputError
+from nuat.recipes import Recipe, recipe
+from nuat.train import fit
+
+
+def train(
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="See: nuat list recipes.")],
+    data: Annotated[str, typer.Option(help="See: nuat list data.")] = "digits",
+    model: Annotated[str | None, typer.Option(help="See: nuat list models.")] = None,
+    eps: Eps = None,
+    norm: Norm = None,
+    epochs: Annotated[int | None, typer.Option(help="Stretches every schedule to fit.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder.")] = None,
+    seed: int = 0,
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="field=value of the recipe or its method, such as lam.to=4."),
+    ] = None,
+    on_collapse: Annotated[
+        str | None, typer.Option(help="warn, stop or rollback; by default the recipe's.")
+    ] = None,
+    device: Device = None,
+    max_time: Annotated[
+        str | None, typer.Option(help="Stop with a checkpoint after 90s, 30m or 2h.")
+    ] = None,
+    use: Use = None,
+) -> None:
+    """Train a network. The same command goes on where a killed run left off."""
+    load_own(use)
+    row = recipe(name, data)
+    if eps is not None or norm is not None:
+        row = row.against(ball_of(row.ball, eps, norm))
+    if epochs is not None:
+        row = row.lasting(epochs)
+    if on_collapse is not None:
+        row = replace(row, on_collapse=on_collapse)
+    for assignment in set or []:
+        row = _set(row, assignment)
+    run = fit(row, model, data, out=out, seed=seed, device=device, max_time=_seconds(max_time))
+    if run.finished:
+        say(f"{run.path}/model.safetensors holds the weights; now: nuat evaluate {run.path}")
+
+
+def _set(row: Recipe, assignment: str) -> Recipe:
+    field, equals, text = assignment.partition("=")
+    if not equals:
+        raise InputError(f"--set takes field=value, such as lam.to=4, not {assignment!r}")
+    return row.setting(field.strip(), text.strip())
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+    try:
+        seconds = float(text[:-1]) * unit if unit else float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"--max-time takes seconds, or 90s, 30m, 2h, not {text!r}")
+    return seconds
