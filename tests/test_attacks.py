@@ -134,9 +134,9 @@ def test_targeted_pgd_reaches_the_class_it_aims_at():
     with torch.no_grad():
         order = f(x).argsort(1, descending=True)
     aim = nuat.TargetedPGD(nuat.Linf(1.0), steps=50, size=0.02)
-    assert torch.equal(aim.targets(f, x, order[:, 0]), order[:, 1])
+    assert torch.equal(aim.aims(f, x, order[:, 0]), order[:, 1])
     last = nuat.TargetedPGD(nuat.Linf(1.0), rank=-1)
-    assert torch.equal(last.targets(f, x, order[:, 0]), order[:, -1])
+    assert torch.equal(last.aims(f, x, order[:, 0]), order[:, -1])
     toward = aim.toward(f, x, order[:, 1])
     before, after = (ce_each(f(v), order[:, 1]) for v in (x, toward))
     assert (after < before).all()

@@ -59,3 +59,28 @@ def squared_l2_of_softmax(z_adv: Tensor, z: Tensor) -> Tensor:
 def kl(z: Tensor, z_adv: Tensor) -> Tensor:
     """KL(p || p_adv) = sum_ij p_ij (log p_ij - log p_adv_ij),  p = softmax(z)."""
     return F.kl_div(z_adv.log_softmax(1), z.log_softmax(1), reduction="sum", log_target=True)
+
+
+def dlr_each(z: Tensor, y: Tensor) -> Tensor:
+    """Difference of logits ratio, [B]: (max_{j != y} z_j - z_y) / (z_(1) - z_(3) + 1e-12).
+
+    z_(k) is the k-th largest logit; needs 3 classes. Unchanged when logits are scaled or shifted.
+    Source: arXiv:2003.01690, eq. 6.
+    """
+    top = z.topk(3, dim=1).values
+    return margin_each(z, y) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def dlr_targeted_each(z: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """The ratio toward a class, [B]: (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2 + 1e-12).
+
+    Needs 4 classes. Source: arXiv:2003.01690, eq. 7.
+    """
+    top = z.topk(4, dim=1).values
+    spread = top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12
+    return lead_each(z, y, target) / spread
+
+
+def lead_each(z: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """How far the target class is ahead of the true one, [B]: z_t - z_y."""
+    return (z.gather(1, target[:, None]) - z.gather(1, y[:, None]))[:, 0]

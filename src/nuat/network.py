@@ -77,6 +77,22 @@ def frozen(f: nn.Module, training: bool = False) -> Iterator[nn.Module]:
             module.training = was_training
 
 
+LEAST = 8
+"""Images in the smallest batch that an evaluation gives to a network."""
+
+
+def at_least(g: nn.Module, x: Tensor, least: int = LEAST) -> Tensor:
+    """g(x), a short batch filled up with copies of its first image that are left out again.
+
+    Below about five images the linear-algebra libraries take other roads, which round otherwise;
+    above, an image's logits are the same bits in whatever batch it comes.
+    """
+    short = least - len(x)
+    if short <= 0 or not len(x):
+        return g(x)
+    return g(torch.cat([x, x[:1].detach().expand(short, *x.shape[1:])]))[: len(x)]
+
+
 @contextmanager
 def statistics_untouched(f: nn.Module) -> Iterator[None]:
     """Passes in train mode leave BatchNorm's running statistics as they are."""

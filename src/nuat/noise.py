@@ -36,6 +36,10 @@ class Noise:
         """The noise of a named part of the work, such as a restart; here the same generator."""
         return self
 
+    def take(self, places: Tensor) -> Noise:
+        """The noise of some of the images, from here on; here the same generator."""
+        return self
+
 
 class Keyed(Noise):
     """Noise that belongs to the image: the same bits in whatever batch, order or device.
@@ -51,6 +55,12 @@ class Keyed(Noise):
     def fork(self, *key: int | str) -> Keyed:
         """An independent stream for a named part of the work."""
         return Keyed(self.seed, self.ids, *self.path, *key)
+
+    def take(self, places: Tensor) -> Keyed:
+        """The streams of the images at these places, from here on."""
+        taken = Keyed(self.seed, self.ids.to(places.device)[places], *self.path)
+        taken.draws = self.draws
+        return taken
 
     def uniform(self, x: Tensor) -> Tensor:
         """U[0, 1) on the grid of 2**-24, one number for each of `x`."""

@@ -6,7 +6,7 @@ import collections.abc
 import dataclasses
 from collections.abc import Callable, Mapping
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from nuat.errors import InputError, unknown
 from nuat.notation import parse
@@ -77,9 +77,10 @@ def _parts(value: Any) -> dict[Any, Any]:
 
 def check_types(value: Any) -> None:
     """Raise InputError if a field of a dataclass does not hold what its annotation says."""
+    fields = {field.name for field in dataclasses.fields(value)}
     for name, hint in get_type_hints(type(value)).items():
         given = getattr(value, name, None)
-        if name in value.__dataclass_fields__ and not _fits(_as(given, hint), hint):
+        if name in fields and not _fits(_as(given, hint), hint):
             raise InputError(f"{name} takes {_words(hint)}, not {given!r}")
 
 
@@ -142,6 +143,8 @@ def _fits(new: Any, hint: Any) -> bool:
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(_fits(new, one) for one in inner)
+    if origin is Literal:
+        return new in inner
     if origin is tuple:
         each = inner[:1] * len(new) if isinstance(new, tuple) and inner[1:] == (...,) else inner
         return (
@@ -160,6 +163,8 @@ def _words(hint: Any) -> str:
     origin = get_origin(hint)
     if origin in (Union, UnionType):
         return " or ".join(_words(one) for one in get_args(hint))
+    if origin is Literal:
+        return " or ".join(map(repr, get_args(hint)))
     if origin is collections.abc.Callable:
         return "a function"
     return "None" if hint is type(None) else str(hint) if origin else f"a {hint.__name__}"

@@ -3,43 +3,72 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nuat import losses, schedules, threat
+from nuat.attacks.apgd import APGD, APGDDLR, APGDT
 from nuat.attacks.ascent import ascend
 from nuat.attacks.base import Attack
-from nuat.attacks.gama import GAMA
-from nuat.attacks.gradient import FGSM, PGD, RFGSM, TargetedPGD
-from nuat.attacks.judge import correct, stands
+from nuat.attacks.batch import Batch, slope
+from nuat.attacks.ensemble import VERSIONS, Ensemble, autoattack
+from nuat.attacks.fab import FAB, FABT
+from nuat.attacks.gama import GAMA, GAMAFW, GAMAMT
+from nuat.attacks.gradient import FGSM, PGD, RFGSM, MultiTargetedPGD, TargetedPGD
+from nuat.attacks.judge import correct, logits, ranked, stands
+from nuat.attacks.norm import FrobeniusAttack, NuclearAttack
+from nuat.attacks.square import Square
+from nuat.attacks.trial import Trial, trial
 from nuat.errors import InputError
 from nuat.notation import split
 from nuat.registry import Registry
 from nuat.threat import Ball
 from nuat.values import check_types
 
-attacks: Registry[type[Attack]] = Registry("attack")
-attacks.register("fgsm", FGSM)
-attacks.register("rfgsm", RFGSM)
-attacks.register("pgd", PGD)
-attacks.register("targeted-pgd", TargetedPGD)
-attacks.register("gama", GAMA)
+KINDS: dict[str, type[Attack]] = {
+    "fgsm": FGSM,
+    "rfgsm": RFGSM,
+    "pgd": PGD,
+    "targeted-pgd": TargetedPGD,
+    "mt-pgd": MultiTargetedPGD,
+    "gama": GAMA,
+    "gama-fw": GAMAFW,
+    "gama-mt": GAMAMT,
+    "apgd-ce": APGD,
+    "apgd-dlr": APGDDLR,
+    "apgd-t": APGDT,
+    "fab": FAB,
+    "fab-t": FABT,
+    "square": Square,
+    "nuclear": NuclearAttack,
+    "frobenius": FrobeniusAttack,
+}
+attacks: Registry[Callable[..., Attack | Ensemble]] = Registry("attack")
+for _name, _kind in KINDS.items():
+    attacks.register(_name, _kind)
+for _version in VERSIONS:
+    _called = "autoattack" if _version == "standard" else f"autoattack-{_version}"
+    attacks.register(_called, partial(autoattack, version=_version))
 
 DISTANCES = (losses.nuclear, losses.frobenius, losses.squared_l2)
 WORDS: dict[str, Any] = {
     **{c.__name__: c for c in (threat.Clean, threat.Uniform, threat.Bernoulli, threat.Gaussian)},
     **{c.__name__: c for c in (schedules.Constant, schedules.Drops, schedules.Piecewise)},
     **{c.__name__: c for c in (schedules.Ramp, threat.Linf, threat.L2)},
-    **{c.__name__: c for c in (Attack, FGSM, RFGSM, PGD, TargetedPGD, GAMA)},
-    **{f.__name__: f for f in (losses.ce_each, losses.margin_each)},
+    **{c.__name__: c for c in (Attack, *KINDS.values())},
+    **{f.__name__: f for f in (losses.ce_each, losses.margin_each, losses.dlr_each)},
     **{f.__name__: f for f in DISTANCES},
 }
 """What may be written where an attack or a method is described in text."""
 
 
-def attack(text: str, ball: Ball) -> Attack:
-    """The attack that `text` names: `fgsm`, `pgd-20`, `gama-100`, `pgd-100(restarts=5)`.
+def attack(text: str, ball: Ball) -> Attack | Ensemble:
+    """The attack that `text` names: `fgsm`, `pgd-20`, `autoattack`, `pgd-100(restarts=5)`.
 
-    A number at the end is the number of steps. Raises InputError for an unknown name or setting.
+    A number at the end is the number of steps. Several attacks one after another, each on what is
+    left standing, are `custom(parts=("apgd-ce", "square-1000"))`. Raises InputError for an unknown
+    name or setting.
     """
     names = {word: meaning for word, meaning in WORDS.items() if meaning not in DISTANCES}
     try:
@@ -62,17 +91,48 @@ def attack(text: str, ball: Ball) -> Attack:
     return made
 
 
+@attacks.named("custom")
+def custom(ball: Ball, parts: tuple[str, ...]) -> Ensemble:
+    """Attacks of your own choice: `custom(parts=("apgd-ce", "square-1000"))`."""
+    parts = (parts,) if isinstance(parts, str) else parts
+    found = tuple((text, attack(text, ball)) for text in parts)
+    for text, part in found:
+        if isinstance(part, Ensemble):
+            raise InputError(f"{text} is an ensemble itself")
+    return Ensemble(ball, found, "custom")  # type: ignore[arg-type]
+
+
 __all__ = [
+    "APGD",
+    "APGDDLR",
+    "APGDT",
+    "Attack",
+    "Batch",
+    "Ensemble",
+    "FAB",
+    "FABT",
     "FGSM",
+    "FrobeniusAttack",
     "GAMA",
+    "GAMAFW",
+    "GAMAMT",
+    "MultiTargetedPGD",
+    "NuclearAttack",
     "PGD",
     "RFGSM",
-    "WORDS",
-    "Attack",
+    "Square",
     "TargetedPGD",
+    "Trial",
+    "WORDS",
     "ascend",
     "attack",
     "attacks",
+    "autoattack",
     "correct",
+    "custom",
+    "logits",
+    "ranked",
+    "slope",
     "stands",
+    "trial",
 ]

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from nuat.attacks.batch import Batch, slope
 from nuat.threat import Ball
 
 Objective = Callable[[Tensor, int], Tensor]
+Size = float | Callable[[float], float]
 
 
 def ascend(
-    objective: Objective,
-    x_adv: Tensor,
-    x: Tensor,
-    ball: Ball,
-    steps: int = 1,
-    size: float | Callable[[float], float] = 1.0,
+    objective: Objective, x_adv: Tensor, x: Tensor, ball: Ball, steps: int = 1, size: Size = 1.0
 ) -> Tensor:
     """x_adv <- project(x_adv + size(k) * eps * steepest(gradient of the objective)), k = 0, 1, ...
 
@@ -39,6 +36,24 @@ def ascend(
         at = x_adv.detach().requires_grad_()
         with torch.enable_grad():
             (gradient,) = torch.autograd.grad(objective(at, k).sum(), at)
-        length = ball.eps * (size(k) if callable(size) else size)
-        x_adv = ball.project(at.detach() + length * ball.steepest(gradient), x)
+        x_adv = _uphill(at.detach(), gradient, size, k, x, ball)
     return x_adv.detach()
+
+
+def climb(
+    g: nn.Module, b: Batch, objective: Objective, ball: Ball, steps: int, size: Size
+) -> Iterator[Tensor | None]:
+    """The same from `b.x_adv`, point by point, for an objective of the logits: `objective(z, k)`.
+
+    Yields the logits of each point before it steps on; None for the last, which it has not seen.
+    """
+    for k in range(steps):
+        z, _, b.gradient = slope(g, b.x_adv, lambda z, k=k: objective(z, k))  # type: ignore[misc]
+        yield z
+        b.x_adv = _uphill(b.x_adv, b.gradient, size, k, b.x, ball)
+    yield None
+
+
+def _uphill(x_adv: Tensor, gradient: Tensor, size: Size, k: int, x: Tensor, ball: Ball) -> Tensor:
+    length = ball.eps * (size(k) if callable(size) else size)
+    return ball.project(x_adv + length * ball.steepest(gradient), x)

@@ -1,16 +1,17 @@
-"""GAMA: guided adversarial margin attack."""
+"""GAMA, guided adversarial margin attacks: projected gradient, Frank-Wolfe, multi-targeted."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks.ascent import ascend
+from nuat.attacks.ascent import climb
 from nuat.attacks.base import Attack
-from nuat.losses import margin_each
-from nuat.noise import Noise
+from nuat.attacks.batch import Batch, slope
+from nuat.losses import lead_each, margin_each
 from nuat.schedules import Drops, Piecewise, Schedule
 from nuat.threat import Bernoulli, Start
 
@@ -23,30 +24,79 @@ class GAMA(Attack):
     the margin alone goes on. The last iterate counts.
 
     Source: arXiv:2011.14969 and its published code, whose reference point is the noisy start
-    x_0 = x + eps * sign, not clamped to [0, 1], rather than the clean image. `size` (in units of
-    eps) and `lam` are functions of the percentage of the steps done, so that they fit any number.
+    x_0 = x + eps * sign, not clamped to [0, 1], rather than the clean image; `guide="clean"` takes
+    that. `size` (in units of eps) and `lam` are functions of the percentage of the steps done, so
+    that they fit any number.
+
+    Attributes:
+        guide: the point whose probabilities are to be left: the `start`, as published, or `clean`.
     """
 
     steps: int = 100
     size: Schedule = Drops(2.0, at=(60, 85))
     lam: Schedule = Piecewise(((0, 50.0), (25, 0.0)))
     start: Start = Bernoulli(1.0, clamp=False)
+    guide: str = "start"
 
-    def run(self, g: nn.Module, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
+    def points(self, g: nn.Module, b: Batch, restart: int) -> Iterator[Tensor | None]:
         """One run from one start."""
-        start = self.start(x, self.ball, noise)
+        b.x_adv = self.start(b.x, self.ball, b.noise)
         with torch.no_grad():
-            reference = g(start).softmax(1)
+            b.reference = g(b.x_adv if self.guide == "start" else b.x).softmax(1)
+        yield from self.moves(g, b)
 
-        def objective(v: Tensor, k: int) -> Tensor:
-            p = g(v).softmax(1)
-            away = (p - reference).square().sum(1)
-            return margin_each(p, y) + self.lam(done(k)) * away
+    def moves(self, g: nn.Module, b: Batch) -> Iterator[Tensor | None]:
+        """The points from `b.x_adv` on."""
+        size = lambda k: self.size(self.done(k))  # noqa: E731
+        return climb(g, b, lambda z, k: self.objective(z, b, k), self.ball, self.steps, size)
 
-        def size(k: float) -> float:
-            return self.size(done(k))
+    def objective(self, z: Tensor, b: Batch, k: int) -> Tensor:
+        """Margin and guidance of each image at step k, [B]."""
+        p = z.softmax(1)
+        away = (p - b.reference).square().sum(1)
+        return self.margin(p, b) + self.lam(self.done(k)) * away
 
-        def done(k: float) -> float:
-            return 100 * k / self.steps
+    def margin(self, p: Tensor, b: Batch) -> Tensor:
+        """max_{j != y} p_j - p_y, [B]."""
+        return margin_each(p, b.y)
 
-        return ascend(objective, start, x, self.ball, self.steps, size)
+    def done(self, k: float) -> float:
+        """The percentage of the steps done before step k."""
+        return 100 * k / self.steps
+
+
+@dataclass(frozen=True)
+class GAMAFW(GAMA):
+    """GAMA by Frank-Wolfe: delta <- (1 - size) delta + size * eps * steepest(gradient).
+
+    `size` is 1/2, divided by 5 at steps 60 and 85 of 100. The objective is that of GAMA.
+
+    Source: arXiv:2011.14969 and its published code.
+    """
+
+    size: Schedule = Drops(0.5, at=(60, 85), by=0.2)
+
+    def moves(self, g: nn.Module, b: Batch) -> Iterator[Tensor | None]:
+        """The points from `b.x_adv` on."""
+        for k in range(self.steps):
+            z, _, b.gradient = slope(g, b.x_adv, lambda z, k=k: self.objective(z, b, k))  # type: ignore[misc]
+            yield z
+            share = self.size(self.done(k))
+            corner = self.ball.eps * self.ball.steepest(b.gradient)
+            b.x_adv = self.ball.project(b.x + (1 - share) * (b.x_adv - b.x) + share * corner, b.x)
+        yield None
+
+
+@dataclass(frozen=True)
+class GAMAMT(GAMA):
+    """Multi-targeted GAMA: p_t - p_y in place of the margin, for one other class after another.
+
+    A reconstruction: the published code names it and does not have it. The classes are those of the
+    largest clean logits; an image that has fallen to one is spared the others.
+    """
+
+    targets: int = 9
+
+    def margin(self, p: Tensor, b: Batch) -> Tensor:
+        """p_t - p_y, [B]."""
+        return lead_each(p, b.y, b.target)

@@ -1,17 +1,20 @@
-"""Gradient attacks: FGSM, PGD, targeted PGD."""
+"""Gradient attacks: FGSM, PGD, targeted and multi-targeted PGD."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks.ascent import ascend
+from nuat.attacks.ascent import climb
 from nuat.attacks.base import NOISE, Attack
+from nuat.attacks.batch import Batch
+from nuat.attacks.judge import ranked
+from nuat.attacks.trial import Judge
 from nuat.errors import InputError
-from nuat.losses import ce_each
+from nuat.losses import ce_each, lead_each
 from nuat.network import frozen
 from nuat.noise import Noise
 from nuat.schedules import Constant, Schedule
@@ -23,7 +26,8 @@ class PGD(Attack):
     """x <- project(x + size * eps * steepest(gradient of loss(f(x), y))), `steps` times.
 
     The last iterate counts. `size` is in units of eps: 1/4 is the usual 2/255 at 8/255. `loss`
-    takes logits [B, K] and labels [B] and gives one number an image.
+    takes logits [B, K] and labels [B] and gives one number an image. With `snapshots` the iterates
+    after so many steps of this one trajectory are judged too, each for itself.
 
     Source: arXiv:1706.06083, eq. 2.2 and section 3.
     """
@@ -33,10 +37,10 @@ class PGD(Attack):
     start: Start = Uniform()
     loss: Callable[[Tensor, Tensor], Tensor] = ce_each
 
-    def run(self, g: nn.Module, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
+    def points(self, g: nn.Module, b: Batch, restart: int) -> Iterator[Tensor | None]:
         """One run from one start."""
-        start = self.start(x, self.ball, noise)
-        return ascend(lambda v, k: self.loss(g(v), y), start, x, self.ball, self.steps, self.size)
+        b.x_adv = self.start(b.x, self.ball, b.noise)
+        return climb(g, b, lambda z, k: self.loss(z, b.y), self.ball, self.steps, self.size)
 
 
 @dataclass(frozen=True)
@@ -74,29 +78,51 @@ class TargetedPGD(PGD):
     steps: int = 50
     rank: int = 1
 
-    def run(self, g: nn.Module, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
+    def points(self, g: nn.Module, b: Batch, restart: int) -> Iterator[Tensor | None]:
         """One run toward the class at `rank`."""
-        return self._toward(g, x, self.targets(g, x, y), noise)
+        b.target = self.aims(g, b.x, b.y)
+        return self._toward(g, b)
 
-    def targets(self, g: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def aims(self, g: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The class at `rank` for each image, [B]. Raises InputError if there are too few."""
         with torch.no_grad():
             z = g(x)
         others = z.shape[1] - 1
         if not (1 <= self.rank <= others or -others <= self.rank <= -1):
             raise InputError(f"rank is {self.rank}, but there are {others} classes to aim at")
-        order = z.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)[:, :others]
-        return order[:, self.rank - 1 if self.rank > 0 else self.rank]
+        return ranked(z, y)[:, self.rank - 1 if self.rank > 0 else self.rank]
 
     def toward(self, f: nn.Module, x: Tensor, target: Tensor, noise: Noise = NOISE) -> Tensor:
         """Images in the ball that f should take for `target` [B]."""
+        b = Batch(x, target, noise, target=target)
         with frozen(f) as g:
-            return self._toward(g, x, target, noise)
+            for _ in self._toward(g, b):
+                pass
+        return b.x_adv.detach()
 
-    def _toward(self, g: nn.Module, x: Tensor, target: Tensor, noise: Noise) -> Tensor:
-        start = self.start(x, self.ball, noise)
+    def _toward(self, g: nn.Module, b: Batch) -> Iterator[Tensor | None]:
+        b.x_adv = self.start(b.x, self.ball, b.noise)
+        nearness = lambda z, k: -self.loss(z, b.target)  # noqa: E731
+        return climb(g, b, nearness, self.ball, self.steps, self.size)
 
-        def nearness(v: Tensor, k: int) -> Tensor:
-            return -self.loss(g(v), target)
 
-        return ascend(nearness, start, x, self.ball, self.steps, self.size)
+@dataclass(frozen=True)
+class MultiTargetedPGD(Attack):
+    """PGD up the lead z_t - z_y of one other class t after another, the likeliest first.
+
+    An image that has fallen to one class is spared the others. Any iterate counts.
+
+    Source: arXiv:1910.09338; the step of 1/4 eps and the order of the classes are ours.
+    """
+
+    steps: int = 100
+    size: Schedule = Constant(1 / 4)
+    start: Start = Uniform()
+    targets: int = 9
+    judge: Judge = "any"
+
+    def points(self, g: nn.Module, b: Batch, restart: int) -> Iterator[Tensor | None]:
+        """One run toward `b.target`."""
+        b.x_adv = self.start(b.x, self.ball, b.noise)
+        lead = lambda z, k: lead_each(z, b.y, b.target)  # noqa: E731
+        return climb(g, b, lead, self.ball, self.steps, self.size)

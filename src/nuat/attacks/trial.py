@@ -1,0 +1,195 @@
+"""One run of an attack on one batch, and what became of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from nuat.attacks.batch import Batch
+from nuat.attacks.judge import judged
+from nuat.losses import margin_each
+from nuat.network import at_least
+from nuat.noise import Noise
+from nuat.threat import Ball
+
+Judge = Literal["last", "any"]
+LOOK = 10
+"""Between two looks at what has been found (and one synchronisation each): so many iterates."""
+
+
+class Search(Protocol):
+    """What a trial asks of an attack; see `Attack`."""
+
+    ball: Ball
+    restarts: int
+    judge: Judge
+    snapshots: tuple[int, ...]
+    targets: int
+
+    def points(self, g: nn.Module, b: Batch, restart: int) -> Iterator[Tensor | None]:
+        """One run, point by point."""
+
+    def claims(self, z: Tensor, b: Batch) -> Tensor:
+        """Which points seem to count."""
+
+
+@dataclass
+class Trial:
+    """What a run did to each of B images.
+
+    Attributes:
+        x_adv: the point it fell to, or the last one, [B, C, H, W].
+        fallen: whether it fell, [B] bool; verified by the network itself.
+        iterate: which point that was, the start being 0, [B].
+        forwards, backwards: passes it had taken part in by then, [B].
+        lead: the lead of the best other class over the true one there, [B], by the network itself
+            where it fell; otherwise the largest seen in the search (NaN if it saw none).
+        snapshots: for each snapshot, whether the image stood there, [B] bool.
+    """
+
+    x_adv: Tensor
+    fallen: Tensor
+    iterate: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    lead: Tensor
+    snapshots: dict[int, Tensor] = field(default_factory=dict)
+
+    @staticmethod
+    def of(x: Tensor) -> Trial:
+        """Nothing has happened yet."""
+        none = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        lead = torch.full((len(x),), torch.nan, device=x.device)
+        return Trial(x.clone(), none.bool(), none, none.clone(), none.clone(), lead)
+
+    def note(self, places: Tensor, fallen: bool, **values: Tensor) -> None:
+        """Write down what became of the images at these places."""
+        self.fallen[places] = fallen
+        for name, value in values.items():
+            getattr(self, name)[places] = value
+
+
+class Meter(nn.Module):
+    """A network that counts the passes through it; short batches are filled up."""
+
+    def __init__(self, g: nn.Module):
+        super().__init__()
+        self.g = g
+        self.forwards = self.backwards = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """g(x)."""
+        self.forwards += 1
+        z = at_least(self.g, x)
+        if z.requires_grad:
+            z.register_hook(self._count)
+        return z
+
+    def _count(self, gradient: Tensor) -> None:
+        self.backwards += 1
+
+
+@torch.no_grad()
+def trial(
+    attack: Search,
+    f: nn.Module,
+    g: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    noise: Noise,
+    run: int = 0,
+    ranking: Tensor | None = None,
+) -> Trial:
+    """One run of an attack on one batch.
+
+    Args:
+        attack: the attack.
+        f: the network whose verdict counts.
+        g: the network that is searched: f, or a faster equal of it; frozen.
+        x: images in [0, 1], [B, C, H, W].
+        y: labels [B].
+        noise: of these images and this attack.
+        run: which of the attack's runs; target by target, and for each restart by restart.
+        ranking: for targeted attacks, the other classes of each image, likeliest first [B, T].
+    """
+    rank, restart = divmod(run, attack.restarts)
+    if ranking is not None and attack.targets:
+        noise = noise.fork("target", rank)
+    b = Batch(x, y, noise.fork("restart", restart), place=torch.arange(len(x), device=x.device))
+    if ranking is not None and attack.targets:
+        b.target = ranking[:, rank]
+    meter = Meter(g)
+    points = attack.points(meter, b, restart)
+    search = _any if attack.judge == "any" else _last
+    return search(attack, f, meter, b, points)
+
+
+Points = Iterator[Tensor | None]
+
+
+def _last(attack: Search, f: nn.Module, meter: Meter, b: Batch, points: Points) -> Trial:
+    """The last iterate counts, and those at the snapshots."""
+    out, k = Trial.of(b.x), 0
+    for k, _ in enumerate(points):
+        if k in attack.snapshots:
+            out.snapshots[k] = judged(f, b.x, b.y, b.x_adv, attack.ball)[0]
+    stood, lead = judged(f, b.x, b.y, b.x_adv, attack.ball)
+    out.x_adv, out.fallen, out.lead = b.x_adv.detach(), ~stood, lead
+    out.iterate += k
+    out.forwards += meter.forwards
+    out.backwards += meter.backwards
+    return out
+
+
+def _any(attack: Search, f: nn.Module, meter: Meter, b: Batch, points: Points) -> Trial:
+    """The first iterate that is misclassified counts, and its image leaves."""
+    out, k = Trial.of(b.x), 0
+    b.found = torch.zeros(len(b), dtype=torch.bool, device=b.x.device)
+    b.at = torch.zeros(len(b), 3, dtype=torch.long, device=b.x.device)
+    b.x_found, b.lead = b.x, torch.full((len(b),), -torch.inf, device=b.x.device)
+    for k, z in enumerate(points):
+        z = meter(b.x_adv) if z is None else z
+        _look_at(attack, b, z, (k, meter.forwards, meter.backwards))
+        if k % LOOK == 0:
+            _settle(attack, f, b, out)
+            if not len(b):
+                break
+    _settle(attack, f, b, out)
+    _write(out, b, False, (k, meter.forwards, meter.backwards))
+    return out
+
+
+def _look_at(attack: Search, b: Batch, z: Tensor, at: Sequence[int]) -> None:
+    """Remember the first point that seems to be misclassified, without asking for its value."""
+    first = attack.claims(z, b) & ~b.found
+    b.x_found = torch.where(first[:, None, None, None], b.x_adv, b.x_found)
+    b.at = torch.where(first[:, None], torch.tensor(at, device=b.at.device), b.at)
+    b.found = b.found | first
+    b.lead = torch.maximum(b.lead, margin_each(z, b.y))
+
+
+def _settle(attack: Search, f: nn.Module, b: Batch, out: Trial) -> None:
+    """Images whose point the network itself gets wrong leave; a false alarm is forgotten."""
+    found = b.found.nonzero()[:, 0]
+    if not len(found):
+        return
+    stood, lead = judged(f, b.x[found], b.y[found], b.x_found[found], attack.ball)
+    fell = found[~stood]
+    forwards, backwards = b.at[fell, 1], b.at[fell, 2]
+    passes = {"iterate": b.at[fell, 0], "forwards": forwards, "backwards": backwards}
+    out.note(b.place[fell], True, x_adv=b.x_found[fell], lead=lead[~stood], **passes)
+    b.found[found] = False
+    gone = torch.zeros(len(b), dtype=torch.bool, device=b.x.device)
+    gone[fell] = True
+    b.keep((~gone).nonzero()[:, 0])
+
+
+def _write(out: Trial, b: Batch, fallen: bool, at: Sequence[int]) -> None:
+    """What became of the images that are left."""
+    iterate, forwards, backwards = (torch.full_like(b.place, count) for count in at)
+    passes = {"iterate": iterate, "forwards": forwards, "backwards": backwards}
+    out.note(b.place, fallen, x_adv=b.x_adv.detach(), lead=b.lead, **passes)
