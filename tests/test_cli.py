@@ -196,9 +196,9 @@ def test_evaluate_a_run(here, call):
 
 def test_evaluate_another_split_and_another_file(here, call, tmp_path):
     before = tree(here)
-    done = call(f"evaluate run --attack fgsm --split val --out {tmp_path / 'mine.json'}")
+    done = call(f"evaluate run --attack fgsm --split val --out {tmp_path / 'mine'}")
     assert done.status == 0
-    scores = json.loads((tmp_path / "mine.json").read_text())
+    scores = json.loads((tmp_path / "mine" / "scores.json").read_text())
     assert scores["images"] == 200
     assert scores["labels"] == nuat.load("digits").val.y.tolist()
     assert tree(here) == before
@@ -209,7 +209,9 @@ def test_weights_alone_are_judged_as_the_run_they_came_from(here, call, tmp_path
     for source in ("weights.pt", "run"):
         done = call(f"evaluate {source} {known} --out {tmp_path / source.replace('.', '')}")
         assert (done.status, done.err) == (0, "")
-    one, other = (json.loads((tmp_path / name).read_text()) for name in ("weightspt", "run"))
+    one, other = (
+        json.loads((tmp_path / name / "scores.json").read_text()) for name in ("weightspt", "run")
+    )
     assert one["standing"] == other["standing"] and one["ball"] == "Linf(0.1)"
     before = tree(here)
     assert call(f"evaluate weights.pt {known}").status == 0
@@ -252,7 +254,7 @@ def test_reproduce_does_nothing_twice(work, call):
         tree(work)
     )
     stamps = {path: path.stat().st_mtime_ns for path in work.rglob("*.json")}
-    assert len(stamps) == 4
+    assert len(stamps) == 8
     again = call(line)
     assert again.status == 0 and "epoch 1/1" not in again.out
     assert stamps == {path: path.stat().st_mtime_ns for path in work.rglob("*.json")}
@@ -264,7 +266,8 @@ def test_reproduce_scores_again_what_was_scored_otherwise(work, call):
     assert call(line).status == 0
     scores = Path("t/normal-0/scores/test.json")
     expected = json.loads(scores.read_text())["standing"]
-    assert call(f"evaluate t/normal-0 --attack fgsm --eps 0.9 --out {scores}").status == 0
+    assert call("evaluate t/normal-0 --attack fgsm --eps 0.9 --out other").status == 0
+    shutil.copy("other/scores.json", scores)
     assert json.loads(scores.read_text())["standing"] != expected
     assert call(line).status == 0
     assert json.loads(scores.read_text())["standing"] == expected
@@ -525,7 +528,12 @@ def test_evaluate_takes_the_gpu_if_there_is_one(here, call, monkeypatch):
     """Its help says: by default cuda if any."""
     asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(nn.Module, "to", lambda f, device: asked.append(str(device)) or f)
+    command = sys.modules["nuat.cli.evaluate"]
+    named = command.device_named
+    monkeypatch.setattr(
+        command, "device_named", lambda device: asked.append(str(named(device))) or named(device)
+    )
+    monkeypatch.setattr(nn.Module, "to", lambda f, *device, **layout: f)
     assert call("evaluate run --attack fgsm --samples 10").status == 0
     assert asked[-1].startswith("cuda")
     assert call("evaluate run --attack fgsm --samples 10 --device cpu").status == 0

@@ -10,6 +10,7 @@ from nuat.data import Splits, load
 from nuat.evaluate import ATTACKS, Scores, evaluate
 from nuat.loading import trained
 from nuat.network import fingerprint
+from nuat.noise import seed_of
 from nuat.recipes import recipe
 from nuat.report import write_page
 from nuat.runs import Run
@@ -60,6 +61,8 @@ def _attack(run: Run, data: Splits, attacks: Sequence[str], device: str | None) 
         same = scores.attacks == wanted and len(scores.ids) == len(data.test)
         if same and scores.network == fingerprint(network.f):
             return scores
-    scores = evaluate(network.f, data.test, network.ball, attacks, quiet=False)
+    digest = seed_of(fingerprint(network.f), *attacks)
+    folder = run.path / "scores" / f"test-{digest:016x}"
+    scores = evaluate(network.f, data.test, network.ball, attacks, out=folder, quiet=False)
     run.save_scores("test", scores.as_dict())
     return scores

@@ -146,7 +146,7 @@ class Run:
     def save_scores(self, name: str, scores: dict[str, Any]) -> Path:
         """Write scores/NAME.json."""
         target = self.path / "scores" / f"{name}.json"
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         whole(target, lambda file: file.write_text(json.dumps(scores) + "\n"))
         return target
 

@@ -102,9 +102,9 @@ class Attack:
             pass
         return b.x_adv.detach()
 
-    def claims(self, z: Tensor, b: Batch) -> Tensor:
-        """Whether `b.x_adv`, with logits z, seems to count against each image, [B] bool."""
-        return z.argmax(1) != b.y
+    def inside(self, b: Batch) -> Tensor | None:
+        """Whether `b.x_adv` is in the ball, [B] bool; None: it always is."""
+        return None
 
     def __call__(self, f: nn.Module, x: Tensor, y: Tensor, noise: Noise = NOISE) -> Tensor:
         """Attack images `x` in [0, 1], [B, C, H, W], with labels `y` [B].

@@ -77,9 +77,9 @@ class FAB(Attack):
         a = (long / (long + long_0)).clamp_max(self.alpha_max)[:, None, None, None]
         return ((1 - a) * (b.x_adv + self.eta * d) + a * (b.x + self.eta * d_0)).clamp(0, 1)
 
-    def claims(self, z: Tensor, b: Batch) -> Tensor:
-        """Misclassified and within eps, [B] bool."""
-        return (z.argmax(1) != b.y) & (self.ball.distance(b.x_adv, b.x) <= self.ball.eps)
+    def inside(self, b: Batch) -> Tensor:
+        """Whether the point is within eps, [B] bool."""
+        return self.ball.distance(b.x_adv, b.x) <= self.ball.eps
 
     @torch.no_grad()
     def nearest(

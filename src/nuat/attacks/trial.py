@@ -33,8 +33,8 @@ class Search(Protocol):
     def points(self, g: nn.Module, b: Batch, restart: int) -> Iterator[Tensor | None]:
         """One run, point by point."""
 
-    def claims(self, z: Tensor, b: Batch) -> Tensor:
-        """Which points seem to count."""
+    def inside(self, b: Batch) -> Tensor | None:
+        """Which points are in the ball; None: all."""
 
 
 @dataclass
@@ -165,11 +165,14 @@ def _any(attack: Search, f: nn.Module, meter: Meter, b: Batch, points: Points) -
 
 def _look_at(attack: Search, b: Batch, z: Tensor, at: Sequence[int]) -> None:
     """Remember the first point that seems to be misclassified, without asking for its value."""
-    first = attack.claims(z, b) & ~b.found
+    wrong, lead = z.argmax(1) != b.y, margin_each(z, b.y)
+    if (inside := attack.inside(b)) is not None:
+        wrong, lead = wrong & inside, lead.masked_fill(~inside, -torch.inf)
+    first = wrong & ~b.found
     b.x_found = torch.where(first[:, None, None, None], b.x_adv, b.x_found)
     b.at = torch.where(first[:, None], torch.tensor(at, device=b.at.device), b.at)
     b.found = b.found | first
-    b.lead = torch.maximum(b.lead, margin_each(z, b.y))
+    b.lead = torch.maximum(b.lead, lead)
 
 
 def _settle(attack: Search, f: nn.Module, b: Batch, out: Trial) -> None:

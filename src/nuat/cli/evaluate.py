@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +10,14 @@ import typer
 from rich.table import Table
 
 from nuat.cli.options import Attacks, Device, Eps, Norm, Use, ball_of, load_own
-from nuat.cli.terminal import console, say
+from nuat.cli.terminal import console, say, warn
 from nuat.data import load
+from nuat.distributed import rank
 from nuat.errors import InputError
-from nuat.evaluate import ATTACKS, Scores
+from nuat.evaluate import ATTACKS, Scores, wilson
 from nuat.evaluate import evaluate as attacked
 from nuat.loading import Trained, described, trained
 from nuat.network import device_named
-from nuat.runs import whole
 
 
 def evaluate(
@@ -30,17 +29,29 @@ def evaluate(
     samples: Annotated[
         int | None, typer.Option(help="Only so many images, balanced over the classes.")
     ] = None,
+    indices: Annotated[
+        str | None, typer.Option(help="Only these images: 0,7,20-29, or a file of such lines.")
+    ] = None,
     eps: Eps = None,
     norm: Norm = None,
-    batch_size: int = 256,
+    batch_size: Annotated[
+        str,
+        typer.Option(help="Images at a time; halved if memory is short."),
+    ] = "auto",
+    search: Annotated[
+        str, typer.Option(help="fp32, or bf16: a faster tier; falls are verified in float32.")
+    ] = "fp32",
+    save_adversarial: Annotated[
+        bool, typer.Option("--save-adversarial", help="Keep the images that fell, as attacked.")
+    ] = False,
     seed: int = 0,
     device: Device = None,
     out: Annotated[
-        Path | None, typer.Option(help="Scores file; by default scores/SPLIT.json of the run.")
+        Path | None, typer.Option(help="Folder of the results; by default scores/NAME of the run.")
     ] = None,
     use: Use = None,
 ) -> None:
-    """Attack a trained network and say how many images stand."""
+    """Attack a network, image by image. The same command goes on where a killed one was."""
     load_own(use)
     data = data or described(source).get("data")
     if data is None:
@@ -53,11 +64,15 @@ def evaluate(
         channels=splits.train.channels,
         device=device_named(device),
     )
-    if out is not None and not out.parent.is_dir():
-        raise InputError(f"--out {out}: there is no folder {out.parent}")
     if network.ball is None and eps is None:
         raise InputError(f"{source} does not say its threat model: give --eps, such as --eps 8/255")
     ball = ball_of(network.ball, eps, norm)
+    told = {"indices": indices, "eps": eps, "norm": norm, "seed": seed or None}
+    told["search"] = search if search != "fp32" else None
+    parts = [split, *([str(samples)] if samples else []), *(attack or [])]
+    parts += [f"{key}-{value}" for key, value in told.items() if value is not None]
+    name = re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-")
+    folder = _folder(out, network, name)
     scores = attacked(
         network.f,
         splits[split],
@@ -65,30 +80,78 @@ def evaluate(
         attack or ATTACKS,
         classes=len(splits.classes),
         samples=samples,
-        batch_size=batch_size,
+        indices=None if indices is None else _places(indices),
+        batch_size=_size(batch_size),
         seed=seed,
-        quiet=False,
+        out=folder,
+        about={"data": data, "split": split},
+        save_adversarial=save_adversarial,
+        search=search,  # type: ignore[arg-type]
+        quiet=rank() > 0,
     )
-    shown = Table(
-        "", "images that stand", title=f"{source}: {split}, {len(scores.ids)} images, {ball}"
-    )
-    shown.add_row("clean", f"{scores.clean:.1%}")
-    for name in scores.standing:
-        shown.add_row(name, f"{scores.robust(name):.1%}")
-    shown.add_row("worst of them", f"{scores.worst:.1%}")
-    console.print(shown)
-    told = {"eps": eps, "norm": norm, "seed": seed or None}
-    parts = [split, *([str(samples)] if samples else []), *(attack or [])]
-    parts += [f"{name}-{value}" for name, value in told.items() if value is not None]
-    _save(scores, network, "-".join(parts), out)
-
-
-def _save(scores: Scores, network: Trained, name: str, out: Path | None) -> None:
-    if out is None and network.run is None:
+    if rank() > 0:
         return
-    name = re.sub(r"[^\w.]+", "-", name).strip("-")
-    if out is not None:
-        whole(out, lambda file: file.write_text(json.dumps(scores.as_dict()) + "\n"))
-    elif network.run is not None:
-        out = network.run.save_scores(name, scores.as_dict())
-    say(f"verdicts, image by image: {out}")
+    _show(scores, f"{source}: {split}, {len(scores.ids)} images, {ball}")
+    if network.run is not None and out is None:
+        network.run.save_scores(name, scores.as_dict())
+    if folder is not None:
+        say(f"verdicts, image by image: {folder}/verdicts.jsonl")
+    else:
+        say("nothing was written down; --out FOLDER keeps verdicts, image by image")
+
+
+def _folder(out: Path | None, network: Trained, name: str) -> Path | None:
+    if out is not None and not out.parent.is_dir():
+        raise InputError(f"--out {out}: there is no folder {out.parent}")
+    if out is not None and out.is_file():
+        raise InputError(f"--out {out} is a file; the results are a folder")
+    return out or (network.run.path / "scores" / name if network.run is not None else None)
+
+
+def _size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not re.fullmatch(r"-?\d+", text):
+        raise InputError(f"--batch-size is {text!r}, but must be auto or a whole number from 1 up")
+    return int(text)
+
+
+def _places(text: str) -> list[int]:
+    """`0,7,20-29`, or what such lines of a file say."""
+    if Path(text).is_file():
+        text = ",".join(Path(text).read_text().split())
+    places: list[int] = []
+    for part in text.split(","):
+        if not (match := re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)):
+            raise InputError(f"--indices takes places such as 0,7,20-29, or a file; not {part!r}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        places += range(first, last + 1)
+    return places
+
+
+def _show(scores: Scores, title: str) -> None:
+    """The table, and what a reader should know."""
+    shown = Table("", "images that stand", "", "95% interval", title=title)
+    total = len(scores.ids)
+    counts = {"clean": round(scores.clean * total)}
+    counts |= {name: sum(stood) for name, stood in scores.standing.items()}
+    if len(scores.standing) > 1:
+        counts["worst of them"] = round(scores.worst * total)
+    for name, count in counts.items():
+        low, high = wilson(count, total)
+        cells = f"{count / total:.1%}", f"{count}", f"{low:.1%} to {high:.1%}"
+        shown.add_row(name, *cells)
+        for row in _parts(scores, name):
+            shown.add_row(*row, style="dim")
+    console.print(shown)
+    for note in scores.notes:
+        warn(note)
+
+
+def _parts(scores: Scores, name: str) -> list[tuple[str, ...]]:
+    """For an ensemble, a row for each part: what is left standing after it."""
+    parts = scores.parts.get(name, {})
+    left = [int(part["images"] - part["fallen"]) for part in parts.values()]
+    share = [f"{count / len(scores.ids):.1%}" for count in left]
+    rows = zip(parts, share, left, strict=True)
+    return [(f"  after {part}", text, str(count), "") for part, text, count in rows if part != name]

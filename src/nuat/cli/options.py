@@ -20,7 +20,7 @@ Norm = Annotated[str | None, typer.Option(help="linf or l2; by default the recip
 Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu; by default cuda if any.")]
 Attacks = Annotated[
     list[str] | None,
-    typer.Option("--attack", help="fgsm, pgd-20, gama-100, 'pgd-100(restarts=5)'; repeatable."),
+    typer.Option("--attack", help="autoattack, pgd-20, 'pgd-100(restarts=5)'; repeatable."),
 ]
 
 

@@ -1,0 +1,26 @@
+"""Ranks, as torchrun sets them; nothing of our own."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+import torch.distributed as dist
+
+
+def rank() -> int:
+    """This process's place among those that torchrun started; 0 without it."""
+    return int(os.environ.get("RANK", 0))
+
+
+def world() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def wait() -> None:
+    """Go on when every rank has come here."""
+    if world() > 1:
+        if not dist.is_initialized():
+            dist.init_process_group("gloo", timeout=timedelta(days=7))
+        dist.barrier()
