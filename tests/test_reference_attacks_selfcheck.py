@@ -107,7 +107,7 @@ def test_apgd_starts_on_the_surface(norm):
     assert size(point - x, norm) == pytest.approx(0.1, abs=ROUNDING)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@norms
 def test_apgd_finds_the_best_point_of_two_linear_classes(norm):
     """Their cross-entropy grows with the difference alone, so the farthest point is known."""
     shape, eps = (1, 8, 8), 0.1
@@ -120,6 +120,32 @@ def test_apgd_finds_the_best_point_of_two_linear_classes(norm):
     )
     best = points[losses.index(max(losses))]
     assert size(best - farthest, norm) < 0.01 * eps
+
+
+def hilltop(top):
+    """Two classes; the loss of class 0 is highest at `top` and falls with the square distance."""
+
+    def f(x):
+        away = ((x - top) ** 2).sum(dim=(1, 2, 3))
+        return torch.stack([10 * away, 0 * away], dim=1)
+
+    return f
+
+
+@norms
+def test_apgd_halves_the_step_and_goes_back_to_the_best_point(norm):
+    """About a hilltop inside the ball the points go to and fro, so the first checkpoint halves."""
+    shape, eps = (1, 4, 4), EPS[norm]
+    x = image(shape, 0.4, 0.6)
+    top = x + 0.3 * apgd.start(x, eps, norm, noise(shape, norm, seed=8)) - 0.3 * x
+    f = hilltop(top)
+    points, losses = apgd.apgd(f, x, 0, eps, norm, "ce", noise(shape, norm))
+
+    best = points[losses.index(max(losses[:23]))]
+    _, gradient = apgd.loss_and_gradient(f, best, 0, "ce", None)
+    expected = apgd.advance(best, points[21], x, gradient, eps, 0.75, eps, norm)
+    assert torch.equal(points[23], expected)
+    assert size(points[-1] - top, norm) < 0.05 * eps
 
 
 def test_first_window_compares_with_the_row_still_zero():

@@ -33,7 +33,6 @@ def displacement(x, w, b, speed):
     height = (w.double() * x.double()).sum().item() + float(b)
     towards = -w.double().sign() if height > 0 else w.double().sign()
     room = torch.where(towards > 0, 1 - x.double(), x.double())
-    room = torch.where(towards == 0, 0.0, room).clamp(min=0)
 
     def moved(t):
         return torch.minimum(speed * t, room)

@@ -125,7 +125,7 @@ def bump(s, transposed):
     """A hill in the upper half, a pit in the lower one (which has the middle row). Of length 1."""
     shape = torch.cat([hill(s // 2, s), -hill(s - s // 2, s)])
     shape = shape / length(shape)
-    return (shape.T if transposed else shape).float()
+    return shape.T if transposed else shape
 
 
 def tile_grid(h, w):
@@ -145,7 +145,7 @@ def start_l2(x, eps, draws):
     delta = torch.zeros_like(x)
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
-            tile = bump(s, draws.tile_flip(i, j)) * draws.tile_signs(i, j)
+            tile = bump(s, draws.tile_flip(i, j)).to(x.dtype) * draws.tile_signs(i, j)
             delta[:, row : row + s, column : column + s] = tile
     return (x + eps * delta / (length(delta) + TINY)).clamp(0, 1)
 
@@ -176,7 +176,7 @@ def propose_l2(best, x, eps, s, k, draws, windows):
     available = (held**2 + unused / len(x)).sqrt()
 
     old = delta[first] / (per_channel(delta[first]) + TINY)
-    new = bump(s, draws.flip(k)) * draws.colours(k) + old
+    new = bump(s, draws.flip(k)).to(x.dtype) * draws.colours(k) + old
     new = available * new / (per_channel(new) + TINY)
     delta[second] = 0
     delta[first] = new
