@@ -56,11 +56,10 @@ class Square(Attack):
         b.z = g(b.x_adv)
         b.best = margin_each(b.z, b.y)
         yield b.z
-        for k in range(1, self.steps + 1):
-            if (k - 1) % TABLE == 0:
-                left = min(TABLE, self.steps + 1 - k)
-                b.table = b.noise.uniform(b.x.new_empty(len(b), left, moves.numbers(b.x)))
-            b.asked = moves.propose(b, b.table[:, (k - 1) % TABLE], self.side(k, b.x))
+        for k in range(self.steps):
+            if k % TABLE == 0:
+                b.table = b.noise.uniform(b.x.new_empty(len(b), TABLE, moves.numbers(b.x)))
+            b.asked = moves.propose(b, b.table[:, k % TABLE], self.side(k, b.x))
             z = g(b.asked)
             lead = margin_each(z, b.y)
             kept = (lead > b.best) | (lead >= 0)
@@ -126,10 +125,8 @@ class L2Moves:
     def start(self, b: Batch) -> Tensor:
         """clamp(x + eps * d / |d|), d tiles of bumps with random signs."""
         x = b.x
-        side = max(1, x.shape[2] // 5)
-        side = min(side, x.shape[3])
+        side, tops, lefts = tiles(*x.shape[2:])
         d = torch.zeros_like(x)
-        tops, lefts = tiles(x.shape[2], side), tiles(x.shape[3], side)
         u = b.noise.uniform(x.new_empty(len(x), len(tops) * len(lefts), 1 + x.shape[1]))
         for place, (top, left) in enumerate((top, left) for top in tops for left in lefts):
             piece = _signed(self.bumps(side, u[:, place, 0], x), u[:, place, 1:])
@@ -161,8 +158,9 @@ class L2Moves:
 
     def odd(self, side: int, x: Tensor) -> int:
         """An odd side of at least 3, as far as the image has room for it."""
-        side = max(side, 3)
-        return min(side + (side % 2 == 0), *x.shape[2:])
+        most = min(x.shape[2:])
+        side = min(max(side + (side % 2 == 0), 3), most)
+        return side - (side % 2 == 0)
 
     def bumps(self, side: int, u: Tensor, x: Tensor) -> Tensor:
         """The bump, lying for u >= 1/2 and standing for less: [B, 1, side, side]."""
@@ -175,10 +173,13 @@ class L2Moves:
         return self.attack.ball.project(x + far, x)
 
 
-def tiles(edge: int, side: int) -> list[int]:
-    """Where the tiles of the start begin along an edge: five in the middle, more if they fit."""
-    first = max(0, (edge - 5 * side) // 2)
-    return [first + k * side for k in range((edge - first) // side)]
+def tiles(height: int, width: int) -> tuple[int, list[int], list[int]]:
+    """The side of the start's tiles, and where they begin: five in the middle of the height."""
+    side = max(1, min(height // 5, width))
+    top = max(0, (height - 5 * side) // 2)
+    left = min(top, width - side)
+    tops, lefts = range(top, height - side + 1, side), range(left, width - side + 1, side)
+    return side, list(tops), list(lefts)
 
 
 @cache

@@ -1,0 +1,170 @@
+"""APGD, FAB and Square, step for step, against plain transcriptions of their definitions."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from nuat.attacks import APGD, APGDDLR, APGDT, FAB, FABT, Square
+from nuat.attacks.batch import Batch
+from nuat.attacks.square import TABLE, tiles
+from nuat.network import frozen
+from nuat.noise import Keyed
+from nuat.threat import L2, Linf
+from reference.apgd import apgd
+from reference.fab import fab, fab_untargeted
+from reference.square import square
+
+SHAPES = [(1, 8, 8), (3, 5, 7)]
+BALLS = [Linf(0.08), L2(0.6)]
+CASES = [(shape, ball) for shape in SHAPES for ball in BALLS]
+IMAGES = 4
+
+
+@pytest.fixture(params=CASES, ids=str)
+def case(request):
+    """A small network with kinks in float64, a few images of it, and a ball."""
+    shape, ball = request.param
+    torch.manual_seed(math.prod(shape))
+    f = nn.Sequential(
+        nn.Conv2d(shape[0], 6, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(6 * shape[1] * shape[2], 5),
+    ).double()
+    x = torch.rand(IMAGES, *shape, dtype=torch.float64)
+    with torch.no_grad():
+        y = f(x).argmax(1)
+    return f, x, y, ball
+
+
+def walked(attack, f, x, y, restart=0, **state):
+    """The points of a run, and what `watch` reads off at each."""
+    points = []
+    b = Batch(x, y, Keyed(3, torch.arange(IMAGES), "test"), **state)
+    with frozen(f) as g, torch.no_grad():
+        for _ in attack.points(g, b, restart):
+            points.append(b.x_adv.clone())
+    return torch.stack(points, 1)
+
+
+def norm_of(ball):
+    return "linf" if isinstance(ball, Linf) else "l2"
+
+
+def far_from(x, points):
+    """How far the walk goes, so that standing still would not pass."""
+    return float((points - x[:, None]).abs().amax())
+
+
+def flat(losses):
+    """How many steps it takes until the ratio is 1 for good: the true class is third, and what is
+    left of the gradient is rounding."""
+    return next((k for k, loss in enumerate(losses) if abs(loss - 1) < 1e-9), len(losses) - 1)
+
+
+@pytest.mark.parametrize("steps", [100, 23])
+@pytest.mark.parametrize(
+    ("kind", "loss"), [(APGD, "ce"), (APGDDLR, "dlr"), (APGDT, "targeted")], ids=lambda v: str(v)
+)
+def test_apgd(case, kind, loss, steps):
+    f, x, y, ball = case
+    noise = Keyed(3, torch.arange(IMAGES), "test")
+    start = 2 * noise.uniform(x) - 1 if isinstance(ball, Linf) else noise.normal(x)
+    target = (y + 2) % 5
+    ours = walked(kind(ball, steps=steps), f, x, y, target=target)
+    assert far_from(x, ours) > 0.05
+    compared = 0
+    for i in range(IMAGES):
+        aim = int(target[i]) if loss == "targeted" else None
+        args = (f, x[i], int(y[i]), ball.eps, norm_of(ball), loss, start[i])
+        points, losses = apgd(*args, steps=steps, target=aim)
+        assert len(points) == ours.shape[1] == steps + 1
+        n = 1 + (flat(losses) if loss == "dlr" else steps)
+        compared += n
+        torch.testing.assert_close(ours[i, :n], torch.stack(points)[:n], rtol=0, atol=1e-7)
+    assert compared > IMAGES * steps / 4
+
+
+def pulled(x, points, f, y, beta):
+    """The points after the pull, as the transcription gives them."""
+    with torch.no_grad():
+        wrong = f(points.flatten(0, 1)).argmax(1).reshape(points.shape[:2]) != y[:, None]
+    back = x[:, None] + beta * (points - x[:, None])
+    return torch.where(wrong[:, :, None, None, None], back, points)
+
+
+@pytest.mark.parametrize("targeted", [True, False])
+def test_fab(case, targeted):
+    f, x, y, ball = case
+    target = (y + 1) % 5
+    attack = FABT(ball) if targeted else FAB(ball)
+    ours = pulled(x, walked(attack, f, x, y, target=target), f, y, attack.beta)
+    assert far_from(x, ours) > 0.01
+    for i in range(IMAGES):
+        args = (f, x[i], int(y[i]), ball.eps, norm_of(ball))
+        points, *_ = fab(*args, int(target[i])) if targeted else fab_untargeted(*args)
+        torch.testing.assert_close(ours[i], torch.stack(points), rtol=0, atol=1e-8)
+
+
+class Dealt:
+    """What the attack draws for one image, in the words of the transcription."""
+
+    def __init__(self, ball, x, place, queries):
+        channels, *size = x.shape[1:]
+        noise = Keyed(3, torch.arange(IMAGES), "test")
+        self.linf = isinstance(ball, Linf)
+        if self.linf:
+            self.first = noise.sign(x[:, :, :1, :])[place]
+        else:
+            _, tops, self.lefts = tiles(*size)
+            count = len(tops) * len(self.lefts)
+            self.first = noise.uniform(x.new_empty(len(x), count, 1 + channels))[place]
+        numbers = channels + (2 if self.linf else 5)
+        blocks = range(-(-queries // TABLE))
+        tables = [noise.uniform(x.new_empty(len(x), TABLE, numbers))[place] for _ in blocks]
+        self.table = torch.cat(tables)
+
+    def stripes(self):
+        return self.first
+
+    def position(self, k, high):
+        return tuple(math.floor(float(self.table[k, i]) * high[i]) for i in (0, 1))
+
+    def second_position(self, k, high):
+        return tuple(math.floor(float(self.table[k, 2 + i]) * high[i]) for i in (0, 1))
+
+    def flip(self, k):
+        return bool(self.table[k, 4] >= 0.5)
+
+    def colours(self, k):
+        return self._signs(self.table[k, 2:] if self.linf else self.table[k, 5:])
+
+    def tile_flip(self, i, j):
+        return bool(self.first[i * len(self.lefts) + j, 0] >= 0.5)
+
+    def tile_signs(self, i, j):
+        return self._signs(self.first[i * len(self.lefts) + j, 1:])
+
+    @staticmethod
+    def _signs(u):
+        return torch.where(u < 0.5, -1.0, 1.0).double()[:, None, None]
+
+
+def test_square(case):
+    f, x, y, ball = case
+    smaller = type(ball)(ball.eps / 3)
+    queries = 600
+    ours = walked(Square(smaller, steps=queries), f, x, y)
+    assert ours.shape[1] == queries + 1
+    compared = 0
+    for i in range(IMAGES):
+        draws = Dealt(smaller, x, i, queries)
+        args = (f, x[i], int(y[i]), smaller.eps, norm_of(ball), draws)
+        points, _ = square(*args, queries=queries)
+        torch.testing.assert_close(ours[i, : len(points)], torch.stack(points), rtol=0, atol=1e-8)
+        compared += len(points)
+        changes = sum(not torch.equal(a, b) for a, b in zip(points, points[1:], strict=False))
+        assert changes > 3 or len(points) < 20
+    assert compared > queries, "the images did not all fall at once"
