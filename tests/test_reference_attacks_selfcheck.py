@@ -148,6 +148,25 @@ def test_apgd_halves_the_step_and_goes_back_to_the_best_point(norm):
     assert size(points[-1] - top, norm) < 0.05 * eps
 
 
+def test_apgd_cannot_be_stuck_at_the_first_checkpoint():
+    """The start stays the best point, though the loss rises: halved after 41 steps, not after 22.
+
+    The gradient is always the same, so the points wait in a corner until one is sent back.
+    """
+    heights = iter([9.0, *(0.01 * k for k in range(1, 101))])
+
+    def f(x):
+        rise = 1e-6 * x.sum(dim=(1, 2, 3))
+        return torch.stack([0 * rise, rise + next(heights)], dim=1)
+
+    x = image((1, 4, 4), 0.4, 0.6)
+    points, _ = apgd.apgd(f, x, 0, 0.1, "linf", "ce", noise(x.shape, "linf"))
+    assert torch.equal(points[1], (points[0] + 0.2).min(x + 0.1)), "the first step is a whole one"
+    assert torch.equal(points[23], points[22])
+    assert torch.equal(points[41], points[22])
+    assert not torch.equal(points[42], points[41])
+
+
 def test_first_window_compares_with_the_row_still_zero():
     positive, negative = [3.0, 2.0, 1.0, 0.0], [-3.0, -4.0, -5.0, 0.0]
     # of 1 rise allowed in 2 rows: the false one counts, then the true one is too many
@@ -302,6 +321,14 @@ def test_fab_stays_inside_on_a_curved_network(norm):
     assert 0 < distance < 1e9
 
 
+@norms
+def test_fab_keeps_the_nearest_point(norm):
+    shape = (3, 5, 7)
+    f, y = curved(shape)
+    found = [fab.fab_untargeted(f, image(shape), y, 0.1, norm, steps=n)[2] for n in range(1, 16)]
+    assert all(after <= before for before, after in pairwise(found))
+
+
 def test_fab_returns_nothing_where_nothing_is_to_be_found():
     constant = torch.tensor([0.0, 1.0, 0.0])
     iterates, point, distance = fab.fab(
@@ -395,6 +422,26 @@ def test_square_ends_with_the_first_wrong_answer(shape, norm, windows):
     points, margins = square.square(f, x, LABEL, 4 * EPS[norm], norm, draws, 500, windows=windows)
     assert len(points) == len(margins) <= 501
     assert margins[-1] <= 0 and all(m > 0 for m in margins[:-1])
+
+
+class Fixed(square.Draws):
+    """Two windows that do not meet."""
+
+    def position(self, k, high):
+        return 0, 0
+
+    def second_position(self, k, high):
+        return high
+
+
+def test_square_empties_the_second_window():
+    x = torch.full((2, 8, 8), 0.5)
+    draws = Fixed(x.shape, randoms(7))
+    best = square.start_l2(x, 0.5, draws)
+    new = square.propose_l2(best, x, 0.5, 3, 0, draws, "image") - x
+    assert (new[:, 5:, 5:] == 0).all() and ((best - x)[:, 5:, 5:] != 0).any()
+    assert size(new, "l2") == pytest.approx(0.5)
+    assert not torch.equal(new[:, :3, :3], (best - x)[:, :3, :3])
 
 
 @norms
