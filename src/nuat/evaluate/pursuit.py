@@ -138,16 +138,18 @@ class Pursuit:
     def run(
         self, name: str, part: str, each: Attack, run: int, ids: list[int], clean: Clean
     ) -> None:
-        """One run on one batch, written down; in halves if memory does not suffice."""
+        """One run on one batch, written down; in smaller ones if memory does not suffice."""
         begun = time.monotonic()
         try:
             done, distance = self.tried(part, each, run, ids, clean)
         except torch.OutOfMemoryError as error:
             if each.joint:
                 raise
-            self.batches.halve(error)
-            for at in range(0, len(ids), self.batches.size):
-                self.run(name, part, each, run, ids[at : at + self.batches.size], clean)
+            if len(ids) <= self.batches.size:
+                self.batches.halve(error)
+            size = self.batches.size
+            for at in range(0, len(ids), size):
+                self.run(name, part, each, run, ids[at : at + size], clean)
             return
         outcomes = tuple(_outcomes(ids, done, distance))
         snapshots = {str(k): stood.tolist() for k, stood in done.snapshots.items()}

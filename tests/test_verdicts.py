@@ -1,0 +1,369 @@
+"""Verdicts are the same bytes however they are come by, and never lost."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import nuat
+from nuat.attacks import PGD, Attack, Ensemble, Square, attack
+from nuat.errors import InputError
+from nuat.evaluate import pursuit
+from nuat.evaluate.scores import wilson
+
+BALL, IMAGES = nuat.Linf(0.15), 150
+ATTACKS = ["custom(parts=('apgd-ce-20','apgd-t-10','fab-t-10','square-60'))", "pgd-10(restarts=3)"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A network that some attacks fool, in a run folder."""
+    row = nuat.recipe("fgsm-at", "digits").lasting(4).setting("model", "small-cnn(width=8)")
+    return nuat.fit(row, out=tmp_path_factory.mktemp("verdicts") / "run")
+
+
+@pytest.fixture(scope="module")
+def net(run):
+    return nuat.trained(run.path).f
+
+
+@pytest.fixture(scope="module")
+def images():
+    return nuat.load("digits").test.take(torch.arange(IMAGES))
+
+
+@pytest.fixture(scope="module")
+def expected(net, images, tmp_path_factory):
+    """The verdicts of the plainest way."""
+    out = tmp_path_factory.mktemp("plain") / "out"
+    scores = nuat.evaluate(net, images, BALL, ATTACKS, out=out, batch_size=64)
+    assert 0.05 < scores.worst < scores.clean, "an evaluation with nothing to find shows nothing"
+    fallen = {part: tally["fallen"] for part, tally in scores.parts[ATTACKS[0]].items()}
+    assert sum(count > 0 for count in fallen.values()) >= 2, fallen
+    return (out / "verdicts.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("batch_size", [7, 500])
+def test_batch_sizes_give_the_same_bytes(net, images, expected, batch_size, tmp_path):
+    nuat.evaluate(net, images, BALL, ATTACKS, out=tmp_path / "out", batch_size=batch_size)
+    assert (tmp_path / "out" / "verdicts.jsonl").read_bytes() == expected
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_shuffles_give_the_same_bytes(net, images, expected, seed, tmp_path):
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
+    out = tmp_path / "out"
+    scores = nuat.evaluate(net, images, BALL, ATTACKS, indices=order, out=out, batch_size=64)
+    assert scores.ids == order
+    assert (out / "verdicts.jsonl").read_bytes() == expected
+
+
+def command(run, out, *more):
+    chosen = [part for name in ATTACKS for part in ("--attack", name)]
+    return [
+        *(sys.executable, "-m", "nuat.cli", "evaluate", str(run.path), "--eps", "0.15"),
+        *("--indices", f"0-{IMAGES - 1}", "--batch-size", "20", "--out", str(out), *chosen, *more),
+    ]
+
+
+def environment(**more):
+    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+
+
+def test_two_processes_give_the_same_bytes(run, expected, tmp_path):
+    ranks = [
+        subprocess.Popen(
+            command(run, tmp_path / "out"),
+            env=environment(
+                RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="29533"
+            ),
+            stdout=subprocess.DEVNULL,
+        )
+        for rank in (0, 1)
+    ]
+    assert [process.wait(timeout=300) for process in ranks] == [0, 0]
+    journals = [tmp_path / "out" / f"journal-{rank}.jsonl" for rank in (0, 1)]
+    assert all(journal.stat().st_size > 0 for journal in journals)
+    assert (tmp_path / "out" / "verdicts.jsonl").read_bytes() == expected
+
+
+def lines(out):
+    file = out / "journal-0.jsonl"
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def test_killed_five_times_gives_the_same_bytes(run, expected, tmp_path):
+    out, kills, chance = tmp_path / "out", 0, random.Random(5)
+    while kills < 5:
+        before = lines(out)
+        process = subprocess.Popen(command(run, out), env=environment(), stdout=subprocess.DEVNULL)
+        wanted = before + chance.randint(1, 12)
+        while lines(out) < wanted and process.poll() is None:
+            time.sleep(0.01)
+        assert process.poll() is None, "it was done before it could be killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+        with (out / "journal-0.jsonl").open("ab") as journal:
+            journal.write(b'{"attack": "cut off in the mid')
+    subprocess.run(command(run, out), env=environment(), check=True, stdout=subprocess.DEVNULL)
+    assert (out / "verdicts.jsonl").read_bytes() == expected
+
+
+def test_what_is_done_is_not_done_again(net, images, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    first = nuat.evaluate(net, images, BALL, ["pgd-3"], samples=40, out=out)
+    monkeypatch.setattr(pursuit, "trial", lambda *_: pytest.fail("attacked again"))
+    again = nuat.evaluate(net, images, BALL, ["pgd-3"], samples=40, out=out)
+    assert again.standing == first.standing and again.seconds == first.seconds
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ball": nuat.Linf(0.1)}, r"ball: Linf\(0.1\) here, Linf\(0.15\) there"),
+        ({"attacks": ["pgd-4"]}, r"attacks.pgd-3"),
+        ({"seed": 1}, r"seed: 1 here, 0 there"),
+        ({"samples": 20}, r"images.count: 20 here, 30 there"),
+        ({"search": "bf16"}, r"search.precision: bf16 here, fp32 there"),
+    ],
+)
+def test_a_folder_of_another_evaluation_is_refused(net, images, tmp_path, change, message):
+    asked = {"ball": BALL, "attacks": ["pgd-3"], "samples": 30, "out": tmp_path / "out"}
+    nuat.evaluate(net, images, **asked)
+    before = (tmp_path / "out" / "verdicts.jsonl").read_bytes()
+    with pytest.raises(InputError, match=message):
+        nuat.evaluate(net, images, **{**asked, **change})
+    assert (tmp_path / "out" / "verdicts.jsonl").read_bytes() == before
+
+
+def test_a_folder_of_another_network_is_refused(net, images, tmp_path):
+    nuat.evaluate(net, images, BALL, ["pgd-3"], samples=10, out=tmp_path / "out")
+    other = nuat.models["small-cnn"](classes=10, channels=1, width=8)
+    with pytest.raises(InputError, match=r"network: \w+ here, \w+ there"):
+        nuat.evaluate(other, images, BALL, ["pgd-3"], samples=10, out=tmp_path / "out")
+
+
+def test_a_folder_of_something_else_is_refused_and_kept(net, images, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="not an evaluation"):
+        nuat.evaluate(net, images, BALL, ["pgd-3"], samples=10, out=tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_records_tell_what_happened(net, images, expected):
+    records = [json.loads(line) for line in expected.splitlines()]
+    assert [record["id"] for record in records] == list(range(len(images)))
+    parts = nuat.attack(ATTACKS[0], BALL).fitting(10)[0]
+    seen = set()
+    for record in records:
+        found = record["attacks"][ATTACKS[0]]
+        assert record["label"] == int(images.y[record["id"]])
+        assert (record["lead"] < 0) == (record["predicted"] == record["label"])
+        if "by" not in found:
+            assert found["standing"] == (record["predicted"] == record["label"])
+            continue
+        seen.add(found["by"])
+        assert not found["standing"] and found["lead"] >= 0
+        assert 0 < found["distance"] <= BALL.eps + 1e-6
+        targeted = parts[found["by"]].targets > 0
+        assert (found["target"] is not None) == targeted
+        assert found["target"] != record["label"]
+        assert 0 <= found["iterate"] < found["forwards"] + 1
+    assert len(seen) >= 2
+
+
+def test_adversarial_images_are_kept_and_do_what_is_said(net, images, tmp_path):
+    out = tmp_path / "out"
+    scores = nuat.evaluate(
+        net, images, BALL, ["apgd-ce-20"], out=out, save_adversarial=True, batch_size=90
+    )
+    kept = load_file(out / "adversarial.safetensors")
+    ids, points = kept["apgd-ce-20/id"], kept["apgd-ce-20/x"]
+    fell = [i for i, stood in enumerate(scores.standing["apgd-ce-20"]) if not stood]
+    assert set(ids.tolist()) == {i for i in fell if scores.predicted[i] == scores.labels[i]}
+    x, y = images.batch(ids)
+    assert len(ids) > 5 and (points - x).abs().max() <= BALL.eps + 1e-6
+    assert (net(points).argmax(1) != y).all()
+
+
+def test_memory_that_runs_out_halves_the_batches_and_loses_nothing(
+    net, images, expected, tmp_path, monkeypatch
+):
+    real = pursuit.trial
+
+    def short_of_memory(attack, f, g, x, *rest):
+        if len(x) > 40:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(attack, f, g, x, *rest)
+
+    monkeypatch.setattr(pursuit, "trial", short_of_memory)
+    out = tmp_path / "out"
+    scores = nuat.evaluate(net, images, BALL, ATTACKS, out=out, batch_size=130)
+    assert [note for note in scores.notes if "halved" in note] == [
+        "memory did not suffice for batches of 130: halved",
+        "memory did not suffice for batches of 65: halved",
+    ]
+    assert (out / "verdicts.jsonl").read_bytes() == expected
+
+
+def test_memory_that_is_not_even_enough_for_one_image_is_an_error(net, images, monkeypatch):
+    def never(*_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(pursuit, "trial", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        nuat.evaluate(net, images, BALL, ["pgd-3"], samples=10)
+
+
+def test_snapshots_are_those_of_shorter_runs(net, images):
+    whole = nuat.evaluate(net, images, BALL, {"pgd": PGD(BALL, steps=20, snapshots=(3, 7))})
+    for k in (3, 7, 20):
+        short = nuat.evaluate(net, images, BALL, {"pgd": PGD(BALL, steps=k)})
+        column = "pgd" if k == 20 else f"pgd at {k}"
+        assert whole.standing[column] == short.standing["pgd"]
+
+
+def test_any_iterate_is_at_least_as_strong_as_the_last(net, images):
+    found = {}
+    for judge in ("last", "any"):
+        scores = nuat.evaluate(net, images, BALL, {"pgd": PGD(BALL, steps=10, judge=judge)})
+        found[judge] = scores.standing["pgd"]
+    pairs = zip(found["any"], found["last"], strict=True)
+    assert all(last or not stood for stood, last in pairs)
+
+
+def test_fewer_classes_leave_out_what_is_undefined_and_say_so():
+    parts, notes = nuat.attack("autoattack", BALL).fitting(3)
+    assert list(parts) == ["apgd-ce", "fab-t", "square"]
+    assert any("without apgd-t" in note for note in notes)
+    assert any("2 targets in fab-t" in note for note in notes)
+    parts, notes = nuat.attack("autoattack-v1", BALL).fitting(2)
+    assert list(parts) == ["apgd-ce", "fab", "square"] and len(notes) == 1
+    assert nuat.attack("autoattack", BALL).fitting(10)[1] == []
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5, 8])
+@pytest.mark.parametrize("version", ["autoattack", "autoattack-v1"])
+def test_autoattack_runs_with_any_number_of_classes(classes, version):
+    torch.manual_seed(classes)
+    f = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, classes))
+    x = torch.rand(5, 3, 2, 2)
+    ball = nuat.Linf(0.01)
+    short = Ensemble(ball, tuple(_short(attack(version, ball).parts)), version)
+    scores = nuat.evaluate(f, (x, f(x).argmax(1)), ball, {version: short}, classes=classes)
+    assert any(scores.standing[version]), "images that stand have seen every target"
+    assert bool(scores.notes) == (classes < 10)
+
+
+def _short(parts):
+    for name, part in parts:
+        yield name, type(part)(part.ball, restarts=part.restarts, steps=3)
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 10), (10, 10), (7, 50), (5000, 10000)])
+def test_wilson_solves_its_equation(count, total):
+    """Its ends are the p with |count/n - p| = z sqrt(p (1 - p) / n)."""
+    for end in wilson(count, total):
+        miss = abs(count / total - end) - 1.959964 * (end * (1 - end) / total) ** 0.5
+        assert abs(miss) < 1e-6
+
+
+class Noisy(torch.nn.Module):
+    def __init__(self, net, how):
+        super().__init__()
+        self.net, self.how = net, how
+
+    def forward(self, x):
+        z = self.net(x)
+        match self.how:
+            case "randomised":
+                return z + torch.randn_like(z)
+            case "neighbours":
+                return z - 5 * z.mean(0)
+            case "softmax":
+                return z.softmax(1)
+            case "quantised":
+                return self.net((x * 8).round() / 8)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("randomised", "randomised"),
+        ("neighbours", "depend on the others"),
+        ("softmax", "softmax"),
+        ("quantised", "exactly zero"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_suspicions_are_said(net, images, how, said):
+    scores = nuat.evaluate(Noisy(net, how), images, BALL, ["fgsm"], samples=40)
+    assert any(said in note for note in scores.notes), scores.notes
+
+
+def test_an_ordinary_network_is_not_suspected(net, images):
+    assert nuat.evaluate(net.eval(), images, BALL, ["fgsm"], samples=40).notes == []
+    notes = nuat.evaluate(net.train(), images, BALL, ["fgsm"], samples=40).notes
+    net.eval()
+    assert len(notes) == 1 and "train mode" in notes[0]
+
+
+class Blind(Attack):
+    """Does nothing; stands for attacks that masked gradients have disarmed."""
+
+    def run(self, g, x, y, noise):
+        return x
+
+
+def test_square_ahead_of_the_gradient_attacks_is_said(net, images):
+    parts = Ensemble(BALL, (("apgd-ce", Blind(BALL)), ("square", Square(BALL, steps=200))), "both")
+    notes = nuat.evaluate(net, images, BALL, {"both": parts}, samples=40).notes
+    assert any("Square" in note for note in notes)
+
+
+def test_falls_to_restarts_alone_are_said(net, images):
+    weak = PGD(BALL, steps=2, restarts=6)
+    notes = nuat.evaluate(net, images, BALL, {"weak": weak}).notes
+    assert any("fell only to restarts" in note for note in notes)
+
+
+def test_a_bf16_search_is_verified_in_float32_and_says_so(net, images):
+    scores = nuat.evaluate(net, images, BALL, ["apgd-ce-20"], search="bf16", samples=100)
+    exact = nuat.evaluate(net, images, BALL, ["apgd-ce-20"], samples=100)
+    assert any("bfloat16" in note for note in scores.notes)
+    assert abs(scores.robust("apgd-ce-20") - exact.robust("apgd-ce-20")) <= 0.05
+
+
+def test_joint_attacks_have_batches_of_their_own(net, images, tmp_path):
+    found = {}
+    for size in (7, 500):
+        out = tmp_path / str(size)
+        nuat.evaluate(net, images, BALL, ["nuclear-5"], samples=100, out=out, batch_size=size)
+        found[size] = (out / "verdicts.jsonl").read_bytes()
+    assert found[7] == found[500]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"indices": [0, 0]}, "twice"),
+        ({"indices": []}, "none"),
+        ({"indices": [0, 400]}, "400 is outside"),
+        ({"indices": [-1]}, "-1 is outside"),
+        ({"indices": [1], "samples": 3}, "both"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"search": "fp16"}, "'fp32' or 'bf16'"),
+        ({"save_adversarial": True}, "give out"),
+    ],
+)
+def test_what_cannot_be_done_is_said(net, images, asked, message):
+    with pytest.raises(InputError, match=message):
+        nuat.evaluate(net, images, BALL, ["pgd-2"], **asked)
