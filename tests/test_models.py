@@ -15,6 +15,7 @@ from nuat.models.wide_resnet import WideResNet
 SIZES = {  # the side of an image, and settings that make the network small
     "small-cnn": (8, "width=4"),
     "mnist-net": (28, ""),
+    "mnist-net-trades": (28, ""),
     "resnet18": (32, "width=4"),
     "resnet18-nuat": (32, "width=4"),
     "preact-resnet18": (32, "width=4"),
@@ -42,6 +43,8 @@ def lively(f, seed=0):
                 values.copy_(torch.randn(values.shape, generator=generator) * 0.2)
             for values in (module.running_var, module.weight.data):
                 values.copy_(torch.rand(values.shape, generator=generator) + 0.5)
+        elif isinstance(module, nn.Linear) and not module.weight.any():
+            module.weight.data.copy_(torch.randn(module.weight.shape, generator=generator) * 0.2)
     return f.eval()
 
 
@@ -59,6 +62,9 @@ def test_all_that_are_registered_are_tested():
         ("wrn-34-10", 3, 46_160_474),
         ("wrn-34-10-nuat", 3, 46_172_810),
         ("mnist-net", 1, 1_791_466),
+        ("mnist-net-trades", 1, 312_202),
+        ("wrn-34-10(depth=28)", 3, 36_479_194),
+        ("resnet18(width=16)", 3, 701_466),
         ("small-cnn(width=16)", 1, 24_058),  # 144 + 4608 + 18432, 224 of BatchNorm, 650
     ],
 )
