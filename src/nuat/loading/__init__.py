@@ -17,7 +17,7 @@ from nuat.loading.answer import check_answer, told
 from nuat.loading.files import read, run_in
 from nuat.loading.fitting import adapted, check_architecture, pour
 from nuat.loading.transfer import Start, beginning, start_from
-from nuat.models import build, models
+from nuat.models import build, models, runs_code_unasked
 from nuat.models.timm_nets import PREFIX
 from nuat.network import device_named
 from nuat.notation import parse
@@ -29,7 +29,7 @@ from nuat.threat import Ball
 class Trained:
     """A trained network and what is known about it; None where the file does not tell.
 
-    `about` is all the text that was found beside the weights.
+    `about` is all the text that was found beside the weights, or belongs there.
     """
 
     f: nn.Module
@@ -67,9 +67,8 @@ def trained(
     path = Path(source)
     run, (weights, about) = run_in(path), read(path)
     recorded = about.get("model")
-    model = model or recorded
     if model is None:
-        raise InputError(f"{path} does not say which network it belongs to: name it with --model")
+        model = _recorded(path, recorded)
     names = tuple(json.loads(about["classes"])) if "classes" in about else None
     f = _built(
         path,
@@ -81,6 +80,7 @@ def trained(
     pour(f, weights if recorded else adapted(weights, f), path, model)
     check_answer(f, about, path, model)
     ball = parse(about["ball"], WORDS) if "ball" in about else None
+    about = {"model": model, "channels": str(channels or 3)} | about
     f = f.to(device_named(device)).eval()
     return Trained(f, model, names, about.get("data"), ball, run, about)
 
@@ -98,7 +98,18 @@ def _ready(
     if name.startswith(PREFIX):
         raise InputError(f"{name} has no robust weights: train it first, with --model {name}")
     f = build(name, classes, channels).to(device_named(device)).eval()
-    return Trained(f, name, None, None, None, None)
+    return Trained(f, name, None, None, None, None, {"model": name, "channels": str(channels)})
+
+
+def _recorded(path: Path, recorded: str | None) -> str:
+    if recorded is None:
+        raise InputError(f"{path} does not say which network it belongs to: name it with --model")
+    if runs_code_unasked(recorded):
+        raise InputError(
+            f"{path} was trained on {recorded}, which is code of somebody's own and is not run "
+            f"unasked; if you trust it, add --model {recorded!r}"
+        )
+    return recorded
 
 
 def _built(path: Path, model: str, classes: int, channels: int) -> nn.Module:

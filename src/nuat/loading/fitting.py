@@ -39,9 +39,10 @@ def adapted(weights: Weights, f: nn.Module) -> dict[str, Tensor]:
     this network stands behind a normalisation of its own, which it keeps.
     """
     own, found = f.state_dict(), dict(weights)
-    if found and not any(key.startswith("module.") for key in own):
-        if all(key.startswith("module.") for key in found):
-            found = {key.removeprefix("module."): value for key, value in found.items()}
+    if all(key.startswith("module.") for key in found) and not any(
+        key.startswith("module.") for key in own
+    ):
+        found = {key.removeprefix("module."): value for key, value in found.items()}
     inner = {key for key in own if key.startswith("network.")}
     if inner and not any(key.startswith("network.") for key in found):
         found = {f"network.{key}": value for key, value in found.items()}

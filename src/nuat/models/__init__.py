@@ -1,6 +1,6 @@
 """Networks by name: `build("small-cnn(width=32)", classes=10, channels=1)`."""
 
-from nuat.models.building import build, name_of, remarks, same_architecture
+from nuat.models.building import build, name_of, remarks, runs_code_unasked, same_architecture
 from nuat.models.normalise import Normalised
 from nuat.models.small import SmallCNN
 from nuat.models.table import models
@@ -12,5 +12,6 @@ __all__ = [
     "models",
     "name_of",
     "remarks",
+    "runs_code_unasked",
     "same_architecture",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,6 +19,8 @@ from nuat.models.timm_nets import PREFIX, build_timm, statistics_of
 from nuat.notation import split
 
 _built: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+_named: set[str] = set()
+"""The names of users' own code that were built in this process."""
 
 
 def build(text: str, classes: int, channels: int) -> nn.Module:
@@ -58,6 +61,7 @@ def _build(name: str, classes: int, channels: int, settings: dict[str, Any]) -> 
 
 def _own(name: str, classes: int, channels: int, settings: dict[str, Any]) -> nn.Module:
     factory = imported(name)
+    _named.add(name)
     if isinstance(factory, nn.Module):
         return copy.deepcopy(factory)
     if not callable(factory):
@@ -73,6 +77,22 @@ def _wanted(factory: Callable[..., Any], offered: dict[str, Any]) -> dict[str, A
     if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
         return offered
     return {name: value for name, value in offered.items() if name in parameters}
+
+
+def runs_code_unasked(text: str) -> bool:
+    """Whether building this would run code that nobody in this process has named or imported.
+
+    To be asked of names out of files, which may be anybody's: `module:name` could be any function
+    of any library. A class of networks that is already imported may be built.
+    """
+    name = text.partition("(")[0].strip()
+    if name in models or name.startswith(PREFIX) or not is_own(name) or name in _named:
+        return False
+    module, _, attribute = name.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    return not (isinstance(found, type) and issubclass(found, nn.Module))
 
 
 def same_architecture(one: str, other: str) -> bool:

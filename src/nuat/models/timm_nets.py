@@ -45,14 +45,15 @@ def _imported() -> tuple[Any, str | None]:
 
 
 def build_timm(name: str, classes: int, channels: int, settings: Mapping[str, Any]) -> nn.Module:
-    """timm's network of this name, without its pretrained weights. Raises InputError."""
-    if "pretrained" in settings:
-        raise InputError("pretrained weights come in with --init pretrained, not as a setting")
+    """The network of timm of this name, without its pretrained weights. Raises InputError."""
+    for setting in ("pretrained", "checkpoint_path"):
+        if setting in settings:
+            raise InputError(f"weights come in with --init, not with the setting {setting}")
     return _create(name, num_classes=classes, in_chans=channels, **settings)
 
 
 def pretrained(name: str, channels: int, settings: Mapping[str, Any]) -> nn.Module:
-    """timm's network of this name with its pretrained weights, and as many classes as they have.
+    """The network of this name with timm's pretrained weights, and as many classes as they have.
 
     Raises InputError if there are none, or they cannot be had.
     """
