@@ -46,7 +46,7 @@ def written(path, text, classes=10, channels=3, **changed):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """`call("train ...")` as if by a new process: nothing of the user's own is imported or named."""
+    """`call("train ...")` in a process where nothing of the user's own is known."""
 
     def run(line):
         sys.modules.pop("birds", None)
