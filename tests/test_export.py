@@ -104,13 +104,16 @@ def test_what_is_not_known_is_called_so(tmp_path):
     assert 'license: "unknown"' in text and "Not stated." in text
 
 
-def test_the_card_does_not_tell_where_data_lies(tmp_path):
-    weights_file(tmp_path / "a.safetensors", "small-cnn(width=4)", 3, 1, 8)
-    weights, about = read_weights(tmp_path / "a.safetensors")
+def test_nothing_given_away_tells_where_data_lies(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    config = run.config
+    config["recipe"]["data"] = config["data"]["name"] = "folder:/home/me/birds"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    weights, about = read_weights(run.path / "model.safetensors")
     about |= {"data": "folder:/home/me/birds"}
-    write_weights(tmp_path / "b.safetensors", weights, about)
-    folder = nuat.save_pretrained(tmp_path / "b.safetensors", tmp_path / "out")
-    assert "/home/me" not in (folder / "README.md").read_text()
+    write_weights(tmp_path / "run" / "model.safetensors", weights, about)
+    folder = nuat.save_pretrained(tmp_path / "run", tmp_path / "out")
+    assert not any(b"/home/me" in file.read_bytes() for file in folder.iterdir())
     assert nuat.trained(folder).data == "folder:birds"
 
 

@@ -49,6 +49,6 @@ def export(
         say(f"state dict: {state_dict}")
     if onnx is not None:
         off = to_onnx(network, onnx, (size, size) if size else None)
-        say(f"ONNX: {onnx}, equal to {off:.1e} in onnxruntime")
+        say(f"ONNX: {onnx}; in onnxruntime logits differ by {off:.1e} at most")
     if hub is not None:
         say(f"on the Hub: {push_to_hub(network, hub, licence=licence, private=not public)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -51,8 +52,8 @@ def _front(network: Trained, licence: str) -> str:
         "pipeline_tag: image-classification",
         "tags: [adversarial-robustness, adversarial-training, pytorch, safetensors]",
     ]
-    if network.data:
-        lines.append(f"datasets: [{json.dumps(public(network.data))}]")
+    if re.fullmatch(r"[\w-]+", network.data or ""):
+        lines.append(f"datasets: [{network.data}]")
     return "\n".join([*lines, "---"])
 
 
@@ -108,6 +109,7 @@ def _recipe(network: Trained, config: Mapping[str, Any]) -> str:
     if not config:
         return f"`{network.about['recipe']}`" if "recipe" in network.about else NOT_KNOWN
     told = {key: config[key] for key in ("recipe", "seed", "init") if key in config}
+    told["recipe"] = told["recipe"] | {"data": public(told["recipe"]["data"])}
     parameters = f"{config['parameters']:,} parameters"
     text = json.dumps(told, indent=2)
     return f"`{network.model}`, {parameters}. All of it:\n\n```json\n{text}\n```"

@@ -80,7 +80,7 @@ def trained(
     pour(f, weights if recorded else adapted(weights, f), path, model)
     check_answer(f, about, path, model)
     ball = parse(about["ball"], WORDS) if "ball" in about else None
-    about = {"model": model, "channels": str(channels or 3)} | about
+    about = {"channels": str(channels or 3)} | about | {"model": model}
     f = f.to(device_named(device)).eval()
     return Trained(f, model, names, about.get("data"), ball, run, about)
 
