@@ -135,6 +135,19 @@ def test_what_timm_does_not_have_is_said(timm, text, words):
 
 
 @needs_vision
+def test_images_of_a_size_that_a_network_does_not_take_are_one_line(timm, tmp_path):
+    row = nuat.recipe("normal", "cifar10").lasting(1)
+    for text, refused in (("", True), ("(img_size=32, patch_size=8)", False)):
+        f = build(f"timm:vit_tiny_patch16_224{text}", 10, 3)
+        if refused:
+            with pytest.raises(nuat.InputError, match=r"does not take images \[2, 3, 32, 32\]"):
+                nuat.fit(row, model=f, data=random_splits(), out=tmp_path / "run", device="cpu")
+        else:
+            assert f(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    assert not (tmp_path / "run").exists()
+
+
+@needs_vision
 def test_three_steps_of_training(timm, tmp_path, capsys):
     row = nuat.recipe("nuat", "cifar10").lasting(1).setting("batch_size", "4")
     before = build(NET, 10, 3)
