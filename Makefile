@@ -1,7 +1,7 @@
 # The two commands a newcomer needs: make demo, make test. Both make .venv if it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
-# make test EXTRAS=demo,dev,vision,export,hub also runs the tests that need those
+# make clean test EXTRAS=demo,dev,vision,export,hub also runs the tests that need those
 EXTRAS ?= demo,dev
 
 .PHONY: demo test lint format clean

@@ -32,7 +32,7 @@ def run(tmp_path_factory):
     run = nuat.fit(row, out=tmp_path_factory.mktemp("export") / "run")
     f = nuat.trained(run.path).f
     scores = nuat.evaluate(f, nuat.load("digits").test, row.ball, "fgsm", samples=40).as_dict()
-    run.save_scores("test-40-fgsm", scores)
+    run.save_scores("test-40-fgsm", scores | {"notes": ["Gradients seem to be masked."]})
     run.save_scores("old", scores | {"network": "another"})
     return run
 
@@ -82,6 +82,7 @@ def test_the_card_tells_everything(run):
         row = f"{round(share * 40)} of 40 | {share:.1%} | {low:.1%} to {high:.1%} |"
         assert row in text
     assert json.dumps(config["recipe"]["method"], indent=2).splitlines()[2] in text
+    assert text.count("Gradients seem to be masked.") == 1
     assert '"seed": 0' in text and f"{config['parameters']:,} parameters" in text
     sizes = config["data"]
     assert (

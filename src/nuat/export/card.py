@@ -88,6 +88,8 @@ def _verdicts(network: Trained) -> str:
         lines = [head, "|---|---|---|--:|--:|--:|", *lines]
     else:
         lines = ["None: these weights have not been attacked. `nuat evaluate` does that."]
+    notes = {note: None for each in about_these.values() for note in each.get("notes", ())}
+    lines += [f"\n{printable(note)}" for note in notes]
     if others := len(scores) - len(about_these):
         lines += ["", f"Scores of other weights of this run, left out: {others}."]
     return "\n".join(lines)
