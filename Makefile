@@ -1,6 +1,8 @@
 # The two commands a newcomer needs: make demo, make test. Both make .venv if it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
+# make clean test EXTRAS=demo,dev,vision,export,hub also runs the tests that need those
+EXTRAS ?= demo,dev
 
 .PHONY: demo test lint format clean
 
@@ -22,7 +24,7 @@ format: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[demo,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
 clean:

@@ -383,7 +383,14 @@ KNOWN = f"{MODEL} --data digits --eps 0.1"
         ("evaluate run --norm l3", ["unknown norm 'l3'"]),
         ("evaluate run --norm l2", ["l2", "--eps"]),
         ("evaluate run --use missing.py", ["missing.py", "no such file"]),
-        ("evaluate run --model resnet18", ["run does not fit resnet18", "conv1.weight is missing"]),
+        (
+            "evaluate weights.pt --model resnet18 --data digits --eps 0.1",
+            ["does not fit resnet18", "conv1.weight is missing"],
+        ),
+        (
+            "evaluate run --model resnet18",
+            ["run holds weights of small-cnn(width=4), not of resnet18"],
+        ),
         (f"evaluate nowhere.pt {KNOWN}", ["no weights file nowhere.pt"]),
         ("evaluate nowhere.safetensors", ["no weights file nowhere.safetensors"]),
         ("evaluate thesis", ["thesis is not a run folder"]),

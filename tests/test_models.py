@@ -7,7 +7,8 @@ from torch import nn
 import nuat
 from nuat.cost import flops
 from nuat.models import build
-from nuat.models.mnist import MNISTNet
+from nuat.models.mnist import MNISTNet, TradesMNISTNet
+from nuat.models.normalise import STATISTICS
 from nuat.models.resnet import ResNet
 from nuat.models.small import SmallCNN
 from nuat.models.wide_resnet import WideResNet
@@ -15,6 +16,7 @@ from nuat.models.wide_resnet import WideResNet
 SIZES = {  # the side of an image, and settings that make the network small
     "small-cnn": (8, "width=4"),
     "mnist-net": (28, ""),
+    "mnist-net-trades": (28, ""),
     "resnet18": (32, "width=4"),
     "resnet18-nuat": (32, "width=4"),
     "preact-resnet18": (32, "width=4"),
@@ -42,6 +44,8 @@ def lively(f, seed=0):
                 values.copy_(torch.randn(values.shape, generator=generator) * 0.2)
             for values in (module.running_var, module.weight.data):
                 values.copy_(torch.rand(values.shape, generator=generator) + 0.5)
+        elif isinstance(module, nn.Linear) and not module.weight.any():
+            module.weight.data.copy_(torch.randn(module.weight.shape, generator=generator) * 0.2)
     return f.eval()
 
 
@@ -59,6 +63,9 @@ def test_all_that_are_registered_are_tested():
         ("wrn-34-10", 3, 46_160_474),
         ("wrn-34-10-nuat", 3, 46_172_810),
         ("mnist-net", 1, 1_791_466),
+        ("mnist-net-trades", 1, 312_202),
+        ("wrn-34-10(depth=28)", 3, 36_479_194),
+        ("resnet18(width=16)", 3, 701_466),
         ("small-cnn(width=16)", 1, 24_058),  # 144 + 4608 + 18432, 224 of BatchNorm, 650
     ],
 )
@@ -68,20 +75,25 @@ def test_parameters(name, channels, expected):
 
 
 @pytest.mark.parametrize(
-    ("name", "side", "billions"),
+    ("name", "channels", "side", "billions"),
     [
-        ("resnet18", 32, 0.555),
-        ("resnet18-nuat", 32, 0.555),
-        ("wrn-34-10-nuat", 32, 7.37),
-        ("wrn-34-10", 32, 6.66),
-        ("resnet18-imagenet", 224, 1.814),
+        ("resnet18", 3, 32, 0.555),
+        ("resnet18-nuat", 3, 32, 0.555),
+        ("preact-resnet18", 3, 32, 0.555),
+        ("resnet18(width=16)", 3, 32, 0.0350),  # but for stem and head, a sixteenth
+        ("wrn-34-10-nuat", 3, 32, 7.37),
+        ("wrn-34-10", 3, 32, 6.66),
+        ("wrn-34-10(depth=28)", 3, 32, 5.24),
+        ("resnet18-imagenet", 3, 224, 1.814),
+        ("mnist-net", 1, 28, 0.052413952),  # 784 (800 + 25600) + 196 (51200 + 102400) + 1610752
+        ("mnist-net-trades", 1, 28, 0.0099524),  # 676 288 + 576 9216 + 100 18432 + 64 36864 + ...
     ],
 )
-def test_multiply_adds_of_an_image(name, side, billions):
+def test_multiply_adds_of_an_image(name, channels, side, billions):
     with torch.device("meta"):
-        f = build(name, 10, 3).eval()
-        x = torch.empty(1, 3, side, side)
-    assert flops(lambda: f(x)) / 2 == pytest.approx(billions * 1e9, rel=5e-3)
+        f = build(name, 10, channels).eval()
+        x = torch.empty(1, channels, side, side)
+    assert flops(lambda: f(x)) / 2 == pytest.approx(billions * 1e9, rel=3e-3)
 
 
 @registered
@@ -242,6 +254,7 @@ def test_sizes_that_cannot_be_are_refused(text):
     [
         (SmallCNN, "small-cnn(width=16)", 1),
         (MNISTNet, "mnist-net", 1),
+        (TradesMNISTNet, "mnist-net-trades", 1),
         (ResNet, "resnet18", 3),
         (WideResNet, "wrn-34-10-nuat", 3),
     ],
@@ -268,3 +281,56 @@ def test_a_network_of_ones_own_may_have_settings_of_any_kind(monkeypatch):
         "bias": False,
         "shift": -1,
     }
+
+
+def test_trades_mnist_network_starts_undecided_and_drops_out_once():
+    f = build("mnist-net-trades", 10, 1)
+    assert not f.eval()(torch.rand(2, 1, 28, 28)).any()
+    kinds = [type(module).__name__ for module in f.hidden]
+    assert kinds == ["Flatten", "Linear", "ReLU", "Dropout", "Linear", "ReLU"]
+    assert f.hidden[3].p == 0.5
+    spread = [m.weight.std().item() * (m.weight[0].numel() / 2) ** 0.5 for m in f.features[::2][:2]]
+    assert spread == pytest.approx([1, 1], abs=0.15)
+    assert not any(m.bias.any() for m in f.features if isinstance(m, nn.Conv2d))
+
+
+# normalisation
+
+
+@pytest.mark.parametrize("given", [*STATISTICS, "((0.1, 0.2, 0.3), (0.5, 0.6, 1))"])
+def test_normalisation_is_the_first_layer(given):
+    channels = 1 if given == "mnist" else 3
+    f = lively(build(f"resnet18(width=2, normalise={given})", 10, channels))
+    mean, std = STATISTICS.get(given, ((0.1, 0.2, 0.3), (0.5, 0.6, 1)))
+    x = torch.rand(2, channels, 8, 8)
+    columns = (torch.tensor(values)[:, None, None] for values in (mean, std))
+    by_hand = (x - next(columns)) / next(columns)
+    with torch.no_grad():
+        assert torch.equal(f(x), f.network(by_hand))
+    assert parameters(f) == parameters(f.network)
+    assert f.state_dict()["normalise.mean"].flatten().tolist() == pytest.approx(mean)
+
+
+def test_normalisation_is_off_where_nobody_asks():
+    for name in nuat.models:
+        if name in SIZES:
+            assert not hasattr(small(name), "normalise")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("cifar1", "did you mean 'cifar10'?"),
+        ("mnist", "1 means and 1 deviations, but the images have 3 channels"),
+        ("3", "normalise is 3, but takes mnist, cifar10"),
+        ("(0.5, 0.5)", "normalise is (0.5, 0.5), but takes"),
+        ("((0, 0, 0), (1, 0, 1))", "(1, 0, 1), but must be above 0"),
+        ("((0, 0, 0), (1, 1))", "3 means and 2 deviations"),
+        ("'cifar10'", "normalise is 'cifar10', but takes"),
+        ("True", "normalise is True, but takes"),
+    ],
+)
+def test_a_normalisation_that_cannot_be_is_refused(given, words):
+    with pytest.raises(nuat.InputError) as error:
+        build(f"small-cnn(normalise={given})", 10, 3)
+    assert words in str(error.value)

@@ -234,7 +234,10 @@ def test_images_that_are_fine(x: Tensor) -> None:
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (255 * torch.rand(2, 3, 4, 4), r"from [\d.]+ to 25\d[\d.]*; divide by 255\?"),
+        (
+            torch.linspace(0, 254, 96).reshape(2, 3, 4, 4),
+            r"from [\d.]+ to 25\d[\d.]*; divide by 255\?",
+        ),
         (torch.randn(2, 3, 8, 8), r"from -[\d.]+ to [\d.]+; are they normalised\?"),
         (torch.linspace(-0.01, 0.9, 96).reshape(2, 3, 4, 4), r"are they normalised\?"),
         (256 + 100 * torch.rand(2, 3, 4, 4), r"must lie in \[0, 1\]"),

@@ -16,7 +16,7 @@ import nuat
 from nuat.attacks import PGD, Attack, Ensemble, Square, attack
 from nuat.errors import InputError
 from nuat.evaluate import pursuit
-from nuat.evaluate.scores import wilson
+from nuat.intervals import wilson
 
 BALL, IMAGES = nuat.Linf(0.15), 150
 ATTACKS = ["custom(parts=('apgd-ce-20','apgd-t-10','fab-t-10','square-60'))", "pgd-10(restarts=3)"]

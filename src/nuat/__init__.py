@@ -6,6 +6,7 @@ from nuat.attacks import FGSM, GAMA, PGD, Attack, TargetedPGD, ascend, attack
 from nuat.data import Augment, Images, Splits, datasets, load
 from nuat.errors import InputError, NonFinite
 from nuat.evaluate import Scores, evaluate
+from nuat.export import from_pretrained, push_to_hub, save_pretrained, to_onnx
 from nuat.loading import Trained, trained
 from nuat.losses import ce, frobenius, nuclear, squared_l2
 from nuat.methods import AT, Method, Moment, NuAT, NuAT2, Standard
@@ -60,15 +61,19 @@ __all__ = [
     "evaluate",
     "fit",
     "frobenius",
+    "from_pretrained",
     "frozen",
     "load",
     "models",
     "nuclear",
     "nuclear_norm",
+    "push_to_hub",
     "recipe",
     "recipes",
     "register",
+    "save_pretrained",
     "squared_l2",
+    "to_onnx",
     "trained",
     "triangle",
 ]

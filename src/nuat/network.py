@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -46,11 +46,16 @@ def device_named(name: torch.device | str | None) -> torch.device:
 
 def fingerprint(f: nn.Module) -> str:
     """A hash of the network's weights and buffers: which network a result is about."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in bare(f).state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return digest(bare(f).state_dict())
+
+
+def digest(weights: Mapping[str, Tensor]) -> str:
+    """A hash of tensors and their names."""
+    found = hashlib.blake2b(digest_size=8)
+    for name, tensor in weights.items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 @contextmanager
@@ -219,7 +224,7 @@ def check_logits(f: nn.Module, x: Tensor, classes: int | None = None) -> int:
             z = g(x)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError) as error:
             raise InputError(
                 f"the network does not take images {list(x.shape)}: {error}"
             ) from error

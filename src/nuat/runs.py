@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from torch import Tensor
 from nuat.errors import InputError
 from nuat.values import differences
 
-ABOUT = ("versions", "forward_equivalents")
+ABOUT = ("versions", "forward_equivalents", "init_from")
 """Parts of config.json that tell about a run and do not define it."""
 
 
@@ -139,9 +139,7 @@ class Run:
 
     def save_weights(self, name: str, weights: dict[str, Tensor], about: dict[str, str]) -> None:
         """Write NAME.safetensors with text beside the weights."""
-        tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
-        target = self.path / f"{name}.safetensors"
-        whole(target, lambda file: file.write_bytes(save(tensors, metadata=about)))
+        write_weights(self.path / f"{name}.safetensors", weights, about)
 
     def save_scores(self, name: str, scores: dict[str, Any]) -> Path:
         """Write scores/NAME.json."""
@@ -198,6 +196,12 @@ def whole(target: Path, write: Callable[[Path], Any]) -> None:
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, target)
+
+
+def write_weights(target: Path, weights: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+    """Write a .safetensors file, whole or not at all, with text beside the weights."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+    whole(target, lambda file: file.write_bytes(save(tensors, metadata=dict(about))))
 
 
 def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -23,8 +23,9 @@ from nuat.data import Splits, load
 from nuat.errors import NonFinite
 from nuat.guard import collapsed, in_collapse, sentence, validate
 from nuat.ledger import Losses, Means, Stopwatch
+from nuat.loading import beginning, told
 from nuat.methods import Moment
-from nuat.models import build
+from nuat.models import build, name_of, remarks
 from nuat.network import check_logits, check_loss, device_named
 from nuat.noise import seed_of
 from nuat.notation import split
@@ -46,6 +47,7 @@ def fit(
     data: Splits | str | None = None,
     *,
     out: Path | str | None = None,
+    init: Path | str | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
     max_time: float | None = None,
@@ -61,6 +63,8 @@ def fit(
             default the recipe's.
         data: Splits, or the name of a data set; by default the recipe's, or digits.
         out: the run folder; by default runs/NAME-DATA-SEED.
+        init: weights to start from (see `nuat.loading.start_from`): a run folder, a weights file,
+            or "pretrained" for those that timm has; a head for other classes is drawn anew.
         seed: of weights, order, crops and noise.
         device: by default cuda if there is one, or else cpu.
         max_time: stop with a checkpoint after so many seconds; the same call goes on.
@@ -87,20 +91,22 @@ def fit(
         f = f.to(device)
         splits = splits.to(device)
         check_logits(f, splits.train.batch(torch.arange(min(2, len(splits.train))))[0], shape[0])
-        config = _config(recipe, f, model, splits, seed)
-        folder = f"{recipe.name}-{split(splits.name)[0]}-{seed}"
-        run = Run.start(out or Path("runs") / folder, config)
-        _Training(recipe, f, splits, run, seed, device, max_time).go()
+        folder = Path(out or Path("runs") / f"{recipe.name}-{split(splits.name)[0]}-{seed}")
+        start, origin = beginning(init, f, *shape, folder)
+        run = Run.start(folder, _config(recipe, f, splits, seed) | origin)
+        said = remarks(f)
+        if start is not None:
+            start.into(f)
+            said.append(str(start))
+        _Training(recipe, f, splits, run, seed, device, max_time, said).go()
     return run
 
 
-def _config(
-    recipe: Recipe, f: nn.Module, model: nn.Module | str, data: Splits, seed: int
-) -> dict[str, Any]:
+def _config(recipe: Recipe, f: nn.Module, data: Splits, seed: int) -> dict[str, Any]:
     sizes = {split: len(data[split]) for split in ("train", "val", "test")}
     return {
         "recipe": describe(recipe),
-        "model": model if isinstance(model, str) else type(f).__qualname__,
+        "model": name_of(f),
         "parameters": sum(weight.numel() for weight in f.parameters()),
         "data": {"name": data.name, "classes": list(data.classes), **sizes},
         "channels": data.train.channels,
@@ -123,6 +129,7 @@ class _Training:
     seed: int
     device: torch.device
     max_time: float | None
+    said: list[str]
 
     epoch: int = 0
     batch: int = 0
@@ -169,7 +176,8 @@ class _Training:
         with Progress(self.recipe.name, total, self.done) as progress:
             if self.done:
                 progress.line(f"{self.run.path}: going on after {self.place()}")
-            for remark in self.recipe.method.remarks(self.recipe.batch_size):
+            own = [] if self.done else self.said
+            for remark in (*own, *self.recipe.method.remarks(self.recipe.batch_size)):
                 progress.line(remark)
             while not self.run.finished:
                 self.train(progress)
@@ -328,6 +336,7 @@ class _Training:
             "ball": repr(self.recipe.ball),
             "epoch": str(self.epoch),
         }
+        about |= told(self.kept, self.data.train.batch(torch.arange(1))[0])
         self.run.save_weights(name, self.kept.state_dict(), about)
 
     def state(self) -> dict[str, Any]:

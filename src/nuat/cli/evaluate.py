@@ -14,8 +14,9 @@ from nuat.cli.terminal import console, say, warn
 from nuat.data import load
 from nuat.distributed import rank
 from nuat.errors import InputError
-from nuat.evaluate import ATTACKS, Scores, wilson
+from nuat.evaluate import ATTACKS, Scores
 from nuat.evaluate import evaluate as attacked
+from nuat.intervals import wilson
 from nuat.loading import Trained, described, trained
 from nuat.network import device_named
 

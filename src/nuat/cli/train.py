@@ -19,7 +19,14 @@ from nuat.train import fit
 def train(
     name: Annotated[str, typer.Argument(metavar="RECIPE", help="See: nuat list recipes.")],
     data: Annotated[str, typer.Option(help="See: nuat list data.")] = "digits",
-    model: Annotated[str | None, typer.Option(help="See: nuat list models.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="See: nuat list models; or timm:NAME, or module:factory of your own."),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Weights to start from: a file, a run, or pretrained (timm's)."),
+    ] = None,
     eps: Eps = None,
     norm: Norm = None,
     epochs: Annotated[int | None, typer.Option(help="Stretches every schedule to fit.")] = None,
@@ -49,7 +56,16 @@ def train(
         row = replace(row, on_collapse=on_collapse)
     for assignment in set or []:
         row = _set(row, assignment)
-    run = fit(row, model, data, out=out, seed=seed, device=device, max_time=_seconds(max_time))
+    run = fit(
+        row,
+        model,
+        data,
+        out=out,
+        init=init,
+        seed=seed,
+        device=device,
+        max_time=_seconds(max_time),
+    )
     if run.finished:
         say(f"{run.path}/model.safetensors holds the weights; now: nuat evaluate {run.path}")
 

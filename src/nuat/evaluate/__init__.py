@@ -19,7 +19,7 @@ from nuat.errors import InputError
 from nuat.evaluate.asked import Attacks, aims, asked, chosen, fitted, passes
 from nuat.evaluate.journal import Journal
 from nuat.evaluate.pursuit import Batches, Pursuit
-from nuat.evaluate.scores import Scores, wilson
+from nuat.evaluate.scores import Scores
 from nuat.evaluate.verdicts import Found
 from nuat.network import check_images, check_labels, check_logits, device_of, fingerprint
 from nuat.noise import seed_of
@@ -178,4 +178,4 @@ def _full_precision() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = convolutions
 
 
-__all__ = ["ATTACKS", "Scores", "evaluate", "wilson"]
+__all__ = ["ATTACKS", "Scores", "evaluate"]

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nuat.errors import InputError
-
-Z_95 = 1.959963984540054
+from nuat.intervals import wilson
 
 
 @dataclass(frozen=True)
@@ -85,15 +84,3 @@ class Scores:
                 f"these scores lack {', '.join(missing)}: made by another version; evaluate again"
             )
         return Scores(**{name: scores[name] for name in Scores.__dataclass_fields__})
-
-
-def wilson(count: int, total: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share, count of total.
-
-    (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n),  p = count/n, z = 1.96.
-    """
-    n, p, z = total, count / total, Z_95
-    middle = p + z * z / (2 * n)
-    half = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-    low, high = ((middle + side * half) / (1 + z * z / n) for side in (-1, 1))
-    return max(0.0, low), min(1.0, high)

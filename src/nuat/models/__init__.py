@@ -1,57 +1,17 @@
 """Networks by name: `build("small-cnn(width=32)", classes=10, channels=1)`."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
-from torch import nn
-
-from nuat.errors import InputError
-from nuat.models.mnist import MNISTNet
-from nuat.models.resnet import PreActResNet, ResNet
+from nuat.models.building import build, name_of, remarks, runs_code_unasked, same_architecture
+from nuat.models.normalise import Normalised
 from nuat.models.small import SmallCNN
-from nuat.models.wide_resnet import WideResNet
-from nuat.notation import split
-from nuat.registry import Registry
+from nuat.models.table import models
 
-models: Registry[Callable[..., nn.Module]] = Registry("model")
-models.register("small-cnn", SmallCNN)
-models.register("mnist-net", MNISTNet)
-models.register("resnet18", ResNet)
-models.register("preact-resnet18", PreActResNet)
-models.register("wrn-34-10", WideResNet)
-
-
-@models.named("resnet18-nuat")
-def _resnet18_nuat(classes: int, channels: int, width: int = 64) -> ResNet:
-    """ResNet-18 as published with NuAT: an extra ReLU on the branch before each addition."""
-    return ResNet(classes, channels, width, extra_relu=True)
-
-
-@models.named("resnet18-imagenet")
-def _resnet18_imagenet(classes: int, channels: int, width: int = 64) -> ResNet:
-    """ResNet-18 for 224x224: a 7x7 stem of stride 2 and max-pooling."""
-    return ResNet(classes, channels, width, imagenet=True)
-
-
-@models.named("wrn-34-10-nuat")
-def _wrn_nuat(classes: int, channels: int, depth: int = 34, width: int = 10) -> WideResNet:
-    """WideResNet as published with NuAT: stride in the second convolution, biases."""
-    return WideResNet(classes, channels, depth, width, published=True)
-
-
-def build(text: str, classes: int, channels: int) -> nn.Module:
-    """The network that `text` names, for images of so many channels and so many classes.
-
-    A factory takes `classes`, `channels` and its own settings. Raises InputError for an unknown
-    name or setting.
-    """
-    name, settings = split(text)
-    factory = models[name]
-    try:
-        return factory(classes=classes, channels=channels, **settings)
-    except (TypeError, InputError) as error:
-        raise InputError(f"cannot build the model {text!r}: {error}") from None
-
-
-__all__ = ["SmallCNN", "build", "models"]
+__all__ = [
+    "Normalised",
+    "SmallCNN",
+    "build",
+    "models",
+    "name_of",
+    "remarks",
+    "runs_code_unasked",
+    "same_architecture",
+]

@@ -1,0 +1,205 @@
+"""The vision extra: timm's networks where torchvision imports, a clear line where it does not."""
+
+import importlib.util
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import nuat
+from nuat.loading import start_from
+from nuat.models import build, remarks, timm_nets
+
+INSTALLED = all(map(importlib.util.find_spec, ("timm", "torchvision")))
+needs_vision = pytest.mark.skipif(not INSTALLED, reason="the vision extra is not installed")
+NET = "timm:resnet18"
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    timm_nets._imported.cache_clear()
+    yield
+    timm_nets._imported.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def operators():
+    """The operators that torchvision's wheel misses beside another build of torch, declared."""
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    yield
+    del library
+
+
+@pytest.fixture
+def timm(operators):
+    return timm_nets.timm()
+
+
+def random_splits(classes=10, side=32, channels=3, count=12):
+    images = nuat.Images(torch.rand(count, channels, side, side), torch.arange(count) % classes)
+    return nuat.Splits(images, images, images, tuple(map(str, range(classes))), "noise")
+
+
+# where it cannot be imported
+
+
+def fake(monkeypatch, tmp_path, text):
+    for name in [name for name in sys.modules if name.split(".")[0] in ("timm", "torchvision")]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "timm").mkdir()
+    (tmp_path / "timm" / "__init__.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "raise RuntimeError('operator torchvision::nms does not exist')",
+            [
+                f"torchvision cannot be imported beside torch {torch.__version__}",
+                "operator torchvision::nms does not exist",
+                "Install both from one index",
+                "pip install --force-reinstall torch torchvision --index-url",
+            ],
+        ),
+        ("import torchvisionn", ["there is no torchvisionn", "pip install 'nuat[vision]'"]),
+    ],
+)
+def test_one_clear_line(monkeypatch, tmp_path, text, words):
+    fake(monkeypatch, tmp_path, text)
+    for _ in range(2):  # the second attempt says the same
+        with pytest.raises(nuat.InputError) as error:
+            build(NET, 10, 3)
+        assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+
+
+def test_the_core_never_imports_it():
+    code = "import sys, nuat, nuat.cli; print({'timm', 'torchvision', 'onnx'} & set(sys.modules))"
+    import subprocess
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
+# where it can
+
+
+@needs_vision
+def test_a_timm_network_normalises_as_it_was_trained(timm):
+    f = build(NET, 10, 3).eval()
+    x = torch.rand(2, 3, 32, 32)
+    mean, std = (
+        torch.tensor(timm.create_model("resnet18").pretrained_cfg[k]) for k in ("mean", "std")
+    )
+    with torch.no_grad():
+        by_hand = f.network((x - mean[:, None, None]) / std[:, None, None])
+        assert torch.allclose(f(x), by_hand, atol=1e-5)
+    assert sum(p.numel() for p in f.parameters()) == 11_181_642
+    assert remarks(f) == [
+        "timm:resnet18: images are normalised in its first layer, "
+        "mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)"
+    ]
+
+
+@needs_vision
+def test_other_normalisations(timm):
+    assert not hasattr(build(f"{NET}(normalise=None)", 10, 3), "normalise")
+    given = build(f"{NET}(normalise=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))", 10, 3)
+    assert given.normalise.mean.flatten().tolist() == [0.5] * 3
+    grey = build(NET, 10, 1)
+    assert grey.normalise.mean.item() == pytest.approx((0.485 + 0.456 + 0.406) / 3)
+    with pytest.raises(nuat.InputError, match="the images have 4: give normalise="):
+        build(NET, 10, 4)
+
+
+@needs_vision
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("timm:resnet81", "timm has no network 'resnet81'; did you mean resnet"),
+        ("timm:resnet18(depth=3)", "does not take these settings"),
+        ("timm:resnet18(pretrained=True)", "come in with --init"),
+        ("timm:resnet18(checkpoint_path='x.pth')", "come in with --init"),
+        ("timm:hf-hub:someone/else", "timm has no network 'hf-hub:someone/else'"),
+    ],
+)
+def test_what_timm_does_not_have_is_said(timm, text, words):
+    with pytest.raises(nuat.InputError) as error:
+        build(text, 10, 3)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@needs_vision
+def test_images_of_a_size_that_a_network_does_not_take_are_one_line(timm, tmp_path):
+    row = nuat.recipe("normal", "cifar10").lasting(1)
+    for text, refused in (("", True), ("(img_size=32, patch_size=8)", False)):
+        f = build(f"timm:vit_tiny_patch16_224{text}", 10, 3)
+        if refused:
+            with pytest.raises(nuat.InputError, match=r"does not take images \[2, 3, 32, 32\]"):
+                nuat.fit(row, model=f, data=random_splits(), out=tmp_path / "run", device="cpu")
+        else:
+            assert f(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    assert not (tmp_path / "run").exists()
+
+
+@needs_vision
+def test_three_steps_of_training(timm, tmp_path, capsys):
+    row = nuat.recipe("nuat", "cifar10").lasting(1).setting("batch_size", "4")
+    before = build(NET, 10, 3)
+    run = nuat.fit(row, model=NET, data=random_splits(), out=tmp_path / "run", device="cpu")
+    said = capsys.readouterr().out
+    assert run.finished and run.config["model"] == NET and torch.tensor(run.metrics[0]["loss"]) > 0
+    assert "images are normalised in its first layer, mean (0.485" in said
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert state["network"]["network.bn1.num_batches_tracked"] >= 3
+    known = nuat.trained(run.path)
+    assert known.model == NET and known.f.state_dict().keys() == before.state_dict().keys()
+    assert torch.equal(known.f.network.fc.weight, run.weights()["network.fc.weight"])
+
+
+@needs_vision
+@pytest.mark.parametrize("init", ["pretrained", "timm:resnet18.a1_in1k"])
+def test_timms_weights_with_a_new_head(timm, monkeypatch, init):
+    torch.manual_seed(5)
+    there, asked = timm.create_model("resnet18"), []
+    create = timm.create_model
+
+    def offline(name, pretrained=False, **settings):
+        asked.append((name, pretrained))
+        return there if pretrained else create(name, **settings)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    f = build(NET, 10, 3)
+    start = start_from(init, f, 10, 3)
+    assert asked[-1] == (init.removeprefix("timm:") if init != "pretrained" else "resnet18", True)
+    assert start.new == ("network.fc.weight", "network.fc.bias") and start.classes == (1000, 10)
+    start.into(f)
+    assert torch.equal(f.network.layer4[1].conv2.weight, there.layer4[1].conv2.weight)
+
+
+@needs_vision
+def test_weights_that_cannot_be_had_are_one_line(timm, monkeypatch):
+    def offline(name, **settings):
+        if settings.pop("pretrained", False):
+            raise ConnectionError("no route\nto anywhere")
+        return nn.Linear(1, 1)
+
+    f = build(NET, 10, 3)
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(nuat.InputError, match=r"cannot get the weights of resnet18: no route\. W"):
+        start_from("pretrained", f, 10, 3)
+    with pytest.raises(nuat.InputError, match=r"timm:resnet34 is not timm:resnet18: use --model"):
+        start_from("timm:resnet34", f, 10, 3)
+
+
+@needs_vision
+def test_a_file_of_timms_weights_fits_behind_the_normalisation(timm, tmp_path):
+    there = timm.create_model("resnet18")
+    torch.save(there.state_dict(), tmp_path / "timm.pt")
+    start = start_from(tmp_path / "timm.pt", build(NET, 10, 3), 10, 3)
+    assert start.new == ("network.fc.weight", "network.fc.bias")
