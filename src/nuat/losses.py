@@ -31,9 +31,8 @@ def margin_each(z: Tensor, y: Tensor) -> Tensor:
 
     Works on logits and on probabilities alike.
     """
-    truth = z.gather(1, y[:, None])
-    others = z.masked_fill(F.one_hot(y, z.shape[1]).bool(), -torch.inf)
-    return others.amax(1) - truth[:, 0]
+    truth = y[:, None]
+    return z.scatter(1, truth, -torch.inf).amax(1) - z.gather(1, truth)[:, 0]
 
 
 def nuclear(z_adv: Tensor, z: Tensor) -> Tensor:

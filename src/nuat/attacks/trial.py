@@ -168,11 +168,13 @@ def _look_at(attack: Search, b: Batch, z: Tensor, at: Sequence[int]) -> None:
     wrong, lead = z.argmax(1) != b.y, margin_each(z, b.y)
     if (inside := attack.inside(b)) is not None:
         wrong, lead = wrong & inside, lead.masked_fill(~inside, -torch.inf)
+    b.lead = torch.maximum(b.lead, lead)
     first = wrong & ~b.found
+    if first.is_cpu and not first.any():
+        return  # asking costs nothing on a CPU
     b.x_found = torch.where(first[:, None, None, None], b.x_adv, b.x_found)
     b.at = torch.where(first[:, None], torch.tensor(at, device=b.at.device), b.at)
     b.found = b.found | first
-    b.lead = torch.maximum(b.lead, lead)
 
 
 def _settle(attack: Search, f: nn.Module, b: Batch, out: Trial) -> None:
