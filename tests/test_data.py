@@ -16,7 +16,7 @@ import torch
 import nuat
 from nuat import Augment, Images, InputError, Splits
 from nuat.data import class_balanced
-from nuat.data.splits import first_of_each_class
+from nuat.data.samples import first_of_each_class
 
 CIFAR = import_module("nuat.data.cifar10")  # the package has readers of these names
 MNIST = import_module("nuat.data.mnist")
@@ -379,7 +379,7 @@ def test_a_cifar10_file_that_is_not_the_official_one_is_never_unpickled(cifar, t
 @pytest.mark.parametrize("name", ["data_batch_5", "test_batch"])
 def test_a_missing_cifar10_file_is_named(cifar, name):
     (cifar / name).unlink()
-    with pytest.raises(InputError, match=f"{name} is missing.*not the whole CIFAR-10"):
+    with pytest.raises(InputError, match=f"{name} is missing.*not the whole data set"):
         nuat.load("cifar10")
 
 
@@ -444,7 +444,7 @@ def test_an_mnist_file_that_is_missing_or_another_one_is_refused(mnist, tmp_path
         os.link(file, folder / file.name)
     monkeypatch.setenv("NUAT_DATA", str(tmp_path))
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(InputError, match=r"t10k-labels.*is missing.*not the whole MNIST"):
+    with pytest.raises(InputError, match=r"t10k-labels.*is missing.*not the whole data set"):
         nuat.load("mnist")
     (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(10_008)))
     with pytest.raises(InputError, match=r"t10k-labels.*is not the official file.*md5"):

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks import Attack, attack, stands
-from nuat.data import Images, class_balanced
+from nuat.data import Source, class_balanced, images_of
 from nuat.errors import InputError
-from nuat.network import check_images, check_labels, check_logits, device_of, fingerprint, frozen
+from nuat.network import check_logits, device_of, fingerprint, frozen
 from nuat.noise import Keyed, seed_of
 from nuat.progress import Progress
 from nuat.threat import Ball
@@ -85,7 +85,7 @@ class Scores:
 
 def evaluate(
     f: nn.Module,
-    images: Images | tuple[Tensor, Tensor],
+    images: Any,
     ball: Ball,
     attacks: str | Sequence[str] | Mapping[str, Attack] = ATTACKS,
     *,
@@ -103,7 +103,8 @@ def evaluate(
 
     Args:
         f: a network, images in [0, 1] [B, C, H, W] to logits [B, K].
-        images: Images, or a pair of tensors.
+        images: Images, a pair of tensors, a torch Dataset or DataLoader, or any iterable of (x, y)
+            in [0, 1]; see `nuat.data.images_of`.
         ball: the threat model.
         attacks: names such as "pgd-20", or {name: Attack}.
         classes: K; by default what the network returns.
@@ -115,7 +116,7 @@ def evaluate(
     Raises:
         InputError: something given cannot be used.
     """
-    images = (images if isinstance(images, Images) else Images(*images)).to(device_of(f))
+    images = images_of(images).to(device_of(f))
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}, but must be a whole number from 1 up")
     if isinstance(attacks, str):
@@ -127,9 +128,9 @@ def evaluate(
     for name, each in attacks.items():
         if each.ball != ball:
             raise InputError(f"{name} attacks within {each.ball}, not within {ball} as asked")
-    check_images(images.x)
+    images.check()
     classes = check_logits(f, images.batch(torch.arange(min(2, len(images))))[0], classes)
-    check_labels(images.y, len(images.x), classes)
+    images.check(classes)
     ids = torch.arange(len(images))
     if samples is not None:
         ids = class_balanced(images.y, samples, seed_of(seed, "samples"))
@@ -167,12 +168,12 @@ def _parts(places: Tensor, size: int) -> tuple[Tensor, ...]:
     return places.split(size) if len(places) else ()
 
 
-def _withstood(f: nn.Module, images: Images, ids: Tensor, each: Attack, noise: Keyed) -> Tensor:
+def _withstood(f: nn.Module, images: Source, ids: Tensor, each: Attack, noise: Keyed) -> Tensor:
     x, y = images.batch(ids)
     return stands(f, x, y, each(f, x, y, noise), each.ball)
 
 
-def _predict(f: nn.Module, images: Images, ids: Tensor) -> Tensor:
+def _predict(f: nn.Module, images: Source, ids: Tensor) -> Tensor:
     with frozen(f) as g, torch.no_grad():
         predicted: Tensor = g(images.batch(ids)[0]).argmax(1)
     return predicted.cpu()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nuat.cost import forward_equivalents
-from nuat.data import Splits, load
+from nuat.data import Splits, load, short, splits_of
 from nuat.errors import NonFinite
 from nuat.guard import collapsed, in_collapse, sentence, validate
 from nuat.ledger import Losses, Means, Stopwatch
@@ -27,7 +27,6 @@ from nuat.methods import Moment
 from nuat.models import build
 from nuat.network import check_logits, check_loss, device_named
 from nuat.noise import seed_of
-from nuat.notation import split
 from nuat.progress import Progress, clock
 from nuat.recipes import Recipe
 from nuat.recipes import recipe as named_recipe
@@ -43,7 +42,7 @@ CHECKPOINT_SECONDS = 600.0
 def fit(
     recipe: Recipe | str,
     model: nn.Module | str | None = None,
-    data: Splits | str | None = None,
+    data: Any = None,
     *,
     out: Path | str | None = None,
     seed: int = 0,
@@ -59,7 +58,9 @@ def fit(
         recipe: a Recipe, or the name of one for this data set.
         model: a network (images in [0, 1], [B, C, H, W], to logits [B, K]), or the name of one; by
             default the recipe's.
-        data: Splits, or the name of a data set; by default the recipe's, or digits.
+        data: the name of a data set, by default the recipe's, or digits; or Splits; or tensors, a
+            torch Dataset or DataLoader, any iterable of (x, y) in [0, 1], or a mapping of such
+            (see `nuat.data.splits_of`).
         out: the run folder; by default runs/NAME-DATA-SEED.
         seed: of weights, order, crops and noise.
         device: by default cuda if there is one, or else cpu.
@@ -72,14 +73,16 @@ def fit(
         InputError: something given cannot be used; nothing was changed.
         NonFinite: a loss is NaN or infinite; the last good checkpoint stays.
     """
+    given = None if data is None or isinstance(data, str) else splits_of(data)
     if isinstance(recipe, str):
-        name = data.name if isinstance(data, Splits) else data or "digits"
-        recipe = named_recipe(recipe, name)
-    splits = data if isinstance(data, Splits) else load(data or recipe.data)
+        name = given.name if given else data or "digits"
+        recipe = named_recipe(recipe, name, own=given is not None)
+    splits = given or load(data or recipe.data)
     if isinstance(model, str):
         recipe = replace(recipe, model=model)
     model = recipe.model if model is None else model
     device = device_named(device)
+    splits.train.check_augment(recipe.augment)
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(seed, "weights"))
         shape = len(splits.classes), splits.train.channels
@@ -88,7 +91,7 @@ def fit(
         splits = splits.to(device)
         check_logits(f, splits.train.batch(torch.arange(min(2, len(splits.train))))[0], shape[0])
         config = _config(recipe, f, model, splits, seed)
-        folder = f"{recipe.name}-{split(splits.name)[0]}-{seed}"
+        folder = f"{recipe.name}-{short(splits.name)}-{seed}"
         run = Run.start(out or Path("runs") / folder, config)
         _Training(recipe, f, splits, run, seed, device, max_time).go()
     return run
@@ -169,7 +172,8 @@ class _Training:
         with Progress(self.recipe.name, total, self.done) as progress:
             if self.done:
                 progress.line(f"{self.run.path}: going on after {self.place()}")
-            for remark in self.recipe.method.remarks(self.recipe.batch_size):
+            remarks = self.recipe.method.remarks(self.recipe.batch_size)
+            for remark in (*self.data.notes, *remarks):
                 progress.line(remark)
             while not self.run.finished:
                 self.train(progress)
