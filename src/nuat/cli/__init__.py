@@ -1,4 +1,4 @@
-"""The command line: nuat train | evaluate | reproduce | report | list."""
+"""The command line: nuat train | evaluate | reproduce | report | list | download."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 import nuat
 from nuat.cli import terminal
+from nuat.cli.download import download
 from nuat.cli.evaluate import evaluate
 from nuat.cli.listing import list_names
 from nuat.cli.tables import report, reproduce
@@ -26,6 +27,7 @@ app.command()(evaluate)
 app.command()(reproduce)
 app.command()(report)
 app.command("list")(list_names)
+app.command()(download)
 
 UsageError = typer.BadParameter.__mro__[1]
 """What the parser raises for a command line it cannot read."""

@@ -61,8 +61,8 @@ def images_of(given: Any) -> Source:
 
     A Dataset, and that of a DataLoader with torch's own collate_fn, stays where it is and is read
     by as many workers as the loader has: the batch size is the recipe's, the order ours, and what
-    is random in it is seeded by (seed, epoch, place). Any other iterable of (x, y), batches or single
-    images, is read once, into memory.
+    is random in it is seeded by (seed, epoch, place). Any other iterable of (x, y), batches or
+    single images, is read once, into memory.
 
     Raises:
         InputError: it is nothing of the kind.

@@ -115,7 +115,7 @@ def window(
 
 def cut(image: Image.Image, box: tuple[int, int, int, int], size: int) -> Image.Image:
     """The window, resized to size x size. Bilinear, with antialiasing."""
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return image.crop(box).resize((size, size), Image.Resampling.BILINEAR)
 
 
 def tensor(image: Image.Image) -> Tensor:
