@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +56,20 @@ def load(text: str) -> Splits:
     elif kind in AT_A_PATH:
         make, arguments = datasets[kind], (place,)
     else:
-        make, arguments = _own(name), ()
+        return replace(_own(name, settings), name=text)
     try:
         return replace(make(*arguments, **settings), name=text)
     except TypeError as error:
         raise InputError(f"cannot read the data {text!r}: {error}") from None
 
 
-def _own(name: str) -> Callable[..., Splits]:
-    made = factory(name)
-    return lambda **settings: splits_of(made(**settings), name)
+def _own(name: str, settings: dict[str, Any]) -> Splits:
+    make = factory(name)
+    try:
+        signature(make).bind(**settings)
+    except TypeError as error:
+        raise InputError(f"cannot read the data {name!r}: {error}") from None
+    return splits_of(make(**settings), name)
 
 
 def known(text: str) -> bool:

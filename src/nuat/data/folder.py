@@ -67,7 +67,7 @@ class FolderReader:
         trees = {split: walk(place, classes, only is None) for split, place in places.items()}
         trees, notes = self._readable(trees, top)
         parts = {split: self._images(tree) for split, tree in trees.items()}
-        done, made = completed(parts, self.val, self.test, self.seed)
+        done, made = completed(parts, name, self.val, self.test, self.seed)
         said = [note for tree in trees.values() for note in tree.notes]
         return Splits(**done, classes=classes, name=name, notes=(*said, *notes, *made))
 

@@ -47,10 +47,7 @@ def splits_of(given: Any, name: str = "data") -> Splits:
             "train, and may have val, test and classes"
         )
     parts = {split: images_of(given[split]) for split in NAMES if split in given}
-    for split, images in parts.items():
-        if not len(images):
-            raise InputError(f"{name}, {split} split: there are no images")
-    done, notes = completed(parts)
+    done, notes = completed(parts, name)
     own = given.get("classes") or getattr(given["train"], "classes", None)
     classes = own or range(int(parts["train"].y.max()) + 1)
     return Splits(**done, classes=tuple(map(str, classes)), name=name, notes=notes)
@@ -119,7 +116,8 @@ def _tensor(x: Any) -> Tensor:
 def _dataset(data: Any, workers: int) -> Source:
     if not len(data):
         raise InputError("the Dataset is empty")
-    first = _item(data, 0)[0]
+    with seeded(0):
+        first = _item(data, 0)[0]
     if first.ndim != 3:
         raise InputError(f"images of the Dataset are {list(first.shape)}, not [C, H, W]")
     labels = getattr(data, "targets", None)
@@ -143,10 +141,15 @@ class DatasetImages(Streamed):
 
     data: Any
     y: Tensor
-    shape: tuple[int, int, int]  # type: ignore[assignment]
+    size: tuple[int, int, int]
     workers: int | None = 0
     device: torch.device | str = "cpu"
     places: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.size
 
     def check(self, classes: int | None = None) -> None:
         """Raise InputError unless the first image and, if told, all labels are fit."""

@@ -39,7 +39,7 @@ def npz(path: str, val: float = 0.1, test: float = 0.2, seed: int = 0) -> Splits
         raise InputError(
             f"{file} holds {', '.join(arrays) or 'nothing'}; it should hold x_train and y_train"
         )
-    done, notes = completed(parts, val, test, seed)
+    done, notes = completed(parts, f"npz:{path}", val, test, seed)
     names = arrays.get("classes")
     classes = _names(parts["train"].y) if names is None else tuple(str(name) for name in names)
     return Splits(**done, classes=classes, name=f"npz:{path}", notes=notes)
@@ -49,9 +49,10 @@ def _arrays(file: Path) -> Mapping[str, NDArray]:
     if not file.is_file():
         raise InputError(f"there is no file {file.absolute()}")
     try:
-        with numpy.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, Mapping):
-                raise InputError(f"{file} holds one array; save an archive with numpy.savez")
+        archive = numpy.load(file, allow_pickle=False)
+        if isinstance(archive, numpy.ndarray):
+            raise InputError(f"{file} holds one array; save an archive with numpy.savez")
+        with archive:
             return {name: archive[name] for name in archive.files}
     except InputError:
         raise

@@ -96,10 +96,7 @@ class Splits:
             )
         for split in NAMES:
             images = self[split]
-            try:
-                images.check(len(self.classes))
-            except InputError as error:
-                raise InputError(f"{self.name}, {split} split: {error}") from None
+            _check_split(images, f"{self.name}, {split} split", len(self.classes))
             if images.shape != self.train.shape:
                 raise InputError(
                     f"{self.name}: images of the {split} split are {list(images.shape)}, "
@@ -137,13 +134,19 @@ def _first(name: str, images: Images, count: int, classes: int) -> Images:
 
 
 def completed(
-    parts: Mapping[str, Source], val: float = 0.1, test: float = 0.2, seed: int = 0
+    parts: Mapping[str, Source],
+    data: str = "data",
+    val: float = 0.1,
+    test: float = 0.2,
+    seed: int = 0,
 ) -> tuple[dict[str, Source], tuple[str, ...]]:
     """Train, val and test out of what is there, and what was done, in words.
 
     With train and val alone, val is the test split, as for ImageNet. What is still missing is
     held out of train: these shares of each class, drawn by the seed.
     """
+    for name, images in parts.items():
+        _check_split(images, f"{data}, {name} split")
     done, notes = dict(parts), []
     if "test" not in done and "val" in done:
         done["test"] = done.pop("val")
@@ -159,3 +162,13 @@ def completed(
                 f"{share:.0%} of each class, drawn by seed {seed}"
             )
     return done, tuple(notes)
+
+
+def _check_split(images: Source, what: str, classes: int | None = None) -> None:
+    try:
+        if classes is None:
+            images.check()
+            classes = int(images.y.max()) + 1 if len(images) else 0
+        images.check(classes)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from None
