@@ -51,8 +51,5 @@ class Augment:
 
 def _crop(x: Tensor, down: Tensor, across: Tensor, size: torch.Size) -> Tensor:
     """x[b, :, down[b] : down[b] + h, across[b] : across[b] + w] for every b."""
-    rows = down[:, None] + torch.arange(size[0], device=x.device)
-    columns = across[:, None] + torch.arange(size[1], device=x.device)
-    image = torch.arange(len(x), device=x.device)
-    picked = x.permute(0, 2, 3, 1)[image[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return picked.permute(0, 3, 1, 2)
+    windows = x.unfold(2, size[0], 1).unfold(3, size[1], 1)  # a view: [B, C, places, places, h, w]
+    return windows[torch.arange(len(x), device=x.device), :, down, across]

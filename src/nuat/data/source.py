@@ -70,6 +70,11 @@ class Source(ABC):
         """
 
 
+def floats(x: Tensor) -> Tensor:
+    """Images as float32 in [0, 1], out of bytes or floats."""
+    return x.float() / 255 if x.dtype == torch.uint8 else x.float()
+
+
 def order_of(count: int, size: int, seed: int) -> tuple[Tensor, ...]:
     """The places 0..count-1 in an order drawn by the seed, in batches of `size`."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).split(size)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nuat.data.augment import Augment
 from nuat.data.samples import first_of_each_class, held_out, without
-from nuat.data.source import Source, order_of
+from nuat.data.source import Source, floats, order_of
 from nuat.errors import InputError
 from nuat.network import check_images, check_labels
 
@@ -47,8 +47,7 @@ class Images(Source):
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images as float32 in [0, 1] and labels, at these places."""
         indices = indices.to(self.y.device)
-        x = self.x[indices]
-        return (x.float() / 255 if x.dtype == torch.uint8 else x.float()), self.y[indices]
+        return floats(self.x[indices]), self.y[indices]
 
     def take(self, indices: Tensor) -> Images:
         """A part of the images."""
@@ -65,9 +64,10 @@ class Images(Source):
         self.check_augment(augment or Augment())
         for place, ids in enumerate(order_of(len(self), size, seed)):
             if place >= start:
-                x, y = self.batch(ids)
+                ids = ids.to(self.y.device)
+                x = self.x.index_select(0, ids)
                 own = torch.Generator().manual_seed(seed + 1 + place)
-                yield (augment(x, own) if augment else x), y
+                yield floats(augment(x, own) if augment else x), self.y[ids]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from nuat.data.augment import Augment
-from nuat.data.source import Source, order_of
+from nuat.data.source import Source, floats, order_of
 from nuat.errors import InputError
 
 
@@ -84,8 +84,7 @@ class Streamed(Source):
             yield self._ready(x)
 
     def _ready(self, x: Tensor) -> Tensor:
-        x = x.to(self.device, non_blocking=True)
-        return x.float() / 255 if x.dtype == torch.uint8 else x.float()
+        return floats(x.to(self.device, non_blocking=True))
 
 
 @dataclass(frozen=True)
