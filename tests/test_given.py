@@ -63,6 +63,18 @@ def mixed(batch):
     return x.flip(3), y
 
 
+ONLY_THE_LAST = torch.utils.data.SubsetRandomSampler([N - 1])
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [ONLY_THE_LAST, torch.utils.data.WeightedRandomSampler([0.0] * (N - 1) + [1.0], 1)],
+)
+def test_a_sampler_of_the_users_own_is_heeded(sampler):
+    images = images_of(DataLoader(Plain(), batch_size=2, sampler=sampler))
+    assert torch.equal(images.batch(torch.arange(1))[0], X[-1:]) and len(images) == 1
+
+
 @pytest.mark.parametrize(
     "given",
     [

@@ -44,8 +44,8 @@ class Augment:
             )
             x = _crop(torch.nn.functional.pad(x, [self.pad] * 4), down, across, x.shape[2:])
         if self.flip:
-            flipped = torch.rand(size, generator=generator).to(x.device) < 0.5
-            x = torch.where(flipped[:, None, None, None], x.flip(3), x)
+            flipped = (torch.rand(size, generator=generator) < 0.5).nonzero()[:, 0].to(x.device)
+            x = x.index_copy(0, flipped, x.index_select(0, flipped).flip(3))
         return x
 
 

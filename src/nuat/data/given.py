@@ -12,7 +12,15 @@ import numpy
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+)
 
 from nuat.data.augment import Augment
 from nuat.data.source import Source
@@ -82,10 +90,18 @@ def _is_array(part: Any) -> bool:
 
 
 def _is_plain(loader: DataLoader[Any]) -> bool:
-    """Whether its batches are what is in its data set, put together."""
-    whole = loader.collate_fn is default_collate and not isinstance(loader.dataset, IterableDataset)
-    sampler = loader.sampler
-    return whole and len(sampler) == len(loader.dataset)  # type: ignore[arg-type]
+    """Whether an epoch of it is its data set, each image once, put together in batches."""
+    if (
+        isinstance(loader.dataset, IterableDataset)
+        or type(loader.batch_sampler) is not BatchSampler
+    ):
+        return False
+    each_once = isinstance(loader.sampler, SequentialSampler) or (
+        isinstance(loader.sampler, RandomSampler)
+        and not loader.sampler.replacement
+        and len(loader.sampler) == len(loader.dataset)  # type: ignore[arg-type]
+    )
+    return each_once and loader.collate_fn is default_collate
 
 
 def _in_memory(batches: Iterable[Any]) -> Images:
