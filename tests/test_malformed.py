@@ -251,6 +251,23 @@ def one_class_in_tensors(here):
     return given(X, Y * 0)
 
 
+@case("a label of the Dataset is a str, not a whole number")
+def labels_in_words(here):
+    class Words(torch.utils.data.Dataset):
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, i):
+            return X[i], "abc"[Y[i]]
+
+    return splits_of(Words())
+
+
+@case(r"scale is \(0.5,\), but must be \(low, high\)")
+def half_a_scale(here):
+    return nuat.Augment(scale=(0.5,))
+
+
 # archives
 
 

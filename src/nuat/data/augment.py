@@ -29,9 +29,9 @@ class Augment:
     def __post_init__(self) -> None:
         if isinstance(self.pad, bool) or not isinstance(self.pad, int) or self.pad < 0:
             raise InputError(f"pad is {self.pad!r}, but must be a whole number from 0 up")
-        if self.scale is not None and not 0 < self.scale[0] <= self.scale[1] <= 1:
+        if self.scale is not None and not _is_range(self.scale):
             raise InputError(
-                f"scale is {self.scale}, but must be (low, high), 0 < low <= high <= 1"
+                f"scale is {self.scale!r}, but must be (low, high), 0 < low <= high <= 1, or None"
             )
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -47,6 +47,13 @@ class Augment:
             flipped = (torch.rand(size, generator=generator) < 0.5).nonzero()[:, 0].to(x.device)
             x = x.index_copy(0, flipped, x.index_select(0, flipped).flip(3))
         return x
+
+
+def _is_range(scale: object) -> bool:
+    if not isinstance(scale, tuple) or len(scale) != 2:
+        return False
+    low, high = scale
+    return isinstance(low, int | float) and isinstance(high, int | float) and 0 < low <= high <= 1
 
 
 def _crop(x: Tensor, down: Tensor, across: Tensor, size: torch.Size) -> Tensor:

@@ -19,6 +19,7 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    TensorDataset,
     default_collate,
 )
 
@@ -130,6 +131,8 @@ def _tensor(x: Any) -> Tensor:
 
 
 def _dataset(data: Any, workers: int) -> Source:
+    if type(data) is TensorDataset and len(data.tensors) == 2:
+        return Images(*data.tensors)
     if not len(data):
         raise InputError("the Dataset is empty")
     with seeded(0):
@@ -141,7 +144,15 @@ def _dataset(data: Any, workers: int) -> Source:
         with seeded(0):
             labels = [_item(data, place)[1] for place in range(len(data))]
     channels, height, width = first.shape
-    return DatasetImages(data, torch.as_tensor(labels), (channels, height, width), workers)
+    return DatasetImages(data, _numbers(labels), (channels, height, width), workers)
+
+
+def _numbers(labels: Any) -> Tensor:
+    try:
+        return torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        kind = type(labels[0]).__name__
+        raise InputError(f"a label of the Dataset is a {kind}, not a whole number") from None
 
 
 def _item(data: Any, place: int) -> tuple[Tensor, Any]:

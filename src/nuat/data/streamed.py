@@ -47,13 +47,14 @@ class Streamed(Source):
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images, float32 in [0, 1], [B, C, H, W], and labels [B], at these places."""
-        read = [self.read(place, 0, None) for place in indices.tolist()]
+        here = self.to("cpu")
+        read = [here.read(place, 0, None) for place in indices.tolist()]
         return self._ready(torch.stack(read)), self.y[indices.to(self.y.device)]
 
     def in_order(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(ids, images, labels) in batches, in order."""
         parts = torch.arange(len(self)).split(size)
-        for ids, x in zip(parts, self._stream(parts, _Reader(self)), strict=True):
+        for ids, x in zip(parts, self._stream(parts, _Reader(self.to("cpu"))), strict=True):
             yield ids, x, self.y[ids.to(self.y.device)]
 
     def shuffled(
@@ -64,7 +65,7 @@ class Streamed(Source):
         `start` leaves out so many batches: the rest are what they would have been.
         """
         parts = order_of(len(self), size, seed)[start:]
-        reader = _Reader(self, seed, augment or Augment())
+        reader = _Reader(self.to("cpu"), seed, augment or Augment())
         for ids, x in zip(parts, self._stream(parts, reader), strict=True):
             yield x, self.y[ids.to(self.y.device)]
 
@@ -89,7 +90,7 @@ class Streamed(Source):
 
 @dataclass(frozen=True)
 class _Reader:
-    """What travels to a worker."""
+    """What travels to a worker, which must not touch the device: a source on the CPU."""
 
     source: Streamed
     seed: int = 0
