@@ -1,6 +1,7 @@
 """What every test shares: a seed, one thread, and a network that is easy to reason about."""
 
 import math
+import os
 from collections.abc import Callable
 
 import pytest
@@ -22,3 +23,12 @@ def linear() -> Callable[..., nn.Module]:
         return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), classes))
 
     return build
+
+
+@pytest.fixture
+def real() -> str:
+    """The folder of real data sets; skips where there is none."""
+    folder = os.environ.get("NUAT_DATA")
+    if not folder:
+        pytest.skip("NUAT_DATA is not set: it should name the folder of the real data sets")
+    return folder

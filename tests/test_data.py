@@ -16,9 +16,10 @@ import torch
 import nuat
 from nuat import Augment, Images, InputError, Splits
 from nuat.data import class_balanced
-from nuat.data.splits import first_of_each_class
+from nuat.data.samples import first_of_each_class
 
 CIFAR = import_module("nuat.data.cifar10")  # the package has readers of these names
+CIFAR100 = import_module("nuat.data.cifar100")
 MNIST = import_module("nuat.data.mnist")
 
 
@@ -379,7 +380,7 @@ def test_a_cifar10_file_that_is_not_the_official_one_is_never_unpickled(cifar, t
 @pytest.mark.parametrize("name", ["data_batch_5", "test_batch"])
 def test_a_missing_cifar10_file_is_named(cifar, name):
     (cifar / name).unlink()
-    with pytest.raises(InputError, match=f"{name} is missing.*not the whole CIFAR-10"):
+    with pytest.raises(InputError, match=f"{name} is missing.*not the whole data set"):
         nuat.load("cifar10")
 
 
@@ -390,6 +391,41 @@ def test_the_md5_sums_of_the_official_files():
     assert MNIST.MD5["t10k-labels-idx1-ubyte.gz"] == "ec29112dd5afa0611ce80d1b7f02629c"
     for sums, count in ((CIFAR.MD5, 6), (MNIST.MD5, 4)):
         assert len(set(sums.values())) == count and all(len(text) == 32 for text in sums.values())
+
+
+@pytest.fixture
+def cifar100(tmp_path, monkeypatch):
+    """3,000 + 200 images of 100 classes; 10 of each class are held out."""
+    folder = tmp_path / "root" / "cifar-100-python"
+    folder.mkdir(parents=True)
+    labels = [i * 7 % 100 for i in range(3200)]
+    for name, first, count in (("train", 0, 3000), ("test", 3000, 200)):
+        made = batch(count, first) | {b"fine_labels": labels[first : first + count]}
+        del made[b"labels"]
+        (folder / name).write_bytes(pickle.dumps(made))
+    names = [f"class {i}".encode() for i in range(100)]
+    (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": names}))
+    monkeypatch.setattr(CIFAR100, "MD5", {file.name: md5(file) for file in folder.iterdir()})
+    monkeypatch.setenv("NUAT_DATA", str(tmp_path / "root"))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_cifar100_is_read_and_split(cifar100):
+    data = nuat.load("cifar100")
+    assert [len(data[name]) for name in ("train", "val", "test")] == [2000, 1000, 200]
+    assert data.classes[42] == "class 42" and len(data.classes) == 100
+    assert numbers(data.val) == [n % 251 for n in range(1000)], "the first 10 of each class"
+    assert data.train.y.tolist() == [n * 7 % 100 for n in range(1000, 3000)]
+    assert data.test.x.shape == (200, 3, 32, 32) and data.test.x.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("name", ["train", "test", "meta"])
+def test_a_cifar100_file_that_is_not_the_official_one_is_never_unpickled(cifar100, tmp_path, name):
+    (cifar100 / name).write_bytes(pickle.dumps(Code()))
+    with pytest.raises(InputError, match=f"{name} is not the official file.*md5"):
+        nuat.load("cifar100")
+    assert not (tmp_path / "mark").exists()
 
 
 @pytest.fixture(scope="module")
@@ -437,6 +473,14 @@ def test_mnist_is_read_and_split(mnist):
     assert both.tolist() == order.tolist()
 
 
+def test_mnist_in_part(mnist):
+    whole, part = nuat.load("mnist"), nuat.load("mnist(train=200, val=50)")
+    assert [len(part[name]) for name in ("train", "val", "test")] == [200, 50, 10_000]
+    assert torch.equal(part.train.x, whole.train.x[first_of_each_class(whole.train.y, 20)])
+    with pytest.raises(InputError, match="train is 50000, but must be a multiple of 10"):
+        nuat.load("mnist(train=50000)")
+
+
 def test_an_mnist_file_that_is_missing_or_another_one_is_refused(mnist, tmp_path, monkeypatch):
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
@@ -444,7 +488,7 @@ def test_an_mnist_file_that_is_missing_or_another_one_is_refused(mnist, tmp_path
         os.link(file, folder / file.name)
     monkeypatch.setenv("NUAT_DATA", str(tmp_path))
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(InputError, match=r"t10k-labels.*is missing.*not the whole MNIST"):
+    with pytest.raises(InputError, match=r"t10k-labels.*is missing.*not the whole data set"):
         nuat.load("mnist")
     (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(10_008)))
     with pytest.raises(InputError, match=r"t10k-labels.*is not the official file.*md5"):

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from nuat.attacks import FGSM, PGD, correct, stands
-from nuat.data import Images
+from nuat.data import Source
 from nuat.schedules import Constant
 from nuat.threat import Ball, Clean
 
 
-def validate(f: nn.Module, images: Images, ball: Ball, batch_size: int = 500) -> dict[str, float]:
+def validate(f: nn.Module, images: Source, ball: Ball, batch_size: int = 500) -> dict[str, float]:
     """Accuracy on clean images, under FGSM, and under 7 steps of eps/7 from the clean image.
 
     The last is the published way to choose the epoch that is kept; cheap, and never a result.

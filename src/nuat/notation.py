@@ -30,8 +30,12 @@ def parse(text: str, names: Mapping[str, Any] | None = None) -> Any:
 
 
 def split(text: str, names: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-    """`"small-cnn(width=32)"` -> `("small-cnn", {"width": 32})`; the name may hold - . : and /."""
-    match = re.fullmatch(r"\s*([^()\s]+)\s*(\(.*\))?\s*", text)
+    """`"small-cnn(width=32)"` -> `("small-cnn", {"width": 32})`; the name may hold - . : and /.
+
+    A path behind `folder:` or `npz:` may hold anything; settings are a last (field=value, ...).
+    """
+    place = re.fullmatch(r"\s*((?:folder|npz):.+?)\s*(\(\s*(?:\w+\s*=.*)?\))?\s*", text)
+    match = place or re.fullmatch(r"\s*([^()\s]+)\s*(\(.*\))?\s*", text)
     if match is None:
         raise InputError(f"cannot read {text!r}: write a name, or name(field=value, ...)")
     name, arguments = match.group(1), match.group(2) or "()"

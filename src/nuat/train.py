@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nuat.cost import forward_equivalents
-from nuat.data import Splits, load
+from nuat.data import Splits, load, short, splits_of
 from nuat.errors import NonFinite
 from nuat.guard import collapsed, in_collapse, sentence, validate
 from nuat.ledger import Losses, Means, Stopwatch
@@ -28,7 +28,6 @@ from nuat.methods import Moment
 from nuat.models import build, name_of, remarks
 from nuat.network import check_logits, check_loss, device_named
 from nuat.noise import seed_of
-from nuat.notation import split
 from nuat.progress import Progress, clock
 from nuat.recipes import Recipe
 from nuat.recipes import recipe as named_recipe
@@ -44,7 +43,7 @@ CHECKPOINT_SECONDS = 600.0
 def fit(
     recipe: Recipe | str,
     model: nn.Module | str | None = None,
-    data: Splits | str | None = None,
+    data: Any = None,
     *,
     out: Path | str | None = None,
     init: Path | str | None = None,
@@ -61,7 +60,9 @@ def fit(
         recipe: a Recipe, or the name of one for this data set.
         model: a network (images in [0, 1], [B, C, H, W], to logits [B, K]), or the name of one; by
             default the recipe's.
-        data: Splits, or the name of a data set; by default the recipe's, or digits.
+        data: the name of a data set, by default the recipe's, or digits; or Splits; or tensors, a
+            torch Dataset or DataLoader, any iterable of (x, y) in [0, 1], or a mapping of such
+            (see `nuat.data.splits_of`).
         out: the run folder; by default runs/NAME-DATA-SEED.
         init: weights to start from (see `nuat.loading.start_from`): a run folder, a weights file,
             or "pretrained" for those that timm has; a head for other classes is drawn anew.
@@ -76,14 +77,16 @@ def fit(
         InputError: something given cannot be used; nothing was changed.
         NonFinite: a loss is NaN or infinite; the last good checkpoint stays.
     """
+    given = None if data is None or isinstance(data, str) else splits_of(data)
     if isinstance(recipe, str):
-        name = data.name if isinstance(data, Splits) else data or "digits"
-        recipe = named_recipe(recipe, name)
-    splits = data if isinstance(data, Splits) else load(data or recipe.data)
+        name = given.name if given else data or "digits"
+        recipe = named_recipe(recipe, name, own=given is not None)
+    splits = given or load(data or recipe.data)
     if isinstance(model, str):
         recipe = replace(recipe, model=model)
     model = recipe.model if model is None else model
     device = device_named(device)
+    splits.train.check_augment(recipe.augment)
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(seed, "weights"))
         shape = len(splits.classes), splits.train.channels
@@ -91,10 +94,10 @@ def fit(
         f = f.to(device)
         splits = splits.to(device)
         check_logits(f, splits.train.batch(torch.arange(min(2, len(splits.train))))[0], shape[0])
-        folder = Path(out or Path("runs") / f"{recipe.name}-{split(splits.name)[0]}-{seed}")
+        folder = Path(out or Path("runs") / f"{recipe.name}-{short(splits.name)}-{seed}")
         start, origin = beginning(init, f, *shape, folder)
         run = Run.start(folder, _config(recipe, f, splits, seed) | origin)
-        said = remarks(f)
+        said = [*splits.notes, *remarks(f)]
         if start is not None:
             start.into(f)
             said.append(str(start))

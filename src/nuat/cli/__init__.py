@@ -1,4 +1,4 @@
-"""The command line: nuat train | evaluate | reproduce | report | export | list."""
+"""The command line: nuat train | evaluate | reproduce | report | export | list | download."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 import nuat
 from nuat.cli import terminal
+from nuat.cli.download import download
 from nuat.cli.evaluate import evaluate
 from nuat.cli.export import export
 from nuat.cli.listing import list_names
@@ -28,6 +29,7 @@ app.command()(reproduce)
 app.command()(report)
 app.command()(export)
 app.command("list")(list_names)
+app.command()(download)
 
 UsageError = typer.BadParameter.__mro__[1]
 """What the parser raises for a command line it cannot read."""

@@ -9,9 +9,19 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from nuat.cli.options import Attacks, Device, Eps, Norm, Use, ball_of, load_own
+from nuat.cli.options import (
+    Attacks,
+    BadImages,
+    DataDir,
+    Device,
+    Eps,
+    Norm,
+    Use,
+    ball_of,
+    load_own,
+)
 from nuat.cli.terminal import console, say, warn
-from nuat.data import load
+from nuat.data import load, look_in, with_bad_images
 from nuat.distributed import rank
 from nuat.errors import InputError
 from nuat.evaluate import ATTACKS, Scores
@@ -50,14 +60,19 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; by default scores/NAME of the run.")
     ] = None,
+    data_dir: DataDir = None,
+    bad_images: BadImages = None,
     use: Use = None,
 ) -> None:
     """Attack a network, image by image. The same command goes on where a killed one was."""
     load_own(use)
+    look_in(data_dir)
     data = data or described(source).get("data")
     if data is None:
         raise InputError(f"{source} does not say what it was trained on: name it with --data")
-    splits = load(data)
+    splits = load(with_bad_images(data, bad_images))
+    for note in splits.notes:
+        say(note)
     network = trained(
         source,
         model,

@@ -18,6 +18,12 @@ Use = Annotated[
 Eps = Annotated[str | None, typer.Option(help="Radius of the threat model: 8/255 or 0.03.")]
 Norm = Annotated[str | None, typer.Option(help="linf or l2; by default the recipe's.")]
 Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu; by default cuda if any.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="The folder that holds the data sets; by default NUAT_DATA.")
+]
+BadImages = Annotated[
+    str | None, typer.Option(help="What to do with image files that cannot be read: error or skip.")
+]
 Attacks = Annotated[
     list[str] | None,
     typer.Option("--attack", help="autoattack, pgd-20, 'pgd-100(restarts=5)'; repeatable."),

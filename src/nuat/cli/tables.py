@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from torch import nn
 
-from nuat.cli.options import Attacks, Device, Use, load_own
+from nuat.cli.options import Attacks, DataDir, Device, Use, load_own
 from nuat.cli.terminal import console, say, warn
+from nuat.data import look_in
 from nuat.errors import InputError, unknown
 from nuat.evaluate import ATTACKS
 from nuat.loading import trained
@@ -29,10 +30,12 @@ def reproduce(
     attack: Attacks = None,
     epochs: Annotated[int | None, typer.Option(help="Stretches every schedule to fit.")] = None,
     device: Device = None,
+    data_dir: DataDir = None,
     use: Use = None,
 ) -> None:
     """Train and attack the rows of a table; show them side by side. Goes on where it was."""
     load_own(use)
+    look_in(data_dir)
     every = [row.name for row in recipes() if row.data == data]
     if not every:
         raise unknown("data set with recipes", data, {row.data for row in recipes()})

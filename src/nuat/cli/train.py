@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from nuat.cli.options import Device, Eps, Norm, Use, ball_of, load_own
+from nuat.cli.options import BadImages, DataDir, Device, Eps, Norm, Use, ball_of, load_own
 from nuat.cli.terminal import say
+from nuat.data import look_in, with_bad_images
 from nuat.errors import InputError
 from nuat.recipes import Recipe, recipe
 from nuat.train import fit
@@ -18,7 +19,9 @@ from nuat.train import fit
 
 def train(
     name: Annotated[str, typer.Argument(metavar="RECIPE", help="See: nuat list recipes.")],
-    data: Annotated[str, typer.Option(help="See: nuat list data.")] = "digits",
+    data: Annotated[
+        str, typer.Option(help="Such as cifar10, folder:PATH; see: nuat list data.")
+    ] = "digits",
     model: Annotated[
         str | None,
         typer.Option(help="See: nuat list models; or timm:NAME, or module:factory of your own."),
@@ -43,10 +46,14 @@ def train(
     max_time: Annotated[
         str | None, typer.Option(help="Stop with a checkpoint after 90s, 30m or 2h.")
     ] = None,
+    data_dir: DataDir = None,
+    bad_images: BadImages = None,
     use: Use = None,
 ) -> None:
     """Train a network. The same command goes on where a killed run left off."""
     load_own(use)
+    look_in(data_dir)
+    data = with_bad_images(data, bad_images)
     row = recipe(name, data)
     if eps is not None or norm is not None:
         row = row.against(ball_of(row.ball, eps, norm))

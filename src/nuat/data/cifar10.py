@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any
 
 import numpy
 import torch
+from torch import Tensor
 
-from nuat.data.places import find
-from nuat.data.splits import Images, Splits, first_of_each_class
-from nuat.errors import InputError
+from nuat.data.places import Official, Remote, checked, find
+from nuat.data.samples import first_of_each_class, without
+from nuat.data.splits import Images, Splits, in_part
 
 CLASSES = (
     "airplane",
@@ -26,6 +26,15 @@ CLASSES = (
     "horse",
     "ship",
     "truck",
+)
+HOSTS = "https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/"
+ARCHIVE = "cifar-10-python.tar.gz"
+OFFICIAL = Official(
+    name="cifar10",
+    inside="cifar-10-batches-py",
+    what="the python version of CIFAR-10",
+    page=f"{HOSTS[0]}cifar.html",
+    files=(Remote(ARCHIVE, "c58f30108f718f92721af3b95e74349a", tuple(h + ARCHIVE for h in HOSTS)),),
 )
 MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -50,45 +59,34 @@ def cifar10(
     first of each class; `classes` keeps only the first so many classes. Looks for
     `cifar-10-batches-py` (see `nuat.data.places`), and checks every file.
     """
-    folder = find("cifar10", "cifar-10-batches-py", "the CIFAR-10 python version")
+    folder = find(OFFICIAL)
     whole = _read(folder, [f"data_batch_{i}" for i in range(1, 6)])
-    held_out = first_of_each_class(whole.y, 100)
-    kept = torch.ones(len(whole), dtype=torch.bool)
-    kept[held_out] = False
+    held = first_of_each_class(whole.y, 100)
     parts = {
-        "train": whole.take(kept.nonzero()[:, 0]),
-        "val": whole.take(held_out),
+        "train": whole.take(without(whole.y, held)),
+        "val": whole.take(held),
         "test": _read(folder, ["test_batch"]),
     }
     parts = {
         name: images.take((images.y < classes).nonzero()[:, 0]) for name, images in parts.items()
     }
-    for name, count in (("train", train), ("val", val), ("test", test)):
-        if count is not None:
-            parts[name] = _some(name, parts[name], count, classes)
+    parts = in_part(parts, {"train": train, "val": val, "test": test}, classes)
     return Splits(**parts, classes=CLASSES[:classes], name="cifar10")
 
 
-def _some(name: str, images: Images, count: int, classes: int) -> Images:
-    if not 0 < count <= len(images) or count % classes:
-        raise InputError(
-            f"{name} is {count}, but must be a multiple of {classes} (classes) up to {len(images)}"
-        )
-    return images.take(first_of_each_class(images.y, count // classes))
-
-
 def _read(folder: Path, names: list[str]) -> Images:
-    batches = [_unpickle(folder / name) for name in names]
-    pixels = numpy.concatenate([batch[b"data"] for batch in batches])
+    batches = [unpickled(folder / name, MD5[name]) for name in names]
     labels = [label for batch in batches for label in batch[b"labels"]]
-    return Images(torch.from_numpy(pixels).reshape(-1, 3, 32, 32), torch.tensor(labels))
+    return Images(pixels(batches), torch.tensor(labels))
 
 
-def _unpickle(file: Path) -> dict[bytes, Any]:
-    if not file.exists():
-        raise InputError(f"{file} is missing: {file.parent} is not the whole CIFAR-10")
-    content = file.read_bytes()
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != MD5[file.name]:
-        raise InputError(f"{file} is not the official file (its md5 differs): fetch it again")
-    batch: dict[bytes, Any] = pickle.load(io.BytesIO(content), encoding="bytes")
+def pixels(batches: list[dict[bytes, Any]]) -> Tensor:
+    """The images of official batches, uint8 [N, 3, 32, 32]."""
+    rows = numpy.concatenate([batch[b"data"] for batch in batches])
+    return torch.from_numpy(rows).reshape(-1, 3, 32, 32)
+
+
+def unpickled(file: Path, md5: str) -> dict[bytes, Any]:
+    """What a pickle of this md5 holds; one of another md5 is refused and never unpickled."""
+    batch: dict[bytes, Any] = pickle.load(io.BytesIO(checked(file, md5)), encoding="bytes")
     return batch

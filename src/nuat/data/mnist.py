@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 from pathlib import Path
 
 import numpy
 import torch
 from torch import Tensor
 
-from nuat.data.places import find
-from nuat.data.splits import Images, Splits
-from nuat.errors import InputError
+from nuat.data.places import Official, Remote, checked, find
+from nuat.data.splits import Images, Splits, in_part
 
 MD5 = {
     "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -21,19 +19,31 @@ MD5 = {
     "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
 }
 
+HOSTS = "https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"
+OFFICIAL = Official(
+    name="mnist",
+    inside="MNIST/raw",
+    what="the four idx.gz files of MNIST",
+    page=HOSTS[1],
+    files=tuple(Remote(name, md5, tuple(h + name for h in HOSTS)) for name, md5 in MD5.items()),
+)
 
-def mnist() -> Splits:
+
+def mnist(train: int | None = None, val: int | None = None, test: int | None = None) -> Splits:
     """70,000 handwritten digits, 28x28, grey: 50,000 train, 10,000 val, 10,000 test.
 
     The validation images are the last 10,000 of a shuffle of the published training set by numpy's
     seed 0; the published GAT code shuffles with that seed too, its exact draw is not reproduced.
+    `train`, `val` and `test` keep only so many images of these splits, the first of each class.
     Looks for `MNIST/raw` (see `nuat.data.places`); every file is checked.
     """
-    folder = find("mnist", "MNIST/raw", "the four idx.gz files of MNIST")
+    folder = find(OFFICIAL)
     order = torch.from_numpy(numpy.random.RandomState(0).permutation(60_000))
     whole = _read(folder, "train")
-    train, val = (whole.take(part) for part in order.split([50_000, 10_000]))
-    return Splits(train, val, _read(folder, "t10k"), tuple("0123456789"), "mnist")
+    first, last = (whole.take(part) for part in order.split([50_000, 10_000]))
+    parts = {"train": first, "val": last, "test": _read(folder, "t10k")}
+    parts = in_part(parts, {"train": train, "val": val, "test": test}, classes=10)
+    return Splits(**parts, classes=tuple("0123456789"), name="mnist")
 
 
 def _read(folder: Path, which: str) -> Images:
@@ -43,9 +53,5 @@ def _read(folder: Path, which: str) -> Images:
 
 
 def _bytes(file: Path, header: int) -> Tensor:
-    if not file.exists():
-        raise InputError(f"{file} is missing: {file.parent} is not the whole MNIST")
-    content = file.read_bytes()
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != MD5[file.name]:
-        raise InputError(f"{file} is not the official file (its md5 differs): fetch it again")
-    return torch.frombuffer(bytearray(gzip.decompress(content)[header:]), dtype=torch.uint8)
+    content = gzip.decompress(checked(file, MD5[file.name]))
+    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8)

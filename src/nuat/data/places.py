@@ -1,24 +1,79 @@
-"""Where data sets are looked for."""
+"""Where data sets are looked for, and what is said when they are not there."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from nuat.errors import InputError
 
 
-def find(name: str, inside: str, what: str) -> Path:
-    """The folder `inside` under NAME/, or directly, in $NUAT_DATA or ./data.
+@dataclass(frozen=True)
+class Remote:
+    """A file as published: the addresses it can be had from, and its md5."""
 
-    Raises InputError that says where it looked.
+    name: str
+    md5: str
+    urls: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Official:
+    """A published data set.
+
+    Attributes:
+        name: what nuat calls it.
+        inside: the folder its files are in, such as "cifar-10-batches-py".
+        what: what to get from its page.
+        page: its official page.
+        files: what `nuat download` fetches; archives are unpacked.
     """
-    roots = [Path(os.environ["NUAT_DATA"])] if "NUAT_DATA" in os.environ else [Path("data")]
-    places = [place for root in roots for place in (root / name / inside, root / inside)]
+
+    name: str
+    inside: str
+    what: str
+    page: str
+    files: tuple[Remote, ...] = ()
+
+
+def root() -> Path:
+    """The folder that holds the data sets: $NUAT_DATA, or ./data."""
+    return Path(os.environ.get("NUAT_DATA") or "data")
+
+
+def look_in(folder: Path | None) -> None:
+    """Look for data in this folder from now on, as if NUAT_DATA named it; None changes nothing."""
+    if folder is None:
+        return
+    if not folder.is_dir():
+        raise InputError(f"--data-dir {folder}: there is no such folder")
+    os.environ["NUAT_DATA"] = str(folder)
+
+
+def find(data: Official) -> Path:
+    """The folder of a data set, under NAME/ or directly, in `root()`.
+
+    Raises InputError that says where it looked, what to get, and where to lay it.
+    """
+    places = [root() / data.name / data.inside, root() / data.inside]
     for place in places:
         if place.is_dir():
             return place
+    fetch = f"`nuat download {data.name}` fetches it, or get" if data.files else "Get"
     raise InputError(
-        f"{name} was not found; looked for {' and '.join(str(place) for place in places)}. "
-        f"Unpack {what} from its official page there, or set NUAT_DATA to the folder that holds it"
+        f"{data.name} was not found; looked for {' and '.join(map(str, places))}. "
+        f"{fetch} {data.what} from {data.page} and lay it there, or name the folder that holds it "
+        "with --data-dir or NUAT_DATA"
     )
+
+
+def checked(file: Path, md5: str) -> bytes:
+    """What an official file holds. Raises InputError if it is missing or not the official one."""
+    if not file.exists():
+        raise InputError(f"{file} is missing: {file.parent} is not the whole data set")
+    content = file.read_bytes()
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise InputError(f"{file} is not the official file (its md5 differs): fetch it again")
+    return content

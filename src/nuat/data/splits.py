@@ -1,54 +1,24 @@
-"""Images and labels in memory, and how they come in batches."""
+"""Images and labels in memory; the three splits of a data set."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from nuat.data.augment import Augment
+from nuat.data.samples import first_of_each_class, held_out, without
+from nuat.data.source import Source, floats, order_of
 from nuat.errors import InputError
 from nuat.network import check_images, check_labels
 
-
-@dataclass(frozen=True)
-class Augment:
-    """Pad by `pad` zeros and crop at random; flip left and right by the toss of a coin."""
-
-    pad: int = 0
-    flip: bool = False
-
-    def __post_init__(self) -> None:
-        if isinstance(self.pad, bool) or not isinstance(self.pad, int) or self.pad < 0:
-            raise InputError(f"pad is {self.pad!r}, but must be a whole number from 0 up")
-
-    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment images [B, C, H, W], each on its own."""
-        size = len(x)
-        if self.pad:
-            across, down = (
-                torch.randint(2 * self.pad + 1, (size,), generator=generator).to(x.device)
-                for _ in range(2)
-            )
-            x = _crop(torch.nn.functional.pad(x, [self.pad] * 4), down, across, x.shape[2:])
-        if self.flip:
-            flipped = torch.rand(size, generator=generator).to(x.device) < 0.5
-            x = torch.where(flipped[:, None, None, None], x.flip(3), x)
-        return x
-
-
-def _crop(x: Tensor, down: Tensor, across: Tensor, size: torch.Size) -> Tensor:
-    """x[b, :, down[b] : down[b] + h, across[b] : across[b] + w] for every b."""
-    rows = down[:, None] + torch.arange(size[0], device=x.device)
-    columns = across[:, None] + torch.arange(size[1], device=x.device)
-    image = torch.arange(len(x), device=x.device)
-    picked = x.permute(0, 2, 3, 1)[image[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return picked.permute(0, 3, 1, 2)
+NAMES = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class Images:
+class Images(Source):
     """Images `x` [N, C, H, W], uint8 in 0..255 or float in [0, 1], and their labels `y` [N]."""
 
     x: Tensor
@@ -58,13 +28,17 @@ class Images:
         if self.y.dtype in (torch.int32, torch.int16, torch.int8, torch.uint8):
             object.__setattr__(self, "y", self.y.long())
 
-    def __len__(self) -> int:
-        return len(self.y)
-
     @property
-    def channels(self) -> int:
-        """Colour channels of an image."""
-        return self.x.shape[1]
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        channels, height, width = self.x.shape[1:]
+        return channels, height, width
+
+    def check(self, classes: int | None = None) -> None:
+        """Raise InputError unless images and, if told, labels are what they must be."""
+        check_images(self.x)
+        if classes is not None:
+            check_labels(self.y, len(self.x), classes)
 
     def to(self, device: torch.device | str) -> Images:
         """The same images on a device."""
@@ -73,18 +47,12 @@ class Images:
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images as float32 in [0, 1] and labels, at these places."""
         indices = indices.to(self.y.device)
-        x = self.x[indices]
-        return (x.float() / 255 if x.dtype == torch.uint8 else x.float()), self.y[indices]
+        return floats(self.x[indices]), self.y[indices]
 
     def take(self, indices: Tensor) -> Images:
         """A part of the images."""
         indices = indices.to(self.y.device)
         return Images(self.x[indices], self.y[indices])
-
-    def in_order(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(ids, images, labels) in batches, in order."""
-        for ids in torch.arange(len(self)).split(size):
-            yield ids, *self.batch(ids)
 
     def shuffled(
         self, size: int, seed: int, augment: Augment | None = None, start: int = 0
@@ -93,65 +61,114 @@ class Images:
 
         `start` leaves out so many batches: the rest are what they would have been.
         """
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        for place, ids in enumerate(order.split(size)):
+        self.check_augment(augment or Augment())
+        for place, ids in enumerate(order_of(len(self), size, seed)):
             if place >= start:
-                x, y = self.batch(ids)
+                ids = ids.to(self.y.device)
+                x = self.x.index_select(0, ids)
                 own = torch.Generator().manual_seed(seed + 1 + place)
-                yield (augment(x, own) if augment else x), y
+                yield floats(augment(x, own) if augment else x), self.y[ids]
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set: train, val (held out of the published training set), test, and class names."""
+    """A data set.
 
-    train: Images
-    val: Images
-    test: Images
+    Attributes:
+        train, val, test: its images. The weights that are kept are chosen on val, never on test.
+        classes: the names of the classes, by label.
+        name: what the data set is asked for by.
+        notes: what a user should know of how it came to be, a line each.
+    """
+
+    train: Source
+    val: Source
+    test: Source
     classes: tuple[str, ...]
     name: str = "data"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for split in ("train", "val", "test"):
+        if len(self.classes) < 2:
+            raise InputError(
+                f"{self.name} has {len(self.classes)} class(es) {list(self.classes)}: "
+                "a classifier needs two or more"
+            )
+        for split in NAMES:
             images = self[split]
-            try:
-                check_images(images.x)
-                check_labels(images.y, len(images.x), len(self.classes))
-            except InputError as error:
-                raise InputError(f"{self.name}, {split} split: {error}") from None
-            if images.x.shape[1:] != self.train.x.shape[1:]:
+            _check_split(images, f"{self.name}, {split} split", len(self.classes))
+            if images.shape != self.train.shape:
                 raise InputError(
-                    f"{self.name}: images of the {split} split are {list(images.x.shape[1:])}, "
-                    f"those of the train split {list(self.train.x.shape[1:])}"
+                    f"{self.name}: images of the {split} split are {list(images.shape)}, "
+                    f"those of the train split {list(self.train.shape)}"
                 )
 
-    def __getitem__(self, split: str) -> Images:
-        if split not in ("train", "val", "test"):
+    def __getitem__(self, split: str) -> Source:
+        if split not in NAMES:
             raise InputError(f"unknown split {split!r} (there are: train, val, test)")
-        images: Images = getattr(self, split)
+        images: Source = getattr(self, split)
         return images
 
     def to(self, device: torch.device | str) -> Splits:
         """The same data on a device."""
-        parts = {split: self[split].to(device) for split in ("train", "val", "test")}
-        return replace(self, **parts)
+        return replace(self, **{split: self[split].to(device) for split in NAMES})
 
 
-def first_of_each_class(y: Tensor, count: int) -> Tensor:
-    """The places of the first `count` images of each class, in order."""
-    places = [(y == label).nonzero()[:count, 0] for label in y.unique()]
-    return torch.cat(places).sort().values
+def in_part(
+    parts: Mapping[str, Images], counts: Mapping[str, int | None], classes: int
+) -> dict[str, Images]:
+    """Only so many images of each split, the first of each class; None: all."""
+    return {
+        name: images if (count := counts[name]) is None else _first(name, images, count, classes)
+        for name, images in parts.items()
+    }
 
 
-def class_balanced(y: Tensor, count: int, seed: int) -> Tensor:
-    """`count` places, as evenly over the classes as they allow, drawn by the seed; in order."""
-    if not 0 < count <= len(y):
-        raise InputError(f"{count} samples were asked for, but there are {len(y)} images")
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(y), generator=generator)
-    labels = y.cpu()[shuffled]
-    turn = torch.empty_like(labels)
-    for label in labels.unique():
-        mine = labels == label
-        turn[mine] = torch.arange(int(mine.sum()))
-    return shuffled[turn.argsort(stable=True)][:count].sort().values
+def _first(name: str, images: Images, count: int, classes: int) -> Images:
+    least = classes * int(images.y.bincount(minlength=classes).min())
+    if not 0 < count <= least or count % classes:
+        raise InputError(
+            f"{name} is {count}, but must be a multiple of {classes} (classes) up to {least}"
+        )
+    return images.take(first_of_each_class(images.y, count // classes))
+
+
+def completed(
+    parts: Mapping[str, Source],
+    data: str = "data",
+    val: float = 0.1,
+    test: float = 0.2,
+    seed: int = 0,
+) -> tuple[dict[str, Source], tuple[str, ...]]:
+    """Train, val and test out of what is there, and what was done, in words.
+
+    With train and val alone, val is the test split, as for ImageNet. What is still missing is
+    held out of train: these shares of each class, drawn by the seed.
+    """
+    for name, images in parts.items():
+        _check_split(images, f"{data}, {name} split")
+    done, notes = dict(parts), []
+    if "test" not in done and "val" in done:
+        done["test"] = done.pop("val")
+        notes.append("there is no test split: the val images are the test split")
+    for name, share in (("test", test), ("val", val)):
+        if name not in done:
+            y = done["train"].y
+            places = held_out(y, share, seed)
+            done[name] = done["train"].take(places)
+            done["train"] = done["train"].take(without(y, places))
+            notes.append(
+                f"the {name} split is held out of train: {len(places)} of {len(y)} images, "
+                f"{share:.0%} of each class, drawn by seed {seed}"
+            )
+    return done, tuple(notes)
+
+
+def _check_split(images: Source, what: str, classes: int | None = None) -> None:
+    try:
+        if classes is None:
+            images.check()
+            classes = int(images.y.max()) + 1 if len(images) else 0
+        images.check(classes)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from None

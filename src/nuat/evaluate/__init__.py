@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
-from nuat.data import Images
+from nuat.data import images_of
 from nuat.diagnose import suspicions
 from nuat.distributed import rank, wait, world
 from nuat.errors import InputError
@@ -21,7 +21,7 @@ from nuat.evaluate.journal import Journal
 from nuat.evaluate.pursuit import Batches, Pursuit
 from nuat.evaluate.scores import Scores
 from nuat.evaluate.verdicts import Found
-from nuat.network import check_images, check_labels, check_logits, device_of, fingerprint
+from nuat.network import check_images, check_logits, device_of, fingerprint
 from nuat.noise import seed_of
 from nuat.progress import Progress
 from nuat.runs import whole
@@ -39,7 +39,7 @@ PROBES = 32
 
 def evaluate(
     f: nn.Module,
-    images: Images | tuple[Tensor, Tensor],
+    images: Any,
     ball: Ball,
     attacks: Attacks = ATTACKS,
     *,
@@ -66,7 +66,8 @@ def evaluate(
 
     Args:
         f: a network, images in [0, 1] [B, C, H, W] to logits [B, K].
-        images: Images, or a pair of tensors.
+        images: Images, a pair of tensors, a torch Dataset or DataLoader, or any iterable of (x, y)
+            in [0, 1]; see `nuat.data.images_of`.
         ball: the threat model.
         attacks: names such as "pgd-20" or "autoattack", or {name: Attack}; each alone.
         classes: K; by default what the network returns.
@@ -84,16 +85,15 @@ def evaluate(
     Raises:
         InputError: something given cannot be used; nothing was changed.
     """
-    images = (Images(*images) if isinstance(images, tuple) else images).to(device_of(f))
-    if (held := getattr(images, "x", None)) is not None:
-        check_images(held)
+    images = images_of(images).to(device_of(f))
+    images.check()
     attacks, ids = asked(attacks, ball), chosen(images, samples, indices, seed)
     batches = Batches.of(batch_size, device_of(f))
     _check_options(search, out, save_adversarial)
     x, y = images.batch(torch.tensor(ids[:PROBES]))
     check_images(x)
     classes = check_logits(f, x, classes)
-    check_labels(images.y, len(images if held is None else held), classes)
+    images.check(classes)
     parts, notes = fitted(attacks, classes)
     with _full_precision():
         faster = searched(f, x, search)

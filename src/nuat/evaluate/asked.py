@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from nuat.attacks import Attack, Ensemble, attack
-from nuat.data import Images, class_balanced
+from nuat.data import Source, class_balanced
 from nuat.errors import InputError
 from nuat.evaluate.verdicts import Parts
 from nuat.noise import seed_of
@@ -29,7 +29,7 @@ def asked(attacks: Attacks, ball: Ball) -> dict[str, Attack | Ensemble]:
 
 
 def chosen(
-    images: Images, samples: int | None, indices: Sequence[int] | None, seed: int
+    images: Source, samples: int | None, indices: Sequence[int] | None, seed: int
 ) -> list[int]:
     """The places of the images to attack: all, some balanced over the classes, or those named."""
     if indices is None:

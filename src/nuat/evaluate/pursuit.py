@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks import Attack, Trial, logits, ranked, trial
-from nuat.data import Images
+from nuat.data import Source
 from nuat.distributed import rank, world
 from nuat.errors import InputError
 from nuat.evaluate.journal import Journal, Line, Outcome
@@ -66,7 +66,7 @@ class Pursuit:
 
     f: nn.Module
     search: Searched
-    images: Images
+    images: Source
     journal: Journal
     batches: Batches
     seed: int

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nuat.attacks import Attack, stands
-from nuat.data import Images, class_balanced
-from nuat.network import check_images, check_labels, check_logits, device_of, frozen
+from nuat.data import Source, class_balanced
+from nuat.network import check_logits, device_of, frozen
 from nuat.noise import Keyed, seed_of
 from nuat.threat import Ball, Linf
 
@@ -53,7 +53,7 @@ class Exhibit:
 
 def gallery(
     f: nn.Module,
-    images: Images,
+    images: Source,
     classes: Sequence[str],
     ball: Ball,
     attack: Attack,
@@ -68,8 +68,7 @@ def gallery(
     Raises:
         InputError: the images do not fit the network or the classes.
     """
-    check_images(images.x)
-    check_labels(images.y, len(images.x), len(classes))
+    images.check(len(classes))
     check_logits(f, images.batch(torch.arange(1))[0].to(device_of(f)), len(classes))
     ids = _choose(f, images, min(count, len(images)), seed)
     x, y = (part.to(device_of(f)) for part in images.batch(ids))
@@ -97,7 +96,7 @@ def gallery(
     ]
 
 
-def _choose(f: nn.Module, images: Images, count: int, seed: int) -> Tensor:
+def _choose(f: nn.Module, images: Source, count: int, seed: int) -> Tensor:
     """Places of images: rightly classified first, then evenly over classes, in order of class."""
     seed = seed_of(seed, "gallery")
     pool = class_balanced(images.y, min(len(images), 40 * count), seed)

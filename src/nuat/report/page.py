@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from torch import nn
 
 from nuat.attacks import attack
-from nuat.data import Images, load
+from nuat.data import Source, load
 from nuat.errors import InputError, NonFinite
 from nuat.progress import clock
 from nuat.report import curves
@@ -61,7 +61,7 @@ def write_page(
     *,
     title: str | None = None,
     networks: Mapping[Path, nn.Module] | None = None,
-    images: Images | None = None,
+    images: Source | None = None,
 ) -> Path:
     """Write a page about runs, side by side, whole or not at all.
 
@@ -125,7 +125,7 @@ def _title(table: Sequence[Row]) -> str:
     return f"{subject} on {data.pop()}" if len(data) == 1 else subject
 
 
-def _gallery(run: Run, f: nn.Module | None, images_of: Callable[[str], Images]) -> Gallery | None:
+def _gallery(run: Run, f: nn.Module | None, images_of: Callable[[str], Source]) -> Gallery | None:
     """The gallery of a run, None without its network."""
     if f is None:
         return None

@@ -1,0 +1,72 @@
+"""Images in files, read while they are needed."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nuat.data import photo
+from nuat.data.augment import Augment
+from nuat.data.streamed import Streamed, default_workers
+from nuat.errors import InputError
+from nuat.network import check_labels
+from nuat.noise import seed_of
+
+
+@dataclass(frozen=True)
+class ImageFiles(Streamed):
+    """RGB images of size x size out of `files` of any size, with their labels `y` [N].
+
+    In evaluation: resized, and the middle cut out. In training also cropped and flipped, as the
+    recipe's Augment says.
+    """
+
+    files: tuple[Path, ...]
+    y: Tensor
+    size: int
+    workers: int | None = None
+    device: torch.device | str = "cpu"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return 3, self.size, self.size
+
+    def check(self, classes: int | None = None) -> None:
+        """Raise InputError unless there are images and, if told, fitting labels."""
+        if not self.files:
+            raise InputError("there are no images: the data, or the part of it asked for, is empty")
+        if classes is not None:
+            check_labels(self.y, len(self.files), classes)
+
+    def to(self, device: torch.device | str) -> ImageFiles:
+        """The same images on a device."""
+        return replace(self, y=self.y.to(device), device=device)
+
+    def take(self, indices: Tensor) -> ImageFiles:
+        """A part of the images."""
+        files = tuple(self.files[place] for place in indices.tolist())
+        return replace(self, files=files, y=self.y[indices.to(self.y.device)])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images, float32 in [0, 1], [B, 3, size, size], and labels [B], at these places."""
+        threads = max(1, default_workers() if self.workers is None else self.workers)
+        with ThreadPoolExecutor(threads) as pool:
+            read = list(pool.map(lambda place: self.read(place, 0, None), indices.tolist()))
+        return self._ready(torch.stack(read)), self.y[indices.to(self.y.device)]
+
+    def read(self, place: int, seed: int, augment: Augment | None) -> Tensor:
+        """Image [3, size, size], uint8."""
+        image = photo.rgb(self.files[place])
+        if augment is None:
+            return photo.tensor(photo.middle(image, self.size))
+        own = torch.Generator().manual_seed(seed_of(seed, "image", place))
+        if augment.scale is None:
+            image = photo.middle(image, self.size)
+        else:
+            image = photo.cut(image, photo.window(*image.size, augment.scale, own), self.size)
+        return augment(photo.tensor(image)[None], own)[0]

@@ -1,0 +1,105 @@
+"""Data on the command line: folders, archives, factories, --data-dir, --bad-images."""
+
+import shlex
+import sys
+from dataclasses import dataclass
+
+import numpy
+import pytest
+from PIL import Image
+
+import nuat
+from nuat import cli
+
+TINY = "--epochs 1 --model 'small-cnn(width=2)' --eps 4/255"
+
+
+@dataclass
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """`call("train nuat")`: what `nuat train nuat` does, in this process."""
+    monkeypatch.setenv("NUAT_DATA", "nowhere")  # and what the command changes of it is put back
+
+    def run(line):
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["nuat", *shlex.split(line)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return Outcome(int(end.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with `my pets`, 2 x 12 images of which one is damaged, and `a.npz`."""
+    monkeypatch.chdir(tmp_path)
+    random = numpy.random.RandomState(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "my pets" / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = random.randint(256, size=(12, 15, 3), dtype=numpy.uint8)
+            Image.fromarray(pixels).save(tmp_path / "my pets" / name / f"{i}.png")
+    (tmp_path / "my pets" / "dog" / "7.png").write_bytes(b"woof")
+    x, y = random.randint(256, size=(40, 8, 8), dtype=numpy.uint8), numpy.arange(40) % 4
+    numpy.savez(tmp_path / "a.npz", x_train=x, y_train=y)
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_a_folder_is_trained_on_and_evaluated(here, call):
+    refused = call(f"train nuat-wa --data 'folder:my pets(size=8)' {TINY}")
+    assert refused.status == 2 and refused.out == "" and not (here / "runs").exists()
+    first, *rest = refused.err.strip().split("\n")
+    assert "no recipe 'nuat-wa' of its own for folder:my pets: that for cifar10 is taken" in first
+    assert len(rest) == 1 and "1 of 24 images in my pets cannot be read: dog/7.png" in rest[0]
+    done = call(f"train nuat-wa --data 'folder:my pets(size=8)' {TINY} --bad-images skip")
+    assert done.status == 0, done.err
+    assert "left out: dog/7.png" in done.out and "held out of train" in done.out
+    run = nuat.Run.open(here / "runs" / "nuat-wa-my pets-0")
+    assert run.config["data"]["name"] == "folder:my pets(size=8, bad_images='skip')"
+    assert run.config["data"]["classes"] == ["cat", "dog"] and run.config["channels"] == 3
+    scored = call("evaluate 'runs/nuat-wa-my pets-0' --attack fgsm")
+    assert scored.status == 0 and "left out: dog/7.png" in scored.out, scored.err
+    assert len(run.scores["test-fgsm"]["ids"]) == run.config["data"]["test"]
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_an_archive_and_a_factory(here, call):
+    (here / "mine.py").write_text(
+        "import torch\n\ndef make(n):\n    return torch.rand(n, 1, 8, 8), torch.arange(n) % 4\n"
+    )
+    for data, folder in (("npz:a.npz", "normal-a-0"), ("mine:make(n=40)", "normal-mine-make-0")):
+        done = call(f"train normal --data '{data}' {TINY}")
+        assert done.status == 0, done.err
+        assert nuat.Run.open(here / "runs" / folder).config["data"]["name"] == data
+    sys.modules.pop("mine", None)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("train nuat --data cifar10 --data-dir gone", "--data-dir gone: there is no such folder"),
+        ("train nuat --data digits --bad-images skip", "--bad-images is for files of images"),
+        ("train nuat --data cifar10 --data-dir .", "looked for cifar10/cifar-10-batches-py"),
+        ("train nuat-w --data folder:x", "did you mean 'nuat-wa'?"),
+        ("download imagenet100", "unknown data set to download 'imagenet100'"),
+    ],
+)
+def test_is_one_line_and_nothing_is_written(here, call, line, words):
+    before = sorted(here.iterdir())
+    outcome = call(line)
+    assert outcome.status == 2 and outcome.out == "" and sorted(here.iterdir()) == before
+    assert outcome.err.count("\n") == 1 and words in outcome.err
+
+
+def test_what_there_is(call):
+    listed = call("list data").out
+    for words in ("folder:PATH", "npz:PATH", "cifar100", "imagenet100"):
+        assert words in listed

@@ -1,0 +1,249 @@
+"""Data that a user hands over: archives, tensors, Datasets, loaders, factories."""
+
+import random
+import sys
+
+import numpy
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+import nuat
+from nuat import Augment, Images, InputError, Linf
+from nuat.data import images_of, splits_of
+
+N = 30
+X = torch.rand(N, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+Y = torch.arange(N) % 3
+
+
+def row(**changes):
+    return nuat.Recipe(
+        name="normal",
+        method=nuat.Standard(),
+        data="digits",
+        model="small-cnn(width=2)",
+        epochs=1,
+        batch_size=8,
+        **changes,
+    )
+
+
+class Plain(Dataset):
+    """A map-style data set; with `jitter` each look draws from every global generator."""
+
+    def __init__(self, jitter=False):
+        self.jitter = jitter
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, i):
+        if not self.jitter:
+            return X[i], int(Y[i])
+        drawn = float(torch.rand(1)) + random.random() + float(numpy.random.rand())
+        return X[i] * drawn / 3, int(Y[i])
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        return iter((X[i], Y[i]) for i in range(N))
+
+
+def same(one, other):
+    pairs = zip(one, other, strict=True)
+    return all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in pairs)
+
+
+# images
+
+
+def mixed(batch):
+    x, y = torch.utils.data.default_collate(batch)
+    return x.flip(3), y
+
+
+ONLY_THE_LAST = torch.utils.data.SubsetRandomSampler([N - 1])
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [ONLY_THE_LAST, torch.utils.data.WeightedRandomSampler([0.0] * (N - 1) + [1.0], 1)],
+)
+def test_a_sampler_of_the_users_own_is_heeded(sampler):
+    images = images_of(DataLoader(Plain(), batch_size=2, sampler=sampler))
+    assert torch.equal(images.batch(torch.arange(1))[0], X[-1:]) and len(images) == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (X, Y),
+        [X, Y],
+        (X.numpy(), Y.numpy()),
+        Images(X, Y),
+        TensorDataset(X, Y),
+        Plain(),
+        DataLoader(Plain(), batch_size=7),
+        DataLoader(Plain(), batch_size=7, shuffle=True, num_workers=1),
+        DataLoader(TensorDataset(X.flip(3), Y), batch_size=7, collate_fn=mixed),
+        DataLoader(Endless(), batch_size=4),
+        Endless(),
+        [(X[:20], Y[:20]), (X[20:], Y[20:])],
+        [(X[i], int(Y[i])) for i in range(N)],
+        ((X[i : i + 4], Y[i : i + 4]) for i in range(0, N, 4)),
+    ],
+)
+def test_anything_that_gives_x_and_y(given):
+    images = images_of(given)
+    assert len(images) == N and images.channels == 3 and images.shape == (3, 6, 6)
+    x, y = images.batch(torch.arange(N))
+    assert torch.equal(x, X) and torch.equal(y, Y) and torch.equal(images.y, Y)
+    assert y.dtype == torch.int64 and x.dtype == torch.float32
+    batches = list(images.shuffled(8, seed=3, augment=Augment(flip=True)))
+    assert [len(y) for _, y in batches] == [8, 8, 8, 6]
+    assert same(batches, list(images.shuffled(8, seed=3, augment=Augment(flip=True))))
+    assert same(batches[2:], list(images.shuffled(8, 3, Augment(flip=True), start=2)))
+    part = images.take(torch.tensor([4, 9])).take(torch.tensor([1]))
+    assert torch.equal(part.batch(torch.tensor([0]))[0], X[9:10]) and part.y.tolist() == [int(Y[9])]
+
+
+def test_a_loaders_own_randomness_belongs_to_the_image():
+    """Whatever it draws from: torch, numpy, random; and the global generators are left alone."""
+    state = torch.random.get_rng_state(), numpy.random.get_state()[2], random.getstate()
+    data = {n: images_of(DataLoader(Plain(jitter=True), num_workers=n)) for n in (0, 2)}
+    batches = {n: list(images.shuffled(8, 3)) for n, images in data.items()}
+    assert same(batches[0], batches[2])
+    assert same(batches[0][1:], list(data[0].shuffled(8, 3, start=1)))
+    assert not same(batches[0], list(data[0].shuffled(8, 4)))
+    assert torch.equal(torch.random.get_rng_state(), state[0])
+    assert numpy.random.get_state()[2] == state[1] and random.getstate() == state[2]
+
+
+def test_labels_that_are_not_what_they_were_are_refused():
+    data = Plain()
+    data.targets = torch.zeros(N, dtype=torch.long)
+    with pytest.raises(InputError, match=r"image 1 of the Dataset is .* of class 1, .* class 0"):
+        images_of(data).batch(torch.arange(3))
+
+
+# splits
+
+
+def test_splits_of_a_mapping_and_of_one_set():
+    data = splits_of({"train": (X, Y), "val": (X[:9], Y[:9]), "test": Plain(), "classes": "abc"})
+    assert [len(data[name]) for name in ("train", "val", "test")] == [N, 9, N]
+    assert data.classes == ("a", "b", "c") and data.notes == ()
+    data = splits_of(DataLoader(Plain()))
+    assert [len(data[name]) for name in ("train", "val", "test")] == [21, 3, 6]
+    assert data.classes == ("0", "1", "2") and "held out of train" in data.notes[0]
+    assert splits_of(data) is data
+
+
+@pytest.mark.parametrize("data", [DataLoader(Plain(), batch_size=5), {"train": (X, Y)}])
+def test_fit_and_evaluate_take_them(data, tmp_path, capsys):
+    run = nuat.fit(row(), data=data, out=tmp_path / "run")
+    assert run.finished and run.config["data"]["train"] == 21
+    assert "val split is held out of train" in capsys.readouterr().out
+    f = nuat.trained(run.path).f
+    scores = [nuat.evaluate(f, images, Linf(0.01), "fgsm").standing for images in (Plain(), (X, Y))]
+    assert scores[0] == scores[1]
+
+
+def test_a_recipe_by_name_is_lent_to_ones_own_data():
+    with pytest.warns(UserWarning, match="no recipe 'normal' of its own for data"):
+        assert nuat.recipe("normal", "data", own=True).epochs == 100
+    with pytest.raises(InputError, match=r"augment.scale.*folder:PATH"):
+        nuat.fit(row(augment=Augment(scale=(0.5, 1.0))), data={"train": (X, Y)}, out="never")
+
+
+# archives
+
+
+def archive(path, **arrays):
+    numpy.savez(path, **arrays)
+    return path
+
+
+BYTES = (X * 255).byte()
+
+
+@pytest.mark.parametrize(
+    ("x", "expected"),
+    [
+        (BYTES.numpy(), BYTES),
+        (BYTES.permute(0, 2, 3, 1).numpy(), BYTES),
+        (BYTES[:, 0].numpy(), BYTES[:, :1]),
+        (BYTES[:, :1].numpy(), BYTES[:, :1]),
+        (X.numpy(), X),
+        (X.double().numpy(), X),
+    ],
+)
+def test_npz(tmp_path, x, expected):
+    file = archive(tmp_path / "my data.npz", x_train=x, y_train=Y.numpy().astype(numpy.uint8))
+    data = nuat.load(f"npz:{file}")
+    whole = torch.cat([data[name].x for name in ("train", "val", "test")])
+    assert [len(data[name]) for name in ("train", "val", "test")] == [21, 3, 6]
+    assert whole.shape == expected.shape and data.train.y.dtype == torch.int64
+    keys = sorted(map(tuple, whole.float().flatten(1).tolist()))
+    assert keys == sorted(map(tuple, expected.float().flatten(1).tolist()))
+
+
+def test_npz_in_the_form_of_medmnist(tmp_path):
+    arrays = {}
+    for name, count in (("train", 30), ("val", 12), ("test", 9)):
+        arrays[f"{name}_images"] = BYTES[:count, 0].numpy()
+        arrays[f"{name}_labels"] = Y[:count, None].numpy()
+    file = archive(tmp_path / "m.npz", **arrays, classes=numpy.array(["a", "b", "c"]))
+    data = nuat.load(f"npz:{file}")
+    assert [len(data[name]) for name in ("train", "val", "test")] == [30, 12, 9]
+    assert data.classes == ("a", "b", "c") and data.notes == ()
+    assert torch.equal(data.test.x, BYTES[:9, :1]) and torch.equal(data.test.y, Y[:9])
+
+
+# factories
+
+SOURCE = """
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+def make(count=30):
+    x, y = torch.rand(count, 1, 5, 5), torch.arange(count) % 2
+    return {"train": DataLoader(TensorDataset(x, y)), "test": (x[:4], y[:4])}
+
+def pair():
+    return torch.rand(30, 1, 5, 5), torch.arange(30) % 2
+
+number = 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    (tmp_path / "owndata.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "owndata", raising=False)
+    yield tmp_path
+    sys.modules.pop("owndata", None)
+
+
+def test_a_factory_in_the_current_folder(module):
+    before = list(sys.path)
+    data = nuat.load("owndata:make(count=40)")
+    assert [len(data[name]) for name in ("train", "val", "test")] == [36, 4, 4]
+    assert data.name == "owndata:make(count=40)" and sys.path == before
+    assert len(nuat.load("owndata:pair").train) == 22
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nosuch:make", "there is no Python module 'nosuch'"),
+        ("owndata:nosuch", "unknown name in owndata 'nosuch'"),
+        ("owndata:number", "owndata:number is a int, not a function"),
+        ("owndata:make(size=3)", "cannot read the data.*size"),
+    ],
+)
+def test_a_factory_that_is_not_there(module, text, words):
+    with pytest.raises(InputError, match=words):
+        nuat.load(text)
