@@ -24,7 +24,8 @@ attacks.register("pgd", PGD)
 attacks.register("targeted-pgd", TargetedPGD)
 attacks.register("gama", GAMA)
 
-DISTANCES = (losses.nuclear, losses.frobenius, losses.squared_l2)
+NUCLEAR = (losses.nuclear, losses.nuclear_svd, losses.nuclear_polar)
+DISTANCES = (*NUCLEAR, losses.frobenius, losses.squared_l2)
 WORDS: dict[str, Any] = {
     **{c.__name__: c for c in (threat.Clean, threat.Uniform, threat.Bernoulli, threat.Gaussian)},
     **{c.__name__: c for c in (schedules.Constant, schedules.Drops, schedules.Piecewise)},
