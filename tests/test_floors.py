@@ -10,10 +10,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "nuat"
 
 ROOMS = {
     1: "errors registry notation values schedules noise threat losses nuclear_norm network "
-    "weights runs ledger progress versions",
+    "weights runs ledger progress versions precision",
     2: "attacks models data",
     3: "methods loading guard",
-    4: "cost recipes train evaluate report",
+    4: "cost threads graphs recipes descent train evaluate report",
     5: "reproduce",
     6: "cli",
 }

@@ -20,21 +20,23 @@ from torch import Tensor, nn
 
 from nuat.cost import forward_equivalents
 from nuat.data import Splits, load
-from nuat.errors import NonFinite
+from nuat.descent import Descent
+from nuat.errors import InputError, NonFinite
+from nuat.graphs import Graphs
 from nuat.guard import collapsed, in_collapse, sentence, validate
 from nuat.ledger import Losses, Means, Stopwatch
-from nuat.methods import Moment
 from nuat.models import build
-from nuat.network import check_logits, check_loss, device_named
+from nuat.network import check_logits, device_named
 from nuat.noise import seed_of
 from nuat.notation import split
+from nuat.precision import to_channels_last, to_contiguous
 from nuat.progress import Progress, clock
 from nuat.recipes import Recipe
 from nuat.recipes import recipe as named_recipe
 from nuat.runs import Run
+from nuat.threads import settle_threads
 from nuat.values import describe
 from nuat.versions import versions
-from nuat.weights import Averages
 
 CHECKPOINT_SECONDS = 600.0
 """Within an epoch, a checkpoint is written after so long; at the end of an epoch, always."""
@@ -49,6 +51,8 @@ def fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     max_time: float | None = None,
+    threads: int | str | None = None,
+    graphs: bool = False,
 ) -> Run:
     """Train a network by a recipe; the run folder `out` holds what came of it.
 
@@ -64,6 +68,8 @@ def fit(
         seed: of weights, order, crops and noise.
         device: by default cuda if there is one, or else cpu.
         max_time: stop with a checkpoint after so many seconds; the same call goes on.
+        threads: on a CPU, how many; "auto": see nuat.threads; None: as torch has it.
+        graphs: record the steps as CUDA graphs, and say so if the method does not allow it.
 
     Returns:
         The run. `run.finished` tells whether all epochs were done.
@@ -86,12 +92,33 @@ def fit(
         f = model if isinstance(model, nn.Module) else build(model, *shape)
         f = f.to(device)
         splits = splits.to(device)
-        check_logits(f, splits.train.batch(torch.arange(min(2, len(splits.train))))[0], shape[0])
+        two = splits.train.batch(torch.arange(min(2, len(splits.train))))[0]
+        check_logits(f, two, shape[0])
+        batch = splits.train.batch(torch.arange(min(recipe.batch_size, len(splits.train))))[0]
+        remarks = [settle_threads(threads, f, batch), _lay_out(f, two, recipe.channels_last)]
+        if graphs and device.type != "cuda":
+            raise InputError(f"CUDA graphs need a cuda device, but this is {device}")
         config = _config(recipe, f, model, splits, seed)
         folder = f"{recipe.name}-{split(splits.name)[0]}-{seed}"
         run = Run.start(out or Path("runs") / folder, config)
-        _Training(recipe, f, splits, run, seed, device, max_time).go()
+        try:
+            _Training(recipe, f, splits, run, seed, device, max_time, remarks, graphs).go()
+        finally:
+            to_contiguous(f)
     return run
+
+
+def _lay_out(f: nn.Module, x: Tensor, channels_last: bool | None) -> str:
+    """Lay out the network as asked, or as it can be; what there is to say about it."""
+    if channels_last is False:
+        return ""
+    try:
+        to_channels_last(f, x)
+    except InputError as error:
+        if channels_last:
+            raise
+        return f"{error}: going on without"
+    return ""
 
 
 def _config(
@@ -123,29 +150,20 @@ class _Training:
     seed: int
     device: torch.device
     max_time: float | None
+    remarks: list[str] = field(default_factory=list)
+    graphs: bool = False
 
     epoch: int = 0
     batch: int = 0
     best: tuple[float, float] = (-1.0, -1.0)
-    memory: dict[str, Any] = field(default_factory=dict)
     losses: Losses = field(default_factory=Losses)
     notes: Means = field(default_factory=Means)
     watch: Stopwatch = field(default_factory=Stopwatch)
 
     def __post_init__(self) -> None:
-        self.optimiser = torch.optim.SGD(
-            self.f.parameters(), lr=0.0, weight_decay=self.recipe.weight_decay
-        )
-        self.averages = Averages(self.f)
-        if self.recipe.average is not None:
-            self.averages(self.recipe.average)
         self.batches = -(-len(self.data.train) // self.recipe.batch_size)
+        self.descent = Descent(self.recipe, self.f, self.batches, self.seed)
         self.opened = self.saved = time.monotonic()
-
-    @property
-    def kept(self) -> nn.Module:
-        """The network that is validated and kept: the average, if the recipe has one."""
-        return self.f if self.recipe.average is None else self.averages(self.recipe.average)
 
     @property
     def now(self) -> float:
@@ -169,8 +187,11 @@ class _Training:
         with Progress(self.recipe.name, total, self.done) as progress:
             if self.done:
                 progress.line(f"{self.run.path}: going on after {self.place()}")
-            for remark in self.recipe.method.remarks(self.recipe.batch_size):
-                progress.line(remark)
+            for remark in (*self.remarks, *self.recipe.method.remarks(self.recipe.batch_size)):
+                if remark:
+                    progress.line(remark)
+            if self.graphs:
+                self.descent.graphs = Graphs(self.recipe.method, progress.line)
             while not self.run.finished:
                 self.train(progress)
                 if self.batch < self.batches:
@@ -200,25 +221,9 @@ class _Training:
 
     def step(self, x: Tensor, y: Tensor) -> None:
         """One batch: descend every loss of the method, then take the weights into the averages."""
-        t = Moment(
-            epoch=self.epoch,
-            batch=self.batch,
-            batches=self.batches,
-            batch_size=self.recipe.batch_size,
-            lr=self.recipe.lr(self.now),
-            averages=self.averages,
-            memory=self.memory,
-        )
-        for group in self.optimiser.param_groups:
-            group |= {"lr": t.lr, "momentum": self.recipe.momentum(self.now)}
-        torch.manual_seed(seed_of(self.seed, "step", self.epoch, self.batch))
-        for loss in self.recipe.method.step(self.f, x, y, t):
-            check_loss(loss)
+        t = self.descent.begin(self.epoch, self.batch)
+        for loss in self.descent.step(x, y, t):
             self.losses.note(loss)
-            self.optimiser.zero_grad()
-            loss.backward()
-            self.optimiser.step()
-        self.averages.update()
         self.notes.take(t.notes)
 
     def end_epoch(self, progress: Progress) -> None:
@@ -226,7 +231,7 @@ class _Training:
         metrics = {"epoch": self.epoch + 1, "loss": self.losses.close(), **self.settings()}
         metrics |= self.notes.close() | self.marks()
         self.epoch, self.batch = self.epoch + 1, 0
-        metrics |= validate(self.kept, self.data.val, self.recipe.ball)
+        metrics |= validate(self.descent.kept, self.data.val, self.recipe.ball)
         metrics["seconds"] = self.watch.seconds
         clean, robust = metrics["val_clean"], metrics["val_robust"]
         rank = (robust, clean) if self.recipe.method.threat() else (clean, robust)
@@ -248,7 +253,7 @@ class _Training:
         answer, epochs = self.recipe.on_collapse, [*self.run.metrics, metrics]
         if not in_collapse(epochs):
             if answer == "rollback":
-                self.run.save_state("good", self.state())
+                self.run.save_state("good", self.descent.state_dict())
             return
         # after a rollback every collapse is a new one
         finding = sentence(epochs) if answer == "rollback" else collapsed(epochs)
@@ -258,7 +263,7 @@ class _Training:
         if answer == "stop":
             metrics["stopped"] = True
         elif answer == "rollback" and (good := self.run.load_state("good", self.device)):
-            self.take(good)
+            self.descent.load_state_dict(good)
 
     def settings(self) -> dict[str, float]:
         """What the schedules say: lr and momentum after the epoch, the method's in it."""
@@ -275,7 +280,7 @@ class _Training:
             f"{name}_began": [
                 epoch + batch / self.batches for epoch, batch in moments if epoch == self.epoch
             ]
-            for name, moments in self.memory.get("marks", {}).items()
+            for name, moments in self.descent.memory.get("marks", {}).items()
         }
 
     def summary(self, metrics: dict[str, Any]) -> str:
@@ -328,23 +333,7 @@ class _Training:
             "ball": repr(self.recipe.ball),
             "epoch": str(self.epoch),
         }
-        self.run.save_weights(name, self.kept.state_dict(), about)
-
-    def state(self) -> dict[str, Any]:
-        """What training has made: weights, optimiser, averages, the method's memory."""
-        return {
-            "network": self.f.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "averages": self.averages.state_dict(),
-            "memory": self.memory,
-        }
-
-    def take(self, state: dict[str, Any]) -> None:
-        """Go on from such a state."""
-        self.f.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.averages.load_state_dict(state["averages"])
-        self.memory = state["memory"]
+        self.run.save_weights(name, self.descent.kept.state_dict(), about)
 
     def save(self) -> None:
         """Write a checkpoint: the state, and the place in the run."""
@@ -357,7 +346,7 @@ class _Training:
             "losses": [self.losses.total, self.losses.count],
             "notes": self.notes.read(),
         }
-        self.run.save_checkpoint(self.state() | place)
+        self.run.save_checkpoint(self.descent.state_dict() | place)
         self.saved = time.monotonic()
 
     def load(self) -> None:
@@ -366,7 +355,7 @@ class _Training:
         self.run.forget_after(state["epoch"] if state else 0)
         if state is None:
             return
-        self.take(state)
+        self.descent.load_state_dict(state)
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.best = (state["best"][0], state["best"][1])
         self.watch.before = state["seconds"]

@@ -18,6 +18,10 @@ Use = Annotated[
 Eps = Annotated[str | None, typer.Option(help="Radius of the threat model: 8/255 or 0.03.")]
 Norm = Annotated[str | None, typer.Option(help="linf or l2; by default the recipe's.")]
 Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu; by default cuda if any.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="On a CPU; by default OMP_NUM_THREADS, or as the network is worth."),
+]
 Attacks = Annotated[
     list[str] | None,
     typer.Option("--attack", help="fgsm, pgd-20, gama-100, 'pgd-100(restarts=5)'; repeatable."),

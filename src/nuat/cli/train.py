@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nuat.cli.options import Device, Eps, Norm, Use, ball_of, load_own
+from nuat.cli.options import Device, Eps, Norm, Threads, Use, ball_of, load_own
 from nuat.cli.terminal import say
 from nuat.errors import InputError
 from nuat.recipes import Recipe, recipe
@@ -36,6 +36,10 @@ def train(
     max_time: Annotated[
         str | None, typer.Option(help="Stop with a checkpoint after 90s, 30m or 2h.")
     ] = None,
+    threads: Threads = None,
+    graphs: Annotated[
+        bool, typer.Option("--graphs", help="Record the steps as CUDA graphs; a GPU only.")
+    ] = False,
     use: Use = None,
 ) -> None:
     """Train a network. The same command goes on where a killed run left off."""
@@ -49,7 +53,17 @@ def train(
         row = replace(row, on_collapse=on_collapse)
     for assignment in set or []:
         row = _set(row, assignment)
-    run = fit(row, model, data, out=out, seed=seed, device=device, max_time=_seconds(max_time))
+    run = fit(
+        row,
+        model,
+        data,
+        out=out,
+        seed=seed,
+        device=device,
+        max_time=_seconds(max_time),
+        threads=threads or "auto",
+        graphs=graphs,
+    )
     if run.finished:
         say(f"{run.path}/model.safetensors holds the weights; now: nuat evaluate {run.path}")
 
