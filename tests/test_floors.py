@@ -14,7 +14,7 @@ ROOMS = {
     2: "attacks models data",
     3: "methods loading guard",
     4: "cost threads graphs recipes descent train evaluate report",
-    5: "reproduce",
+    5: "reproduce bench",
     6: "cli",
 }
 FLOORS = {name: floor for floor, names in ROOMS.items() for name in names.split()}

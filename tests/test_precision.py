@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ def test_bfloat16_is_inside_the_layers_and_nowhere_else(f):
 def test_bfloat16_computes_the_same_function_to_its_rounding(f):
     g = copy.deepcopy(f)
     z, low = f(X), BFloat16(g)(X)
-    assert 0 < float((low - z).abs().max()) < 0.05 * float(z.abs().max())
+    assert 0 < (low - z).detach().abs().max() < 0.05 * z.detach().abs().max()
     for mine, theirs in zip(f.buffers(), g.buffers(), strict=True):
         assert torch.allclose(mine.float(), theirs.float(), rtol=0.02, atol=0.02)
 
@@ -186,14 +187,14 @@ def test_threads_are_chosen_and_said(asked, variable, model, expected, said, mon
     assert torch.get_num_threads() == (cores() if expected == "cores" else expected)
 
 
-@pytest.mark.parametrize(
-    ("quota", "least"), [("max 100000", 1), ("100000 100000", 1), ("50000 100000", 1)]
-)
-def test_cores_obey_a_quota(quota, least, tmp_path, monkeypatch):
+@pytest.mark.parametrize("quota", ["100000 100000", "50000 100000"])
+def test_cores_obey_a_quota(quota, tmp_path, monkeypatch):
     (tmp_path / "cpu.max").write_text(quota)
-    monkeypatch.setattr("nuat.threads.QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
     torch.set_num_threads(4)
-    assert cores() == (1 if quota != "max 100000" else cores()) >= least
+    assert cores() == 4 or Path("/sys/fs/cgroup/cpu.max").exists()
+    monkeypatch.setattr("nuat.threads.QUOTA", tmp_path / "cpu.max")
+    assert cores() == 1
 
 
 @pytest.mark.parametrize("asked", [0, -1, True, "many", 1.5])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nuat.graphs import Graphs
 from nuat.methods import Moment
-from nuat.network import check_loss
+from nuat.network import check_loss, device_of
 from nuat.noise import seed_of
 from nuat.precision import computing_in
 from nuat.recipes import Recipe
@@ -46,6 +46,7 @@ class Descent:
         if self.recipe.average is not None:
             self.averages(self.recipe.average)
         self.seen = self.lowered(self.f)
+        self.on_cpu = device_of(self.f).type == "cpu"
 
     @property
     def kept(self) -> nn.Module:
@@ -62,7 +63,7 @@ class Descent:
         lr, momentum = self.recipe.lr(now), self.recipe.momentum(now)
         for group in self.optimiser.param_groups:
             group |= {"lr": lr, "momentum": momentum}
-        torch.manual_seed(seed_of(self.seed, "step", epoch, batch))
+        self._reseed(seed_of(self.seed, "step", epoch, batch))
         return Moment(
             epoch=epoch,
             batch=batch,
@@ -72,6 +73,10 @@ class Descent:
             averages=lambda decay: self.lowered(self.averages(decay)),
             memory=self.memory,
         )
+
+    def _reseed(self, seed: int) -> None:
+        """As `torch.manual_seed`, which looks at every kind of device there might be: 0.2 ms."""
+        (torch.default_generator.manual_seed if self.on_cpu else torch.manual_seed)(seed)
 
     def step(self, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
         """Yield each loss before its update, so that a bad one can be refused."""

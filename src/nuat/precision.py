@@ -68,3 +68,16 @@ def to_channels_last(f: nn.Module, x: Tensor) -> None:
 def to_contiguous(f: nn.Module) -> None:
     """Lay the weights out as usual."""
     f.to(memory_format=torch.contiguous_format)
+
+
+def lay_out(f: nn.Module, x: Tensor, channels_last: bool | None) -> str:
+    """Lay the network out as asked, or for None as it can be; what there is to say about it."""
+    if channels_last is False:
+        return ""
+    try:
+        to_channels_last(f, x)
+    except InputError as error:
+        if channels_last:
+            raise
+        return f"{error}: going on without"
+    return ""

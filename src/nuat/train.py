@@ -29,7 +29,7 @@ from nuat.models import build
 from nuat.network import check_logits, device_named
 from nuat.noise import seed_of
 from nuat.notation import split
-from nuat.precision import to_channels_last, to_contiguous
+from nuat.precision import lay_out, to_contiguous
 from nuat.progress import Progress, clock
 from nuat.recipes import Recipe
 from nuat.recipes import recipe as named_recipe
@@ -95,7 +95,7 @@ def fit(
         two = splits.train.batch(torch.arange(min(2, len(splits.train))))[0]
         check_logits(f, two, shape[0])
         batch = splits.train.batch(torch.arange(min(recipe.batch_size, len(splits.train))))[0]
-        remarks = [settle_threads(threads, f, batch), _lay_out(f, two, recipe.channels_last)]
+        remarks = [settle_threads(threads, f, batch), lay_out(f, two, recipe.channels_last)]
         if graphs and device.type != "cuda":
             raise InputError(f"CUDA graphs need a cuda device, but this is {device}")
         config = _config(recipe, f, model, splits, seed)
@@ -106,19 +106,6 @@ def fit(
         finally:
             to_contiguous(f)
     return run
-
-
-def _lay_out(f: nn.Module, x: Tensor, channels_last: bool | None) -> str:
-    """Lay out the network as asked, or as it can be; what there is to say about it."""
-    if channels_last is False:
-        return ""
-    try:
-        to_channels_last(f, x)
-    except InputError as error:
-        if channels_last:
-            raise
-        return f"{error}: going on without"
-    return ""
 
 
 def _config(

@@ -1,4 +1,4 @@
-"""The command line: nuat train | evaluate | reproduce | report | list."""
+"""The command line: nuat train | evaluate | reproduce | report | bench | list."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 import nuat
 from nuat.cli import terminal
+from nuat.cli.bench import bench
 from nuat.cli.evaluate import evaluate
 from nuat.cli.listing import list_names
 from nuat.cli.tables import report, reproduce
@@ -25,6 +26,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(reproduce)
 app.command()(report)
+app.command()(bench)
 app.command("list")(list_names)
 
 UsageError = typer.BadParameter.__mro__[1]

@@ -52,7 +52,7 @@ def train(
     if on_collapse is not None:
         row = replace(row, on_collapse=on_collapse)
     for assignment in set or []:
-        row = _set(row, assignment)
+        row = setting(row, assignment)
     run = fit(
         row,
         model,
@@ -68,7 +68,8 @@ def train(
         say(f"{run.path}/model.safetensors holds the weights; now: nuat evaluate {run.path}")
 
 
-def _set(row: Recipe, assignment: str) -> Recipe:
+def setting(row: Recipe, assignment: str) -> Recipe:
+    """The recipe with what a `--set field=value` says."""
     field, equals, text = assignment.partition("=")
     if not equals:
         raise InputError(f"--set takes field=value, such as lam.to=4, not {assignment!r}")
