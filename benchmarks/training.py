@@ -176,7 +176,8 @@ def main() -> None:
     narrow, wide = "resnet18-nuat(width=16)", "resnet18-nuat"
     sizes = [(narrow, 16, 9, False), (wide, 64, asked.rounds, True)]
     if asked.tiny:
-        narrow, sizes = "small-cnn(width=4)", [("small-cnn(width=4)", 4, 2, False)]
+        rows, narrow = rows[::2], "small-cnn(width=4)"
+        sizes = [(narrow, 4, 1, False)]
     found: dict = {"versions": versions(), "threads": 1, "epoch": EPOCH, "ladders": []}
     print("weights after two iterations, against the published ones")
     for row in rows:

@@ -72,9 +72,9 @@ class Watched(nn.Module):
 class Matmul:
     """A product of two square matrices, timed beside the rest: what the machine reaches."""
 
-    def __init__(self, device: torch.device, precision: str):
-        """Of the size that keeps the device busy, in float32 or bfloat16."""
-        self.size = 8192 if device.type == "cuda" else 1024
+    def __init__(self, device: torch.device, precision: str, size: int | None = None):
+        """Of a size that keeps the device busy, unless one is given; in float32 or bfloat16."""
+        self.size = size or (8192 if device.type == "cuda" else 1024)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.a, self.b = torch.randn(2, self.size, self.size, device=device).to(dtype)
         self.times: list[float] = []

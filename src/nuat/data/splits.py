@@ -28,14 +28,19 @@ class Augment:
         size = len(x)
         if self.pad:
             across, down = (
-                torch.randint(2 * self.pad + 1, (size,), generator=generator).to(x.device)
+                _sent(torch.randint(2 * self.pad + 1, (size,), generator=generator), x)
                 for _ in range(2)
             )
             x = _crop(torch.nn.functional.pad(x, [self.pad] * 4), down, across, x.shape[2:])
         if self.flip:
-            flipped = torch.rand(size, generator=generator).to(x.device) < 0.5
+            flipped = _sent(torch.rand(size, generator=generator), x) < 0.5
             x = torch.where(flipped[:, None, None, None], x.flip(3), x)
         return x
+
+
+def _sent(numbers: Tensor, x: Tensor) -> Tensor:
+    """Numbers from a CPU to where `x` is; a GPU's queue is not waited for."""
+    return numbers.pin_memory().to(x.device, non_blocking=True) if x.is_cuda else numbers
 
 
 def _crop(x: Tensor, down: Tensor, across: Tensor, size: torch.Size) -> Tensor:
@@ -94,6 +99,7 @@ class Images:
         `start` leaves out so many batches: the rest are what they would have been.
         """
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        order = order.to(self.y.device)
         for place, ids in enumerate(order.split(size)):
             if place >= start:
                 x, y = self.batch(ids)
