@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -149,6 +148,7 @@ def test_fit_gives_the_network_back_in_the_usual_layout(tmp_path):
     run = nuat.fit(digits(channels_last=True, precision="bf16"), f, out=tmp_path / "run")
     assert all(p.is_contiguous() for p in f.parameters())
     assert run.config["recipe"]["precision"] == "bf16"
+    assert run.config["threads"] == 1
     assert all(torch.equal(run.weights()[k], v) for k, v in f.state_dict().items())
 
 
@@ -167,34 +167,44 @@ def test_fast_options_are_resumed_to_the_same_bits(tmp_path, monkeypatch):
     assert all(torch.equal(one[k], other[k]) for k in one)
 
 
+WIDE = "resnet18(width=64)"
+
+
 @pytest.mark.parametrize(
-    ("asked", "variable", "model", "expected", "said"),
+    ("asked", "variable", "model", "before", "load", "expected", "said"),
     [
-        (None, None, "small-cnn(width=8)", 1, ""),
-        (2, None, "small-cnn(width=8)", 2, "threads: 2, as asked"),
-        (2, "1", "small-cnn(width=8)", 2, "threads: 2, as asked"),
-        ("auto", "1", "resnet18(width=64)", 1, "threads: 1 (OMP_NUM_THREADS)"),
-        ("auto", None, "small-cnn(width=8)", 1, "threads: 1 (a forward pass of a batch is 0.0"),
-        ("auto", None, "resnet18(width=64)", "cores", "GFLOP; --threads or OMP_NUM_THREADS"),
+        (None, None, WIDE, None, 0.0, 1, ""),
+        (2, None, "small-cnn", None, 0.0, 2, "threads: 2, as asked"),
+        (2, "1", "small-cnn", 3, 0.0, 2, "threads: 2, as asked"),
+        ("auto", "1", WIDE, 3, 0.0, 1, "threads: 1 (OMP_NUM_THREADS)"),
+        ("auto", None, WIDE, 3, 0.0, 3, "threads: 3, as this run began"),
+        ("auto", None, "small-cnn", None, 0.0, 1, "(4 cores, 4 of them idle; a forward pass of a"),
+        ("auto", None, WIDE, None, 0.4, 4, "threads: 4 (4 cores, 4 of them idle"),
+        ("auto", None, WIDE, None, 1.0, 3, "threads: 3 (4 cores, 3 of them idle"),
+        ("auto", None, WIDE, None, 7.8, 1, "threads: 1 (4 cores, 1 of them idle"),
     ],
 )
-def test_threads_are_chosen_and_said(asked, variable, model, expected, said, monkeypatch):
+def test_threads_are_chosen_and_said(
+    asked, variable, model, before, load, expected, said, monkeypatch
+):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("nuat.threads.cores", lambda: 4)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0, 0), raising=False)
     if variable:
         monkeypatch.setenv("OMP_NUM_THREADS", variable)
-    x = torch.rand(2, 3, 32, 32)
-    assert said in settle_threads(asked, build(model, 10, 3), x)
-    assert torch.get_num_threads() == (cores() if expected == "cores" else expected)
+    assert said in settle_threads(asked, build(model, 10, 3), torch.rand(1, 3, 32, 32), before)
+    assert torch.get_num_threads() == expected
 
 
-@pytest.mark.parametrize("quota", ["100000 100000", "50000 100000"])
-def test_cores_obey_a_quota(quota, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [("100000 100000", 1), ("250000 100000", 3), ("max 100000", 8), ("900000 100000", 8)],
+)
+def test_cores_obey_affinity_and_quota(quota, expected, tmp_path, monkeypatch):
     (tmp_path / "cpu.max").write_text(quota)
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
-    torch.set_num_threads(4)
-    assert cores() == 4 or Path("/sys/fs/cgroup/cpu.max").exists()
     monkeypatch.setattr("nuat.threads.QUOTA", tmp_path / "cpu.max")
-    assert cores() == 1
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert cores() == expected
 
 
 @pytest.mark.parametrize("asked", [0, -1, True, "many", 1.5])

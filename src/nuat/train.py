@@ -94,18 +94,26 @@ def fit(
         splits = splits.to(device)
         two = splits.train.batch(torch.arange(min(2, len(splits.train))))[0]
         check_logits(f, two, shape[0])
+        folder = Path(out or Path("runs") / f"{recipe.name}-{split(splits.name)[0]}-{seed}")
         batch = splits.train.batch(torch.arange(min(recipe.batch_size, len(splits.train))))[0]
-        remarks = [settle_threads(threads, f, batch), lay_out(f, two, recipe.channels_last)]
+        remarks = [
+            settle_threads(threads, f, batch, _threads_of(folder)),
+            lay_out(f, two, recipe.channels_last),
+        ]
         if graphs and device.type != "cuda":
             raise InputError(f"CUDA graphs need a cuda device, but this is {device}")
-        config = _config(recipe, f, model, splits, seed)
-        folder = f"{recipe.name}-{split(splits.name)[0]}-{seed}"
-        run = Run.start(out or Path("runs") / folder, config)
+        run = Run.start(folder, _config(recipe, f, model, splits, seed))
         try:
             _Training(recipe, f, splits, run, seed, device, max_time, remarks, graphs).go()
         finally:
             to_contiguous(f)
     return run
+
+
+def _threads_of(folder: Path) -> int | None:
+    """How many threads the run in a folder began with."""
+    begun = (folder / "config.json").exists()
+    return Run(folder).config.get("threads") if begun else None
 
 
 def _config(
@@ -122,6 +130,7 @@ def _config(
             recipe.method, f, *data.train.batch(torch.arange(2)), epoch=recipe.epochs - 1
         ),
         "seed": seed,
+        "threads": torch.get_num_threads(),
         "versions": versions(),
     }
 
