@@ -192,8 +192,11 @@ def test_threads_are_chosen_and_said(
     monkeypatch.setattr("os.getloadavg", lambda: (load, 0, 0), raising=False)
     if variable:
         monkeypatch.setenv("OMP_NUM_THREADS", variable)
-    assert said in settle_threads(asked, build(model, 10, 3), torch.rand(1, 3, 32, 32), before)
+    f = build(model, 10, 3)
+    mark = fingerprint(f)
+    assert said in settle_threads(asked, f, torch.rand(1, 3, 32, 32), before)
     assert torch.get_num_threads() == expected
+    assert f.training and fingerprint(f) == mark
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nuat.cost import flops
 from nuat.errors import InputError
+from nuat.network import frozen
 
 SMALL = 1e9
 """Floating-point operations of a forward pass of a batch, below which one thread is better."""
@@ -40,8 +41,8 @@ def settle_threads(
     if before is not None:
         torch.set_num_threads(before)
         return f"threads: {before}, as this run began"
-    with torch.no_grad():
-        work = flops(lambda: f(x))
+    with frozen(f) as g, torch.no_grad():
+        work = flops(lambda: g(x))
     torch.set_num_threads(1 if work < SMALL else idle_cores())
     return (
         f"threads: {torch.get_num_threads()} ({cores()} cores, {idle_cores()} of them idle; a "

@@ -86,6 +86,8 @@ def fit(
         recipe = replace(recipe, model=model)
     model = recipe.model if model is None else model
     device = device_named(device)
+    if graphs and device.type != "cuda":
+        raise InputError(f"CUDA graphs need a cuda device, but this is {device}")
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(seed, "weights"))
         shape = len(splits.classes), splits.train.channels
@@ -100,8 +102,6 @@ def fit(
             settle_threads(threads, f, batch, _threads_of(folder)),
             lay_out(f, two, recipe.channels_last),
         ]
-        if graphs and device.type != "cuda":
-            raise InputError(f"CUDA graphs need a cuda device, but this is {device}")
         run = Run.start(folder, _config(recipe, f, model, splits, seed))
         try:
             _Training(recipe, f, splits, run, seed, device, max_time, remarks, graphs).go()

@@ -21,7 +21,7 @@ from nuat.data import Splits
 from nuat.errors import InputError
 from nuat.methods import Standard
 from nuat.models import build
-from nuat.network import check_logits
+from nuat.network import check_logits, frozen
 from nuat.precision import lay_out
 from nuat.recipes import Recipe
 from nuat.versions import versions
@@ -153,8 +153,8 @@ def _cost(arm: Arm, standard: Arm, matmul: Matmul, clock: Clock) -> Cost:
     f, batch = arm.descent.f, arm.recipe.batch_size
     x, y = arm.images.batch(torch.arange(2))
     forwards = forward_equivalents(arm.recipe.method, f, x, y, arm.epoch)
-    with torch.no_grad():
-        operations = forwards * flops(lambda: f(x)) / len(x) * batch
+    with frozen(f) as g, torch.no_grad():
+        operations = forwards * flops(lambda: g(x)) / len(x) * batch
     seconds = statistics.median(arm.times)
     return Cost(
         name=arm.recipe.name,
