@@ -26,8 +26,8 @@ def settle_threads(
     A number is taken as it is; None leaves torch's. "auto" takes OMP_NUM_THREADS if it is set, or
     what this run began with (`before`), so that it goes on to the same bits. Else it takes one
     thread for a small network, and the cores that nothing else keeps busy for others: threads that
-    share a core wait for each other, and a step takes 3 to 13 times as long
-    (benchmarks/training.md). Raises InputError for anything else.
+    share a core wait for each other, and a step takes 3 to 35 times as long
+    (benchmarks/threads.log). Raises InputError for anything else.
     """
     if asked is None or x.device.type != "cpu":
         return ""
