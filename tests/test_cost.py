@@ -6,7 +6,8 @@ from torch import nn
 
 import nuat
 from nuat.cost import flops, forward_equivalents
-from nuat.methods import AT, NuAT, NuAT2, Standard
+from nuat.losses import nuclear_polar
+from nuat.methods import AT, AWP, GAT, RMGM, TRADES, NuAT, NuAT2, Standard
 
 
 class Deep(nn.Module):
@@ -32,9 +33,15 @@ def conv(inputs, outputs):
         (Standard(), 3),
         (AT(nuat.FGSM()), 5),
         (AT(nuat.PGD(steps=10)), 23),
+        (RMGM(), 13),
+        (GAT(), 8),
         (NuAT(), 8),
+        (NuAT(distance=nuclear_polar), 8),
         (NuAT2(), 11),
         (NuAT2(teacher=0.99), 11),
+        (TRADES(), 27),
+        (AWP(), 33),
+        (AWP(AT(nuat.PGD(steps=10))), 26),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nuat.Method) else str(value),
 )
@@ -43,7 +50,7 @@ def test_forward_equivalents_of_a_step(method, expected):
     x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
     before = {name: value.clone() for name, value in f.state_dict().items()}
     f.eval()
-    assert forward_equivalents(method, f, x, y) == pytest.approx(expected, abs=0.05)
+    assert forward_equivalents(method, f, x, y, epoch=20) == pytest.approx(expected, abs=0.05)
     assert not f.training
     assert all(torch.equal(before[name], value) for name, value in f.state_dict().items())
 

@@ -10,11 +10,11 @@ SOURCE = Path(__file__).parents[1] / "src" / "nuat"
 
 ROOMS = {
     1: "errors registry notation values schedules noise threat losses nuclear_norm network "
-    "weights runs ledger progress versions distributed search importing intervals",
+    "weights runs ledger progress versions distributed search importing intervals precision",
     2: "attacks models data",
     3: "methods loading guard",
-    4: "cost recipes train evaluate diagnose report export",
-    5: "reproduce",
+    4: "cost threads graphs recipes descent train evaluate diagnose report export",
+    5: "reproduce bench",
     6: "cli",
 }
 FLOORS = {name: floor for floor, names in ROOMS.items() for name in names.split()}

@@ -1,7 +1,5 @@
 """nuat: robust image classifiers at a few times the price of ordinary training."""
 
-from importlib.metadata import version
-
 from nuat.attacks import FGSM, GAMA, PGD, Attack, TargetedPGD, ascend, attack
 from nuat.data import Augment, Images, Splits, datasets, load
 from nuat.errors import InputError, NonFinite
@@ -18,9 +16,10 @@ from nuat.runs import Run
 from nuat.schedules import Constant, Drops, Piecewise, Ramp, triangle
 from nuat.threat import L2, Bernoulli, Clean, Gaussian, Linf, Uniform
 from nuat.train import fit
+from nuat.versions import VERSION
 from nuat.weights import Average, Averages
 
-__version__ = version("nuat")
+__version__ = VERSION
 __all__ = [
     "AT",
     "FGSM",

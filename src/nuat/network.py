@@ -117,51 +117,62 @@ class BatchNormRecord:
 
     With r the statistics before, r' after, and k the share of r that is left in r', the pass added
     c = r' - k r; `replay` does r <- k r + c. It stands for a second, identical forward pass in
-    train mode, which costs F and would change nothing else.
+    train mode, which costs F and would change nothing else. Nothing waits for a device, unless a
+    layer has momentum None.
     """
 
     def __init__(self, f: nn.Module):
-        """Take note of the statistics before the pass."""
+        """Take note of the statistics before the pass, and count the calls of each layer."""
         candidates = (module for module in f.modules() if isinstance(module, BatchNorm))
         self.layers = [m for m in candidates if m.training and m.running_mean is not None]
-        self.before = [_statistics(layer, clone=True) for layer in self.layers]
-        self.added: list[tuple[int, list[Tensor]]] = []
+        self.calls = dict.fromkeys(self.layers, 0)
+        self.before = [r.clone() for r in self._running()]
+        self.added: list[Tensor] = []
+        self.hooks = [layer.register_forward_hook(self._count) for layer in self.layers]
+
+    def stop(self) -> None:
+        """Count no more."""
+        for hook in self.hooks:
+            hook.remove()
 
     @torch.no_grad()
     def close(self) -> None:
-        """Take note of what the pass added: how often a layer was called, and c."""
-        for layer, (seen, *before) in zip(self.layers, self.before, strict=True):
-            now_seen, *now = _statistics(layer)
-            keep = _share_kept(layer, seen, now_seen)
-            scale = now_seen if layer.momentum is None else 1
-            added = [scale * (r - keep * old) for r, old in zip(now, before, strict=True)]
-            self.added.append((now_seen - seen, added))
+        """Take note of what the pass added."""
+        if not self.layers:
+            return
+        shares, weights = self._shares(ahead=False)
+        kept = torch._foreach_mul(self.before, shares)
+        self.added = list(torch._foreach_mul(torch._foreach_sub(self._running(), kept), weights))
 
     @torch.no_grad()
     def replay(self) -> None:
         """Add it once more. Call it after backward: the graph of a pass holds the statistics."""
-        for layer, (calls, added) in zip(self.layers, self.added, strict=True):
-            if not calls:
-                continue
-            seen, *running = _statistics(layer)
-            keep = _share_kept(layer, seen, seen + calls)
-            scale = seen + calls if layer.momentum is None else 1
-            for r, c in zip(running, added, strict=True):
-                r.mul_(keep).add_(c / scale)
-            layer.num_batches_tracked.add_(calls)
+        if not self.layers:
+            return
+        shares, weights = self._shares(ahead=True)
+        running = self._running()
+        torch._foreach_mul_(running, shares)
+        torch._foreach_add_(running, torch._foreach_div(self.added, weights))
+        counters = [layer.num_batches_tracked for layer in self.layers]
+        torch._foreach_add_(counters, list(self.calls.values()))
+
+    def _count(self, layer: BatchNorm, *_: object) -> None:
+        self.calls[layer] += layer.training and layer.track_running_stats
+
+    def _running(self) -> list[Tensor]:
+        return [r for layer in self.layers for r in (layer.running_mean, layer.running_var)]
+
+    def _shares(self, ahead: bool) -> tuple[list[float], list[float]]:
+        """For each of `_running`: k of the pass, the last one or one to come; the weight of c."""
+        both = [_share(layer, calls, ahead) for layer, calls in self.calls.items()]
+        return [k for k, _ in both for _ in "mv"], [w for _, w in both for _ in "mv"]
 
 
-def _statistics(layer: BatchNorm, clone: bool = False) -> tuple[int, Tensor, Tensor]:
-    running = layer.running_mean, layer.running_var
-    mean, variance = (r.clone() for r in running) if clone else running
-    return int(layer.num_batches_tracked), mean, variance
-
-
-def _share_kept(layer: BatchNorm, seen: int, then: int) -> float:
-    """The share of the statistics after `seen` batches that is left after `then` of them."""
-    if layer.momentum is None:
-        return seen / then if then else 1.0
-    return float((1 - layer.momentum) ** (then - seen))
+def _share(layer: BatchNorm, calls: int, ahead: bool) -> tuple[float, float]:
+    if layer.momentum is not None:
+        return (1 - layer.momentum) ** calls, 1.0
+    then = int(layer.num_batches_tracked) + calls * ahead
+    return (then - calls) / max(then, 1), float(max(then, 1))
 
 
 @contextmanager
@@ -171,7 +182,10 @@ def recorded(f: nn.Module) -> Iterator[BatchNormRecord]:
     `with recorded(f) as clean: z = f(x)`, and `clean.replay()` after backward.
     """
     record = BatchNormRecord(f)
-    yield record
+    try:
+        yield record
+    finally:
+        record.stop()
     record.close()
 
 

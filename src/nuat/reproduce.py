@@ -27,10 +27,12 @@ def reproduce(
     attacks: Sequence[str] = ATTACKS,
     epochs: int | None = None,
     device: str | None = None,
+    threads: int | str | None = None,
 ) -> list[Run]:
     """Train each named row on a data set with so many seeds, and attack its test split.
 
-    What is already done in `out` is not done again. The page is `out`/report.html.
+    What is already done in `out` is not done again. `threads` is that of `fit`. The page is
+    `out`/report.html.
 
     Returns:
         The runs, row by row.
@@ -44,7 +46,9 @@ def reproduce(
     for row in chosen:
         for seed in range(seeds):
             folder = out / f"{row.name}-{seed}"
-            runs.append(fit(row, data=splits, out=folder, seed=seed, device=device))
+            runs.append(
+                fit(row, data=splits, out=folder, seed=seed, device=device, threads=threads)
+            )
             _attack(runs[-1], splits, attacks, device)
     networks = {run.path: trained(run.path).f for run in runs}
     write_page(runs, out / "report.html", networks=networks, images=splits.test)

@@ -27,7 +27,7 @@ from torch import Tensor
 from nuat.errors import InputError
 from nuat.values import differences
 
-ABOUT = ("versions", "forward_equivalents", "init_from")
+ABOUT = ("versions", "forward_equivalents", "init_from", "threads")
 """Parts of config.json that tell about a run and do not define it."""
 
 

@@ -20,21 +20,23 @@ from torch import Tensor, nn
 
 from nuat.cost import forward_equivalents
 from nuat.data import Splits, load, short, splits_of
-from nuat.errors import NonFinite
+from nuat.descent import Descent
+from nuat.errors import InputError, NonFinite
+from nuat.graphs import Graphs
 from nuat.guard import collapsed, in_collapse, sentence, validate
 from nuat.ledger import Losses, Means, Stopwatch
 from nuat.loading import beginning, told
-from nuat.methods import Moment
 from nuat.models import build, name_of, remarks
-from nuat.network import check_logits, check_loss, device_named
+from nuat.network import check_logits, device_named
 from nuat.noise import seed_of
+from nuat.precision import lay_out, to_contiguous
 from nuat.progress import Progress, clock
 from nuat.recipes import Recipe
 from nuat.recipes import recipe as named_recipe
 from nuat.runs import Run
+from nuat.threads import settle_threads
 from nuat.values import describe
 from nuat.versions import versions
-from nuat.weights import Averages
 
 CHECKPOINT_SECONDS = 600.0
 """Within an epoch, a checkpoint is written after so long; at the end of an epoch, always."""
@@ -50,6 +52,8 @@ def fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     max_time: float | None = None,
+    threads: int | str | None = None,
+    graphs: bool = False,
 ) -> Run:
     """Train a network by a recipe; the run folder `out` holds what came of it.
 
@@ -69,6 +73,8 @@ def fit(
         seed: of weights, order, crops and noise.
         device: by default cuda if there is one, or else cpu.
         max_time: stop with a checkpoint after so many seconds; the same call goes on.
+        threads: on a CPU, how many; "auto": see nuat.threads; None: as torch has it.
+        graphs: record the steps as CUDA graphs, and say so if the method does not allow it.
 
     Returns:
         The run. `run.finished` tells whether all epochs were done.
@@ -86,6 +92,8 @@ def fit(
         recipe = replace(recipe, model=model)
     model = recipe.model if model is None else model
     device = device_named(device)
+    if graphs and device.type != "cuda":
+        raise InputError(f"CUDA graphs need a cuda device, but this is {device}")
     splits.train.check_augment(recipe.augment)
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(seed, "weights"))
@@ -93,16 +101,34 @@ def fit(
         f = model if isinstance(model, nn.Module) else build(model, *shape)
         f = f.to(device)
         splits = splits.to(device)
-        check_logits(f, splits.train.batch(torch.arange(min(2, len(splits.train))))[0], shape[0])
+        two = splits.train.batch(torch.arange(min(2, len(splits.train))))[0]
+        check_logits(f, two, shape[0])
         folder = Path(out or Path("runs") / f"{recipe.name}-{short(splits.name)}-{seed}")
         start, origin = beginning(init, f, *shape, folder)
-        run = Run.start(folder, _config(recipe, f, splits, seed) | origin)
-        said = [*splits.notes, *remarks(f)]
-        if start is not None:
-            start.into(f)
-            said.append(str(start))
-        _Training(recipe, f, splits, run, seed, device, max_time, said).go()
+        batch = splits.train.batch(torch.arange(min(recipe.batch_size, len(splits.train))))[0]
+        engine = [
+            settle_threads(threads, f, batch, _threads_of(folder)),
+            lay_out(f, two, recipe.channels_last),
+        ]
+        once = [*splits.notes, *remarks(f)]
+        try:
+            run = Run.start(folder, _config(recipe, f, splits, seed) | origin)
+            if start is not None:
+                start.into(f)
+                once.append(str(start))
+            training = _Training(
+                recipe, f, splits, run, seed, device, max_time, once, engine, graphs
+            )
+            training.go()
+        finally:
+            to_contiguous(f)
     return run
+
+
+def _threads_of(folder: Path) -> int | None:
+    """How many threads the run in a folder began with."""
+    begun = (folder / "config.json").exists()
+    return Run(folder).config.get("threads") if begun else None
 
 
 def _config(recipe: Recipe, f: nn.Module, data: Splits, seed: int) -> dict[str, Any]:
@@ -117,6 +143,7 @@ def _config(recipe: Recipe, f: nn.Module, data: Splits, seed: int) -> dict[str, 
             recipe.method, f, *data.train.batch(torch.arange(2)), epoch=recipe.epochs - 1
         ),
         "seed": seed,
+        "threads": torch.get_num_threads(),
         "versions": versions(),
     }
 
@@ -132,30 +159,21 @@ class _Training:
     seed: int
     device: torch.device
     max_time: float | None
-    said: list[str]
+    once: list[str] = field(default_factory=list)
+    engine: list[str] = field(default_factory=list)
+    graphs: bool = False
 
     epoch: int = 0
     batch: int = 0
     best: tuple[float, float] = (-1.0, -1.0)
-    memory: dict[str, Any] = field(default_factory=dict)
     losses: Losses = field(default_factory=Losses)
     notes: Means = field(default_factory=Means)
     watch: Stopwatch = field(default_factory=Stopwatch)
 
     def __post_init__(self) -> None:
-        self.optimiser = torch.optim.SGD(
-            self.f.parameters(), lr=0.0, weight_decay=self.recipe.weight_decay
-        )
-        self.averages = Averages(self.f)
-        if self.recipe.average is not None:
-            self.averages(self.recipe.average)
         self.batches = -(-len(self.data.train) // self.recipe.batch_size)
+        self.descent = Descent(self.recipe, self.f, self.batches, self.seed)
         self.opened = self.saved = time.monotonic()
-
-    @property
-    def kept(self) -> nn.Module:
-        """The network that is validated and kept: the average, if the recipe has one."""
-        return self.f if self.recipe.average is None else self.averages(self.recipe.average)
 
     @property
     def now(self) -> float:
@@ -179,9 +197,12 @@ class _Training:
         with Progress(self.recipe.name, total, self.done) as progress:
             if self.done:
                 progress.line(f"{self.run.path}: going on after {self.place()}")
-            own = [] if self.done else self.said
-            for remark in (*own, *self.recipe.method.remarks(self.recipe.batch_size)):
+            once = [] if self.done else self.once
+            own = self.recipe.method.remarks(self.recipe.batch_size)
+            for remark in filter(None, (*once, *self.engine, *own)):
                 progress.line(remark)
+            if self.graphs:
+                self.descent.graphs = Graphs(self.recipe.method, progress.line)
             while not self.run.finished:
                 self.train(progress)
                 if self.batch < self.batches:
@@ -211,25 +232,9 @@ class _Training:
 
     def step(self, x: Tensor, y: Tensor) -> None:
         """One batch: descend every loss of the method, then take the weights into the averages."""
-        t = Moment(
-            epoch=self.epoch,
-            batch=self.batch,
-            batches=self.batches,
-            batch_size=self.recipe.batch_size,
-            lr=self.recipe.lr(self.now),
-            averages=self.averages,
-            memory=self.memory,
-        )
-        for group in self.optimiser.param_groups:
-            group |= {"lr": t.lr, "momentum": self.recipe.momentum(self.now)}
-        torch.manual_seed(seed_of(self.seed, "step", self.epoch, self.batch))
-        for loss in self.recipe.method.step(self.f, x, y, t):
-            check_loss(loss)
+        t = self.descent.begin(self.epoch, self.batch)
+        for loss in self.descent.step(x, y, t):
             self.losses.note(loss)
-            self.optimiser.zero_grad()
-            loss.backward()
-            self.optimiser.step()
-        self.averages.update()
         self.notes.take(t.notes)
 
     def end_epoch(self, progress: Progress) -> None:
@@ -237,7 +242,7 @@ class _Training:
         metrics = {"epoch": self.epoch + 1, "loss": self.losses.close(), **self.settings()}
         metrics |= self.notes.close() | self.marks()
         self.epoch, self.batch = self.epoch + 1, 0
-        metrics |= validate(self.kept, self.data.val, self.recipe.ball)
+        metrics |= validate(self.descent.kept, self.data.val, self.recipe.ball)
         metrics["seconds"] = self.watch.seconds
         clean, robust = metrics["val_clean"], metrics["val_robust"]
         rank = (robust, clean) if self.recipe.method.threat() else (clean, robust)
@@ -259,7 +264,7 @@ class _Training:
         answer, epochs = self.recipe.on_collapse, [*self.run.metrics, metrics]
         if not in_collapse(epochs):
             if answer == "rollback":
-                self.run.save_state("good", self.state())
+                self.run.save_state("good", self.descent.state_dict())
             return
         # after a rollback every collapse is a new one
         finding = sentence(epochs) if answer == "rollback" else collapsed(epochs)
@@ -269,7 +274,7 @@ class _Training:
         if answer == "stop":
             metrics["stopped"] = True
         elif answer == "rollback" and (good := self.run.load_state("good", self.device)):
-            self.take(good)
+            self.descent.load_state_dict(good)
 
     def settings(self) -> dict[str, float]:
         """What the schedules say: lr and momentum after the epoch, the method's in it."""
@@ -286,7 +291,7 @@ class _Training:
             f"{name}_began": [
                 epoch + batch / self.batches for epoch, batch in moments if epoch == self.epoch
             ]
-            for name, moments in self.memory.get("marks", {}).items()
+            for name, moments in self.descent.memory.get("marks", {}).items()
         }
 
     def summary(self, metrics: dict[str, Any]) -> str:
@@ -339,24 +344,8 @@ class _Training:
             "ball": repr(self.recipe.ball),
             "epoch": str(self.epoch),
         }
-        about |= told(self.kept, self.data.train.batch(torch.arange(1))[0])
-        self.run.save_weights(name, self.kept.state_dict(), about)
-
-    def state(self) -> dict[str, Any]:
-        """What training has made: weights, optimiser, averages, the method's memory."""
-        return {
-            "network": self.f.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "averages": self.averages.state_dict(),
-            "memory": self.memory,
-        }
-
-    def take(self, state: dict[str, Any]) -> None:
-        """Go on from such a state."""
-        self.f.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.averages.load_state_dict(state["averages"])
-        self.memory = state["memory"]
+        about |= told(self.descent.kept, self.data.train.batch(torch.arange(1))[0])
+        self.run.save_weights(name, self.descent.kept.state_dict(), about)
 
     def save(self) -> None:
         """Write a checkpoint: the state, and the place in the run."""
@@ -369,7 +358,7 @@ class _Training:
             "losses": [self.losses.total, self.losses.count],
             "notes": self.notes.read(),
         }
-        self.run.save_checkpoint(self.state() | place)
+        self.run.save_checkpoint(self.descent.state_dict() | place)
         self.saved = time.monotonic()
 
     def load(self) -> None:
@@ -378,7 +367,7 @@ class _Training:
         self.run.forget_after(state["epoch"] if state else 0)
         if state is None:
             return
-        self.take(state)
+        self.descent.load_state_dict(state)
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.best = (state["best"][0], state["best"][1])
         self.watch.before = state["seconds"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import compress
 from typing import Any
 
 import torch
@@ -35,12 +36,12 @@ class Average:
     def update(self, f: nn.Module) -> None:
         """Take the network's present weights into the average."""
         mine, theirs = _tensors(self.network), _tensors(bare(f))
-        floats = [i for i, tensor in enumerate(mine) if tensor.is_floating_point()]
+        floats = [tensor.is_floating_point() for tensor in mine]
         if self.updates:
-            self._blend([mine[i] for i in floats], [theirs[i] for i in floats], None)
-        for i, tensor in enumerate(mine):
-            if not self.updates or not tensor.is_floating_point():
-                tensor.copy_(theirs[i])
+            self._blend(*(list(compress(tensors, floats)) for tensors in (mine, theirs)), None)
+        copied = [not self.updates or not is_float for is_float in floats]
+        if any(copied):
+            torch._foreach_copy_(*(list(compress(tensors, copied)) for tensors in (mine, theirs)))
         self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:

@@ -51,7 +51,8 @@ for _version in VERSIONS:
     _called = "autoattack" if _version == "standard" else f"autoattack-{_version}"
     attacks.register(_called, partial(autoattack, version=_version))
 
-DISTANCES = (losses.nuclear, losses.frobenius, losses.squared_l2)
+NUCLEAR = (losses.nuclear, losses.nuclear_svd, losses.nuclear_polar)
+DISTANCES = (*NUCLEAR, losses.frobenius, losses.squared_l2)
 WORDS: dict[str, Any] = {
     **{c.__name__: c for c in (threat.Clean, threat.Uniform, threat.Bernoulli, threat.Gaussian)},
     **{c.__name__: c for c in (schedules.Constant, schedules.Drops, schedules.Piecewise)},

@@ -1,4 +1,4 @@
-"""The command line: nuat train | evaluate | reproduce | report | export | list | download."""
+"""The command line: nuat train, evaluate, reproduce, report, bench, export, list, download."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 import nuat
 from nuat.cli import terminal
+from nuat.cli.bench import bench
 from nuat.cli.download import download
 from nuat.cli.evaluate import evaluate
 from nuat.cli.export import export
@@ -27,6 +28,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(reproduce)
 app.command()(report)
+app.command()(bench)
 app.command()(export)
 app.command("list")(list_names)
 app.command()(download)

@@ -20,7 +20,7 @@ from nuat.cli.options import (
     ball_of,
     load_own,
 )
-from nuat.cli.terminal import console, say, warn
+from nuat.cli.terminal import console, say
 from nuat.data import load, look_in, with_bad_images
 from nuat.distributed import rank
 from nuat.errors import InputError
@@ -161,7 +161,7 @@ def _show(scores: Scores, title: str) -> None:
             shown.add_row(*row, style="dim")
     console.print(shown)
     for note in scores.notes:
-        warn(note)
+        say(f"note: {note}")
 
 
 def _parts(scores: Scores, name: str) -> list[tuple[str, ...]]:

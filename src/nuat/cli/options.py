@@ -24,6 +24,10 @@ DataDir = Annotated[
 BadImages = Annotated[
     str | None, typer.Option(help="What to do with image files that cannot be read: error or skip.")
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="On a CPU; by default OMP_NUM_THREADS, or as the network is worth."),
+]
 Attacks = Annotated[
     list[str] | None,
     typer.Option("--attack", help="autoattack, pgd-20, 'pgd-100(restarts=5)'; repeatable."),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from torch import nn
 
-from nuat.cli.options import Attacks, DataDir, Device, Use, load_own
+from nuat.cli.options import Attacks, DataDir, Device, Threads, Use, load_own
 from nuat.cli.terminal import console, say, warn
 from nuat.data import look_in
 from nuat.errors import InputError, unknown
@@ -30,6 +30,7 @@ def reproduce(
     attack: Attacks = None,
     epochs: Annotated[int | None, typer.Option(help="Stretches every schedule to fit.")] = None,
     device: Device = None,
+    threads: Threads = None,
     data_dir: DataDir = None,
     use: Use = None,
 ) -> None:
@@ -42,7 +43,14 @@ def reproduce(
     names = [name.strip() for name in only.split(",")] if only else every
     target = out or Path("runs") / data
     runs = run_rows(
-        data, names, target, seeds=seeds, attacks=attack or ATTACKS, epochs=epochs, device=device
+        data,
+        names,
+        target,
+        seeds=seeds,
+        attacks=attack or ATTACKS,
+        epochs=epochs,
+        device=device,
+        threads=threads or "auto",
     )
     show(runs)
     say(f"the page: {target / 'report.html'}")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nuat.cli.options import BadImages, DataDir, Device, Eps, Norm, Use, ball_of, load_own
+from nuat.cli.options import BadImages, DataDir, Device, Eps, Norm, Threads, Use, ball_of, load_own
 from nuat.cli.terminal import say
 from nuat.data import look_in, with_bad_images
 from nuat.errors import InputError
@@ -46,6 +46,10 @@ def train(
     max_time: Annotated[
         str | None, typer.Option(help="Stop with a checkpoint after 90s, 30m or 2h.")
     ] = None,
+    threads: Threads = None,
+    graphs: Annotated[
+        bool, typer.Option("--graphs", help="Record the steps as CUDA graphs; a GPU only.")
+    ] = False,
     data_dir: DataDir = None,
     bad_images: BadImages = None,
     use: Use = None,
@@ -62,7 +66,7 @@ def train(
     if on_collapse is not None:
         row = replace(row, on_collapse=on_collapse)
     for assignment in set or []:
-        row = _set(row, assignment)
+        row = setting(row, assignment)
     run = fit(
         row,
         model,
@@ -72,12 +76,15 @@ def train(
         seed=seed,
         device=device,
         max_time=_seconds(max_time),
+        threads=threads or "auto",
+        graphs=graphs,
     )
     if run.finished:
         say(f"{run.path}/model.safetensors holds the weights; now: nuat evaluate {run.path}")
 
 
-def _set(row: Recipe, assignment: str) -> Recipe:
+def setting(row: Recipe, assignment: str) -> Recipe:
+    """The recipe with what a `--set field=value` says."""
     field, equals, text = assignment.partition("=")
     if not equals:
         raise InputError(f"--set takes field=value, such as lam.to=4, not {assignment!r}")

@@ -39,14 +39,19 @@ class Augment:
         size = len(x)
         if self.pad:
             across, down = (
-                torch.randint(2 * self.pad + 1, (size,), generator=generator).to(x.device)
+                _sent(torch.randint(2 * self.pad + 1, (size,), generator=generator), x)
                 for _ in range(2)
             )
             x = _crop(torch.nn.functional.pad(x, [self.pad] * 4), down, across, x.shape[2:])
         if self.flip:
-            flipped = (torch.rand(size, generator=generator) < 0.5).nonzero()[:, 0].to(x.device)
+            flipped = _sent((torch.rand(size, generator=generator) < 0.5).nonzero()[:, 0], x)
             x = x.index_copy(0, flipped, x.index_select(0, flipped).flip(3))
         return x
+
+
+def _sent(numbers: Tensor, x: Tensor) -> Tensor:
+    """Numbers from a CPU to where `x` is; a GPU's queue is not waited for."""
+    return numbers.pin_memory().to(x.device, non_blocking=True) if x.is_cuda else numbers
 
 
 def _is_range(scale: object) -> bool:

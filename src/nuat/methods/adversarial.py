@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from nuat.threat import Ball, Linf
 @dataclass(frozen=True)
 class Standard(Method):
     """CE(f(x), y): ordinary training."""
+
+    cycle: ClassVar[int | None] = 1
 
     def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
         """One loss."""
@@ -39,6 +42,7 @@ class AT(Method):
     """
 
     inner: Attack = PGD(steps=10, size=Constant(1 / 4))
+    cycle: ClassVar[int | None] = 1
 
     def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
         """One loss."""
@@ -102,6 +106,7 @@ class RMGM(Method):
 
     ball: Ball = Linf(8 / 255)
     lam: Schedule = Constant(0.1)
+    cycle: ClassVar[int | None] = 1
 
     def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
         """One loss."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -27,7 +27,8 @@ class Moment:
         batch_size: the run's batch size; the last batch of an epoch may be shorter.
         lr: the learning rate of this step, if known.
         noise: where this step's randomness comes from.
-        averages: the averages of the network in training, for methods that ask for one.
+        averages: the average of the network in training by its decay, for methods that ask for
+            one: an `Averages`, or a function.
         memory: tensors and numbers that a method keeps from step to step; part of the checkpoint.
         notes: what this step has noted; the engine writes the mean of an epoch in the metrics.
     """
@@ -38,7 +39,7 @@ class Moment:
     batch_size: int | None = None
     lr: float = 0.0
     noise: Noise = field(default_factory=Noise)
-    averages: Averages | None = None
+    averages: Averages | Callable[[float], nn.Module] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, Tensor | float] = field(default_factory=dict)
 
@@ -71,7 +72,14 @@ class Method:
     `f` is in train mode; `x` are images in [0, 1], [B, C, H, W], `y` labels [B], `t` the Moment. A
     method knows no optimiser, device or rank. To write one, derive a frozen dataclass and define
     `step`; a number may be given wherever a field's default is a schedule.
+
+    Attributes:
+        cycle: a promise that lets a step be recorded and replayed: it yields one loss, and what it
+            does depends on the epoch and on `t.batch % cycle` alone, not on `t.lr` or `t.memory`.
+            None: no promise.
     """
+
+    cycle: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         numbers_become_schedules(self)

@@ -43,6 +43,11 @@ class Guided(Method):
     alternate: bool = True
     replay: bool = True
 
+    @property
+    def cycle(self) -> int | None:  # type: ignore[override]
+        """Two steps if the attack alternates, else one."""
+        return 2 if self.alternate else 1
+
     def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
         """One loss."""
         lam = self.weight(x, t)

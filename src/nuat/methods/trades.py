@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ class TRADES(Method):
     start: Start = Gaussian(0.001, clamp=False)
     replay: bool = True
     clean_first: bool = True
+    cycle: ClassVar[int | None] = 1
 
     def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
         """One loss."""
@@ -91,6 +93,11 @@ class AWP(Method):
 
     base: TRADES | AT = TRADES(Linf(8 / 255), size=1 / 4, clean_first=False)
     gamma: Schedule = From(0.005, epoch=9)
+
+    @property
+    def cycle(self) -> int | None:  # type: ignore[override]
+        """That of the method inside."""
+        return self.base.cycle
 
     def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
         """One loss."""

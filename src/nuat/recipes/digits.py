@@ -28,6 +28,8 @@ NORMAL = Recipe(
     lr=triangle(0.0, 0.2, up=13, down=27),
     weight_decay=2e-3,
     ball=BALL,
+    # the layout in which the logged results were computed, so that they come out to the last bit
+    channels_last=False,
 )
 
 

@@ -11,6 +11,7 @@ from nuat.attacks import WORDS
 from nuat.data import Augment
 from nuat.errors import InputError, unknown
 from nuat.methods import Method
+from nuat.precision import check_precision
 from nuat.schedules import Constant, From, Schedule, numbers_become_schedules, triangle
 from nuat.threat import Ball, Linf, norms
 from nuat.values import assign, swap
@@ -41,6 +42,10 @@ class Recipe:
         weight_decay: of SGD, on all parameters.
         average: decay of the average of the weights that is evaluated and kept; None: no average.
         augment: what is done to training images.
+        precision: what the layers compute in during training, "fp32" or "bf16"; weights, logits,
+            losses, perturbations, statistics and averages are float32, and so is all evaluation.
+        channels_last: the layout of weights and activations; None: channels_last if the network
+            takes it.
         ball: the threat model that validation and evaluation use, the method's own if it has one.
         on_collapse: what to do when a catastrophic overfitting is seen (see nuat.guard): "warn",
             "stop" with the weights from before, or "rollback" to them and go on.
@@ -59,6 +64,8 @@ class Recipe:
     weight_decay: float = 5e-4
     average: float | None = None
     augment: Augment = Augment()
+    precision: str = "fp32"
+    channels_last: bool | None = None
     ball: Ball = Linf(8 / 255)
     on_collapse: str = "warn"
     source: str = "ours"
@@ -68,6 +75,7 @@ class Recipe:
         numbers_become_schedules(self)
         if isinstance(self.epochs, bool) or not (isinstance(self.epochs, int) and self.epochs > 0):
             raise InputError(f"epochs is {self.epochs!r}, but must be a whole number from 1 up")
+        check_precision(self.precision)
         if self.on_collapse not in ON_COLLAPSE:
             raise unknown("answer to a collapse", self.on_collapse, ON_COLLAPSE)
         if not self.weight_decay >= 0:

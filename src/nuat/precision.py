@@ -1,0 +1,83 @@
+"""How a network computes while it is trained: the numbers inside its layers, and their layout."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nuat.errors import InputError, unknown
+from nuat.network import check_logits
+
+PRECISIONS = ("fp32", "bf16")
+
+
+class BFloat16(nn.Module):
+    """A network whose layers compute in bfloat16: float32 images in, float32 logits out.
+
+    Autocast inside the forward pass and nowhere else: weights, their gradients, BatchNorm
+    statistics, images, losses and perturbations stay float32. The weights are those of `f` itself,
+    so what is trained through here is `f`.
+    """
+
+    def __init__(self, f: nn.Module):
+        """Stand before `f`."""
+        super().__init__()
+        self.f = f
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [B, K] in float32."""
+        with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
+            z: Tensor = self.f(x)
+        return z.float()
+
+
+def computing_in(precision: str, f: nn.Module) -> nn.Module:
+    """The network as a method is to see it in training: `f` itself for fp32."""
+    check_precision(precision)
+    return f if precision == "fp32" else BFloat16(f)
+
+
+def check_precision(precision: str) -> None:
+    """Raise InputError unless there is such a precision."""
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether products of bfloat16 are faster than of float32 there, as far as one can ask."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+
+
+def to_channels_last(f: nn.Module, x: Tensor) -> None:
+    """Lay the weights of convolutions out as channels_last, so that what they compute is, too.
+
+    The function stays what it was, to rounding. Raises InputError, and leaves `f` as it was, if the
+    network cannot be called on images `x` that way: one with a `.view` in it may not.
+    """
+    f.to(memory_format=torch.channels_last)
+    try:
+        check_logits(f, x)
+    except InputError as error:
+        to_contiguous(f)
+        raise InputError(f"channels_last does not suit this network: {error}") from error
+
+
+def to_contiguous(f: nn.Module) -> None:
+    """Lay the weights out as usual."""
+    f.to(memory_format=torch.contiguous_format)
+
+
+def lay_out(f: nn.Module, x: Tensor, channels_last: bool | None) -> str:
+    """Lay the network out as asked, or for None as it can be; what there is to say about it."""
+    if channels_last is False:
+        return ""
+    try:
+        to_channels_last(f, x)
+    except InputError as error:
+        if channels_last:
+            raise
+        return f"{error}: going on without"
+    return ""

@@ -1,0 +1,110 @@
+"""nuat bench: what it measures adds up, and what it cannot do it says."""
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+import nuat
+from nuat import cli
+from nuat.bench import SECTIONS, Arm, bench
+from nuat.bench.costs import ratio
+from nuat.bench.watch import Laps, Watched
+from nuat.models import build
+
+DATA = nuat.Splits(
+    *(nuat.Images(torch.rand(20, 1, 8, 8), torch.arange(20) % 10) for _ in range(3)),
+    classes=tuple("0123456789"),
+    name="noise",
+)
+CPU = torch.device("cpu")
+
+
+def row(name, **changes):
+    small = {"model": "small-cnn(width=4)", "batch_size": 8}
+    return replace(nuat.recipe(name, "digits"), **small | changes)
+
+
+def test_a_table_of_costs():
+    names = ["nuat-wa", "awp", "atf", "nuat2-wa"]
+    found = bench([row(name) for name in names], DATA, CPU, rounds=2)
+    costs = {cost["name"]: cost for cost in found["costs"]}
+    assert list(costs) == ["standard", *names]
+    assert costs["standard"]["standard_steps"] == (1, 1, 1)
+    assert costs["nuat-wa"]["forward_equivalents"] == pytest.approx(8, abs=0.4)
+    for cost in costs.values():
+        middle, low, high = cost["standard_steps"]
+        assert 0 < low <= middle <= high
+        assert cost["images_per_s"] * cost["ms"] == pytest.approx(8000)
+        assert list(cost["shares"]) == [*SECTIONS]
+        assert sum(cost["shares"].values()) == pytest.approx(1)
+        assert cost["gflops"] > 0 and cost["peak_mib"] > 10
+    assert costs["awp"]["shares"]["attack"] > costs["standard"]["shares"]["attack"]
+    assert json.loads(json.dumps(found))["batch_size"] == 8
+
+
+def test_ratios_are_paired():
+    assert ratio([2, 40, 6], [1, 10, 2]) == (3.0, 2.5, 3.5)
+    assert ratio([3], [2]) == (1.5, 1.5, 1.5)
+
+
+def test_whose_time_is_whose():
+    """By a clock that ticks a second at each look: every lap is one."""
+    ticks = iter(range(100))
+    laps = Laps(lambda: next(ticks))
+    f = Watched(build("small-cnn(width=4)", 10, 1), laps)
+    x, y = DATA.train.batch(torch.arange(4))
+    for _ in nuat.NuAT().step(f, x, y, nuat.Moment(1, 1)):
+        laps("forward")
+    # before the clean pass, the attack; after each pass, and the loss
+    assert laps.spent == {**dict.fromkeys(SECTIONS, 0), "attack": 2, "forward": 3}
+
+
+def test_an_arm_trains_as_the_engine_does():
+    f = build("small-cnn(width=4)", 10, 1)
+    before = f.head.weight.clone()
+    arm = Arm(row("nuat-wa", lr=nuat.Constant(0.1)), f, DATA.train)
+    for _ in range(3):
+        arm.run()
+    assert not torch.equal(f.head.weight, before)
+    assert f.features[1].num_batches_tracked == 3 * 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nuta"], "unknown recipe 'nuta'; did you mean 'nuat'?"),
+        (["nuat", "--rounds", "0"], "rounds is 0"),
+        (["nuat", "--batch-size", "5000"], "more than the 1197 training images of digits"),
+        (["nuat", "--model", "smal-cnn"], "did you mean 'small-cnn'?"),
+        (["nuat", "--set", "precision=fp8"], "unknown precision 'fp8'"),
+        (["nuat", "--out", "nowhere/bench.json"], "there is no folder nowhere"),
+        (["nuat", "--graphs"], "CUDA graphs need a cuda device"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["nuat", "bench", *arguments, "--device", "cpu"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.count("\n") == 1
+    assert words in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    model = ["--model", "small-cnn(width=4)", "--rounds", "1", "--set", "precision=bf16"]
+    monkeypatch.setattr(sys, "argv", ["nuat", "bench", "nuat", *model, "--device", "cpu"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    shown = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert "threads:" in shown and "optimiser" in shown
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert [cost["name"] for cost in found["costs"]] == ["standard", "nuat"]
+    assert (found["precision"], found["rounds"]) == ("bf16", 1)

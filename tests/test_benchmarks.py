@@ -1,0 +1,46 @@
+"""The benchmark scripts run; what they print here means nothing."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(name, *arguments, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
+
+
+def test_training(tmp_path, monkeypatch, capsys):
+    """Its gate too: exact changes give the published weights, or it stops."""
+    out = tmp_path / "training.json"
+    run("training.py", "--tiny", "--out", out, monkeypatch=monkeypatch)
+    shown = capsys.readouterr().out
+    assert shown.count("the same bits") >= 8
+    ladders = json.loads(out.read_text())["ladders"]
+    assert [ladder["recipe"] for ladder in ladders] == ["nuat-wa", "nuat2-wa"]
+    assert all(ladder["arms"]["published"]["faster"] == [1, 1, 1] for ladder in ladders)
+
+
+def test_gpu(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("gpu.py", "--tiny", "--out", tmp_path, monkeypatch=monkeypatch)
+    assert stopped.value.code == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert all(found["checks"].values()) and len(found["checks"]) == 20
+    methods = {"standard", "nuat", "nuat-wa", "nuat2-wa", "fbf", "pgd-at", "trades"}
+    rows = {(row["method"], row["mode"]): row for row in found["rows"]}
+    assert set(rows) == {(method, mode) for method in methods for mode in ("eager", "graphs")}
+    assert all(row["recorded"] for (_, mode), row in rows.items() if mode == "graphs")
+    assert "checks: 20 of 20 hold" in (tmp_path / "gpu.log").read_text()
+
+
+def test_gpu_without_one_says_so(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match="no CUDA GPU here; --tiny"):
+        run("gpu.py", monkeypatch=monkeypatch)

@@ -1,0 +1,221 @@
+"""bfloat16 inside the layers and nowhere else; channels_last; how many threads."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import nuat
+from nuat.cost import forward_equivalents
+from nuat.descent import Descent
+from nuat.models import build
+from nuat.network import fingerprint
+from nuat.precision import BFloat16, computing_in, has_bfloat16, to_channels_last
+from nuat.threads import cores, settle_threads
+from nuat.weights import worst_nearby
+
+X, Y = torch.rand(8, 3, 8, 8), torch.arange(8)
+
+
+class Flat(nn.Module):
+    """A network that channels_last breaks: a view of what a convolution gave."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(8 * 64, 10)
+
+    def forward(self, x):
+        return self.head(self.conv(x).view(len(x), -1))
+
+
+class Looks(nn.Module):
+    """Notes the dtype of what passes, and passes it on."""
+
+    def __init__(self):
+        super().__init__()
+        self.saw = None
+
+    def forward(self, x):
+        self.saw = x.dtype
+        return x
+
+
+@pytest.fixture
+def f():
+    f = build("small-cnn(width=8)", 10, 3)
+    f.head = nn.Sequential(Looks(), f.head)
+    return f
+
+
+def test_bfloat16_is_inside_the_layers_and_nowhere_else(f):
+    low, x = BFloat16(f), X.clone().requires_grad_()
+    z = low(x)
+    nuat.ce(z, Y).backward()
+    assert f.head[0].saw is torch.bfloat16
+    everything = [z, x.grad, *f.parameters(), *(p.grad for p in f.parameters())]
+    everything += [b for b in f.buffers() if b.is_floating_point()]
+    assert {tensor.dtype for tensor in everything} == {torch.float32}
+
+
+def test_bfloat16_computes_the_same_function_to_its_rounding(f):
+    g = copy.deepcopy(f)
+    z, low = f(X), BFloat16(g)(X)
+    assert 0 < (low - z).detach().abs().max() < 0.05 * z.detach().abs().max()
+    for mine, theirs in zip(f.buffers(), g.buffers(), strict=True):
+        assert torch.allclose(mine.float(), theirs.float(), rtol=0.02, atol=0.02)
+
+
+def test_fp32_is_the_network_itself_and_other_names_are_refused(f):
+    assert computing_in("fp32", f) is f
+    with pytest.raises(nuat.InputError, match=r"'fp16'.*there are: bf16, fp32"):
+        computing_in("fp16", f)
+    with pytest.raises(nuat.InputError, match=r"precision 'half'"):
+        nuat.recipe("nuat", "digits").setting("precision", "half")
+
+
+def test_freezing_and_views_reach_through_bfloat16(f):
+    low = BFloat16(f).train()
+    f.head.eval()
+    modes = [m.training for m in f.modules()]
+    with nuat.frozen(low) as g:
+        assert not any(m.training for m in f.modules())
+        assert not any(p.requires_grad for p in f.parameters())
+        assert g(X).dtype is torch.float32
+    assert [m.training for m in f.modules()] == modes
+    assert all(p.requires_grad for p in f.parameters())
+    nuat.ce(worst_nearby(low, lambda h: nuat.ce(h(X), Y), 0.1)(X), Y).backward()
+    assert all(p.grad is not None for p in f.parameters())
+
+
+@pytest.mark.parametrize("name", ["nuat", "nuat2-wa", "awp", "fbf"])
+def test_precision_does_not_change_the_count(name):
+    f, method = build("small-cnn(width=8)", 10, 3), nuat.recipe(name, "cifar10").method
+    counts = [forward_equivalents(method, g, X, Y, epoch=20) for g in (f, BFloat16(f))]
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("name", ["nuat-wa", "nuat2-wa", "awp", "atf", "trades-wa"])
+def test_a_step_in_bfloat16_keeps_weights_and_averages_in_float32(name):
+    recipe = nuat.recipe(name, "cifar10").setting("precision", "bf16")
+    f = build("small-cnn(width=8)", 10, 3)
+    before = [p.clone() for p in f.parameters()]
+    descent = Descent(recipe, f, batches=2)
+    for batch in range(2):
+        for loss in descent.step(X, Y, descent.begin(60, batch)):
+            assert loss.dtype is torch.float32 and loss.isfinite()
+    assert isinstance(descent.seen, BFloat16) and not isinstance(descent.kept, BFloat16)
+    assert isinstance(descent.begin(60, 0).average(0.99), BFloat16)
+    kept = (*f.parameters(), *descent.kept.parameters())
+    assert {p.dtype for p in kept} == {torch.float32}
+    state = descent.optimiser.state_dict()["state"].values()
+    assert {s["momentum_buffer"].dtype for s in state} == {torch.float32}
+    assert all(not torch.equal(a, b) for a, b in zip(before, f.parameters(), strict=True))
+
+
+def test_channels_last_computes_the_same_function(f):
+    f.eval()
+    z, mark = f(X), fingerprint(f)
+    to_channels_last(f, X)
+    assert f.features[3].weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(f(X), z, atol=1e-5)
+    assert fingerprint(f) == mark
+
+
+def test_channels_last_is_refused_by_a_network_that_cannot():
+    f = Flat()
+    with pytest.raises(nuat.InputError, match=r"channels_last does not suit this network: .*view"):
+        to_channels_last(f, torch.rand(2, 1, 8, 8))
+    assert f.conv.weight.is_contiguous() and f(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+
+
+def digits(**changes):
+    small = nuat.recipe("nuat-wa", "digits").lasting(1).setting("model", "small-cnn(width=4)")
+    return replace(small, **changes)
+
+
+def test_fit_goes_on_without_channels_last_and_says_so(tmp_path, capsys):
+    run = nuat.fit(digits(channels_last=None), Flat(), out=tmp_path / "run")
+    assert run.finished
+    assert "channels_last does not suit this network" in capsys.readouterr().out
+    with pytest.raises(nuat.InputError, match="channels_last does not suit"):
+        nuat.fit(digits(channels_last=True), Flat(), out=tmp_path / "asked")
+
+
+def test_fit_gives_the_network_back_in_the_usual_layout(tmp_path):
+    f = build("small-cnn(width=4)", 10, 1)
+    run = nuat.fit(digits(channels_last=True, precision="bf16"), f, out=tmp_path / "run")
+    assert all(p.is_contiguous() for p in f.parameters())
+    assert run.config["recipe"]["precision"] == "bf16"
+    assert run.config["threads"] == 1
+    assert all(torch.equal(run.weights()[k], v) for k, v in f.state_dict().items())
+
+
+def test_fast_options_are_resumed_to_the_same_bits(tmp_path, monkeypatch):
+    fast = digits(channels_last=True, precision="bf16").lasting(2)
+    whole = nuat.fit(fast, out=tmp_path / "whole")
+    steps = iter(range(25))
+    monkeypatch.setattr(
+        "nuat.train._Training.time_is_up", property(lambda self: next(steps, None) is None)
+    )
+    assert not nuat.fit(fast, out=tmp_path / "stopped", max_time=1).finished
+    monkeypatch.undo()
+    stopped = nuat.fit(fast, out=tmp_path / "stopped")
+    states = (torch.load(r.path / "checkpoint.pt", weights_only=True) for r in (whole, stopped))
+    one, other = (state["network"] for state in states)
+    assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+WIDE = "resnet18(width=64)"
+
+
+@pytest.mark.parametrize(
+    ("asked", "variable", "model", "before", "load", "expected", "said"),
+    [
+        (None, None, WIDE, None, 0.0, 1, ""),
+        (2, None, "small-cnn", None, 0.0, 2, "threads: 2, as asked"),
+        (2, "1", "small-cnn", 3, 0.0, 2, "threads: 2, as asked"),
+        ("auto", "1", WIDE, 3, 0.0, 1, "threads: 1 (OMP_NUM_THREADS)"),
+        ("auto", None, WIDE, 3, 0.0, 3, "threads: 3, as this run began"),
+        ("auto", None, "small-cnn", None, 0.0, 1, "(4 cores, 4 of them idle; a forward pass of a"),
+        ("auto", None, WIDE, None, 0.4, 4, "threads: 4 (4 cores, 4 of them idle"),
+        ("auto", None, WIDE, None, 1.0, 3, "threads: 3 (4 cores, 3 of them idle"),
+        ("auto", None, WIDE, None, 7.8, 1, "threads: 1 (4 cores, 1 of them idle"),
+    ],
+)
+def test_threads_are_chosen_and_said(
+    asked, variable, model, before, load, expected, said, monkeypatch
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("nuat.threads.cores", lambda: 4)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0, 0), raising=False)
+    if variable:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    f = build(model, 10, 3)
+    mark = fingerprint(f)
+    assert said in settle_threads(asked, f, torch.rand(1, 3, 32, 32), before)
+    assert torch.get_num_threads() == expected
+    assert f.training and fingerprint(f) == mark
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [("100000 100000", 1), ("250000 100000", 3), ("max 100000", 8), ("900000 100000", 8)],
+)
+def test_cores_obey_affinity_and_quota(quota, expected, tmp_path, monkeypatch):
+    (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr("nuat.threads.QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert cores() == expected
+
+
+@pytest.mark.parametrize("asked", [0, -1, True, "many", 1.5])
+def test_threads_that_cannot_be(asked, f):
+    with pytest.raises(nuat.InputError, match="threads is"):
+        settle_threads(asked, f, X)
+
+
+def test_asking_a_processor_for_bfloat16():
+    assert has_bfloat16(torch.device("cpu")) in (True, False)
+    assert not has_bfloat16(torch.device("meta"))
