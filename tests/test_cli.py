@@ -191,7 +191,7 @@ def test_evaluate_a_run(here, call):
     assert len(scores.ids) == 50 and scores.attacks == expected.attacks
     for share in (scores.clean, scores.robust("fgsm"), scores.worst):
         assert f"{share:.1%}" in done.out
-    assert "run/scores/test-50-fgsm-pgd-2-restarts-2-seed-4.json" in done.out
+    assert "run/scores/test-50-fgsm-pgd-2-restarts-2-seed-4/verdicts.jsonl" in done.out
 
 
 def test_evaluate_another_split_and_another_file(here, call, tmp_path):
