@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import nuat
 from nuat.attacks import PGD, Attack, Ensemble, Square, attack
+from nuat.diagnose import confusion, diversity
 from nuat.errors import InputError
 from nuat.evaluate import pursuit
 from nuat.intervals import wilson
@@ -367,3 +368,12 @@ def test_joint_attacks_have_batches_of_their_own(net, images, tmp_path):
 def test_what_cannot_be_done_is_said(net, images, asked, message):
     with pytest.raises(InputError, match=message):
         nuat.evaluate(net, images, BALL, ["pgd-2"], **asked)
+
+
+def test_diversity_counts_the_classes_that_errors_go_to():
+    labels = torch.tensor([0, 0, 1, 2, 2, 2])
+    matrix = confusion(labels, torch.tensor([0, 1, 1, 0, 1, 1]), 3)
+    assert matrix.tolist() == [[1, 1, 0], [0, 1, 0], [1, 2, 0]]
+    assert diversity(matrix) == pytest.approx(0.811278, abs=1e-6), "errors go to 1, 0, 1, 1"
+    assert diversity(torch.ones(8, 8).long()) == pytest.approx(3)
+    assert diversity(torch.tensor([[0, 5], [0, 5]])) == 0

@@ -89,3 +89,19 @@ def hindsight(images: int, fallen: dict[str, int], to_restarts: int) -> list[str
             f"{to_restarts} of {images} images fell only to restarts: more of them may still fall"
         )
     return found
+
+
+def confusion(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """How many images of class i are taken for class j, [K, K]; rows are the true classes."""
+    return torch.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, -1)
+
+
+def diversity(matrix: Tensor) -> float:
+    """Over how many classes errors spread: the entropy, in bits, of the classes wrongly given.
+
+    -sum_j q_j log2 q_j, q the share of class j among the entries [K, K] off the diagonal: log2(K)
+    if errors spread evenly, 0 if all go to one class. Ours.
+    """
+    wrong = (matrix - torch.diag(matrix.diagonal())).sum(0).double()
+    q = wrong[wrong > 0] / wrong.sum()
+    return float(-(q * q.log2()).sum())

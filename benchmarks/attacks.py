@@ -1,0 +1,187 @@
+"""Our AutoAttack against that of torchattacks: the same verdicts, and how fast.
+
+    python benchmarks/attacks.py networks NETS             # trains three small networks: 5 minutes
+    python benchmarks/attacks.py verdicts NETS | tee benchmarks/attacks-verdicts.log
+    python benchmarks/attacks.py speed NETS | tee benchmarks/attacks-speed.log
+
+torchattacks 3.5.1 is set right by hand: 100 steps in APGD and FAB, where its AutoAttack leaves 10,
+and Square's published schedule. It is no dependency: pip install torchattacks into the environment
+this runs in. NUAT_DATA is the folder of MNIST and CIFAR-10.
+"""
+
+import argparse
+import copy
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torchattacks
+from torch import nn
+from torchattacks.wrappers.multiattack import MultiAttack
+
+import nuat
+from nuat.attacks import logits, ranked, trial
+from nuat.data import load
+from nuat.models import build
+from nuat.network import frozen
+from nuat.noise import Keyed
+from nuat.search import folded, searched
+from nuat.versions import versions
+
+MNIST, CIFAR = "mnist(train=4000,val=200,test=1000)", "cifar10(train=5000,val=200,test=1000)"
+NETWORKS = {
+    "digits": ["--data", "digits", "--eps", "0.1", "--epochs", "8"],
+    "mnist": ["--data", MNIST, "--model", "mnist-net", "--eps", "0.1", "--epochs", "3"],
+    "cifar": ["--data", CIFAR, "--model", "resnet18(width=8)", "--eps", "4/255", "--epochs", "6"],
+}
+CASES = {"digits": (0.16, 60), "mnist": (0.1, 20), "cifar": (4 / 255, 60)}
+"""For the verdicts: eps, and how many images, balanced over the classes."""
+
+STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+
+
+def train(nets: Path) -> None:
+    for name, options in NETWORKS.items():
+        command = [sys.executable, "-m", "nuat.cli", "train", "fgsm-at", *options]
+        subprocess.run([*command, "--threads", "1", "--out", str(nets / name)], check=True)
+
+
+def theirs(f: nn.Module, eps: float, seed: int, share: int = 1) -> dict[str, torchattacks.Attack]:
+    """The four parts, with the steps of the paper divided by `share`."""
+    gradient = {"eps": eps, "steps": 100 // share, "seed": seed}
+    every = {
+        "apgd-ce": torchattacks.APGD(f, loss="ce", **gradient),
+        "apgd-t": torchattacks.APGDT(f, n_classes=10, **gradient),
+        "fab-t": torchattacks.FAB(f, multi_targeted=True, n_classes=10, **gradient),
+        "square": torchattacks.Square(
+            f, eps=eps, n_queries=5000 // share, resc_schedule=False, seed=seed
+        ),
+    }
+    return {name: every[name] for name in STANDARD}
+
+
+def verdicts(nets: Path) -> None:
+    for name, (eps, count) in CASES.items():
+        run = nuat.trained(nets / name)
+        images, ball = load(run.data).test, nuat.Linf(eps)
+        ours = []
+        for seed in range(3):
+            scores = nuat.evaluate(run.f, images, ball, "autoattack", samples=count, seed=seed)
+            ours.append(sum(scores.standing["autoattack"]))
+            if seed == 0:
+                x, y = images.batch(torch.tensor(scores.ids))
+        found = []
+        for seed in range(3):
+            f = copy.deepcopy(run.f).eval()
+            right = f(x).argmax(1) == y
+            adversarial = MultiAttack(list(theirs(f, eps, seed).values()))(x[right], y[right])
+            found.append(int((f(adversarial).argmax(1) == y[right]).sum()))
+        within = min(found) <= max(ours) and min(ours) <= max(found)
+        print(
+            f"{name}: {run.model}, linf {eps:.4g}, {count} images, {int(right.sum())} right; "
+            f"standing after AutoAttack: ours {ours}, torchattacks {found}; "
+            f"{'within' if within else 'NOT WITHIN'} each other's spread",
+            flush=True,
+        )
+
+
+def all_standing(name: str, nets: Path) -> tuple[nn.Module, torch.Tensor, torch.Tensor, float]:
+    """A network and images that all withstand: the full work for each. Labels are its guesses."""
+    torch.manual_seed(0)
+    if name == "mnist-net":
+        f = nuat.trained(nets / "mnist").f
+        x, _ = load("mnist").test.batch(torch.arange(32))
+    else:
+        f = build("resnet18", 10, 3).eval()
+        x = load("cifar10(train=100,val=100,test=100)").test.batch(torch.arange(8))[0]
+    return f, x, logits(f, x).argmax(1), 1e-4
+
+
+class Arm:
+    """One way to run the four parts with a share of the steps: processor seconds, by part."""
+
+    def __init__(self, f: nn.Module, g: nn.Module | None, eps: float, share: int):
+        self.f, self.g, self.eps, self.share = f, g, eps, share
+
+    def seconds(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+        found = {}
+        for name in STANDARD:
+            begun = time.process_time()
+            left = self.left(name, x, y)
+            found[name] = time.process_time() - begun
+            assert left == len(x), f"{name}: {left} of {len(x)} images stand; the work is not equal"
+        return found
+
+    def left(self, name: str, x: torch.Tensor, y: torch.Tensor) -> int:
+        if self.g is None:
+            adversarial = theirs(self.f, self.eps, 0, self.share)[name](x, y)
+            return int((self.f(adversarial).argmax(1) == y).sum())
+        steps = (5000 if name == "square" else 100) // self.share
+        attack = nuat.attack(f"{name}-{steps}", nuat.Linf(self.eps))
+        ranking = ranked(logits(self.f, x), y)
+        standing = torch.arange(len(x))
+        with frozen(self.f):
+            for run in range(attack.runs(10)):
+                noise = Keyed(0, standing, name)
+                some, own = (x[standing], y[standing]), ranking[standing]
+                done = trial(
+                    attack, self.f, self.g, *some, noise, run, own if attack.targets else None
+                )
+                standing = standing[~done.fallen]
+        return len(standing)
+
+
+def speed(nets: Path, share: int, rounds: int) -> None:
+    for name in ("resnet18", "mnist-net"):
+        f, x, y, eps = all_standing(name, nets)
+        plain = copy.deepcopy(f).requires_grad_(False)
+        arms = {
+            "torchattacks": Arm(f, None, eps, share),
+            "ours, the network as it is": Arm(f, plain, eps, share),
+            "+ BatchNorm folded": Arm(f, folded(copy.deepcopy(f)), eps, share),
+            "+ channels_last: ours": Arm(f, searched(f, x).g, eps, share),
+            "searched in bf16": Arm(f, searched(f, x, "bf16").g, eps, share),
+        }
+        print(f"{name}, {len(x)} images, all of which stand; steps of AutoAttack / {share}")
+        taken = {arm: [] for arm in arms}
+        order = list(arms)
+        for turn in range(rounds):
+            for arm in order[turn % len(order) :] + order[: turn % len(order)]:
+                taken[arm].append(arms[arm].seconds(x, y))
+        report(taken)
+
+
+def report(taken: dict[str, list[dict[str, float]]]) -> None:
+    """Medians over the rounds of the ratios within a round, with the lowest and the highest."""
+    first = taken["torchattacks"]
+    print(f"{'times faster than torchattacks':32}" + "".join(f"{name:>10}" for name in STANDARD))
+    for arm, times in taken.items():
+        pairs = list(zip(first, times, strict=True))
+        parts = [statistics.median(a[name] / b[name] for a, b in pairs) for name in STANDARD]
+        whole = sorted(sum(a.values()) / sum(b.values()) for a, b in pairs)
+        print(
+            f"{arm:32}" + "".join(f"{part:10.2f}" for part in parts),
+            f"   whole {statistics.median(whole):.2f} ({whole[0]:.2f} to {whole[-1]:.2f}),",
+            f"{statistics.median(sum(b.values()) for b in times):.1f} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    reader = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    reader.add_argument("what", choices=("networks", "verdicts", "speed"))
+    reader.add_argument("nets", type=Path)
+    reader.add_argument("--share", type=int, default=25, help="of the steps, for speed: 1 / share")
+    reader.add_argument("--rounds", type=int, default=3)
+    asked = reader.parse_args()
+    torch.set_num_threads(1)
+    print(f"torchattacks {torchattacks.__version__}, {versions()}")
+    if asked.what == "networks":
+        train(asked.nets)
+    elif asked.what == "verdicts":
+        verdicts(asked.nets)
+    else:
+        speed(asked.nets, asked.share, asked.rounds)

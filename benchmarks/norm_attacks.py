@@ -1,0 +1,65 @@
+"""Where errors go: confusion matrices under the nuclear and the Frobenius attack, without labels.
+
+    python benchmarks/norm_attacks.py RUN | tee results/norm-attacks/log.txt
+
+RUN is a normally trained network. Images are attacked in batches of 64, in the order of the data.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+import nuat
+from nuat.attacks import FrobeniusAttack, NuclearAttack, logits
+from nuat.data import load
+from nuat.diagnose import confusion, diversity
+from nuat.noise import Keyed
+
+EPS = (2 / 255, 4 / 255, 8 / 255)
+
+
+def main(run: Path, count: int, seeds: int) -> None:
+    network = nuat.trained(run)
+    test, classes = load(network.data).test, network.classes
+    ids = torch.arange(min(count, len(test)))
+    x, y = test.batch(ids)
+    clean = confusion(y, logits(network.f, x).argmax(1), len(classes))
+    print(f"{network.model} on {network.data}, {len(ids)} images, clean accuracy {share(clean)}")
+    for eps in EPS:
+        for kind in (NuclearAttack, FrobeniusAttack):
+            attack, found = kind(nuat.Linf(eps)), []
+            for seed in range(seeds):
+                points = [
+                    attack(network.f, x[part], y[part], Keyed(seed, part, "norm"))
+                    for part in ids.split(attack.batch)
+                ]
+                guesses = logits(network.f, torch.cat(points)).argmax(1)
+                found.append(confusion(y, guesses, len(classes)))
+            spread = ", ".join(f"{diversity(matrix):.3f}" for matrix in found)
+            print(
+                f"\neps {eps * 255:g}/255, {kind.__name__}: accuracy {share(found[0])}; "
+                f"entropy of the classes wrongly given {spread} bits",
+                flush=True,
+            )
+            show(found[0], classes)
+
+
+def share(matrix: torch.Tensor) -> str:
+    return f"{matrix.diagonal().sum() / matrix.sum():.1%}"
+
+
+def show(matrix: torch.Tensor, classes: tuple[str, ...]) -> None:
+    print(" " * 12 + "".join(f"{name[:6]:>7}" for name in classes))
+    for name, row in zip(classes, matrix.tolist(), strict=True):
+        print(f"{name:12}" + "".join(f"{count:7}" for count in row))
+
+
+if __name__ == "__main__":
+    reader = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    reader.add_argument("run", type=Path)
+    reader.add_argument("--images", type=int, default=2000)
+    reader.add_argument("--seeds", type=int, default=3)
+    asked = reader.parse_args()
+    torch.set_num_threads(1)
+    main(asked.run, asked.images, asked.seeds)
