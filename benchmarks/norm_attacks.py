@@ -16,7 +16,7 @@ from nuat.data import load
 from nuat.diagnose import confusion, diversity
 from nuat.noise import Keyed
 
-EPS = (2 / 255, 4 / 255, 8 / 255)
+EPS = (4 / 255, 8 / 255)
 
 
 def main(run: Path, count: int, seeds: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from nuat import losses, schedules, threat
@@ -12,7 +11,7 @@ from nuat.attacks.apgd import APGD, APGDDLR, APGDT
 from nuat.attacks.ascent import ascend
 from nuat.attacks.base import Attack
 from nuat.attacks.batch import Batch, slope
-from nuat.attacks.ensemble import VERSIONS, Ensemble, autoattack
+from nuat.attacks.ensemble import VERSIONS, Ensemble, autoattack, named, versioned
 from nuat.attacks.fab import FAB, FABT
 from nuat.attacks.gama import GAMA, GAMAFW, GAMAMT
 from nuat.attacks.gradient import FGSM, PGD, RFGSM, MultiTargetedPGD, TargetedPGD
@@ -48,8 +47,7 @@ attacks: Registry[Callable[..., Attack | Ensemble]] = Registry("attack")
 for _name, _kind in KINDS.items():
     attacks.register(_name, _kind)
 for _version in VERSIONS:
-    _called = "autoattack" if _version == "standard" else f"autoattack-{_version}"
-    attacks.register(_called, partial(autoattack, version=_version))
+    attacks.register(named(_version), versioned(_version))
 
 NUCLEAR = (losses.nuclear, losses.nuclear_svd, losses.nuclear_polar)
 DISTANCES = (*NUCLEAR, losses.frobenius, losses.squared_l2)

@@ -121,5 +121,19 @@ def autoattack(ball: Ball, version: str = "standard") -> Ensemble:
     if version not in VERSIONS:
         raise unknown("version of autoattack", version, VERSIONS)
     parts = tuple((name, make(ball)) for name, make in VERSIONS[version].items())
-    name = "autoattack" if version == "standard" else f"autoattack-{version}"
-    return Ensemble(ball, parts, name)
+    return Ensemble(ball, parts, named(version))
+
+
+def named(version: str) -> str:
+    """What a version is called: `autoattack`, `autoattack-v1`."""
+    return "autoattack" if version == "standard" else f"autoattack-{version}"
+
+
+def versioned(version: str) -> Callable[[Ball], Ensemble]:
+    """That version as a function of the ball alone."""
+
+    def make(ball: Ball) -> Ensemble:
+        return autoattack(ball, version)
+
+    make.__doc__ = f"AutoAttack, version {version}: {', '.join(VERSIONS[version])}."
+    return make

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.table import Table
 
@@ -16,6 +17,7 @@ from nuat.cli.options import (
     Device,
     Eps,
     Norm,
+    Threads,
     Use,
     ball_of,
     load_own,
@@ -28,7 +30,8 @@ from nuat.evaluate import ATTACKS, Scores
 from nuat.evaluate import evaluate as attacked
 from nuat.intervals import wilson
 from nuat.loading import Trained, described, trained
-from nuat.network import device_named
+from nuat.network import device_named, device_of
+from nuat.threads import settle_threads
 
 
 def evaluate(
@@ -57,6 +60,7 @@ def evaluate(
     ] = False,
     seed: int = 0,
     device: Device = None,
+    threads: Threads = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; by default scores/NAME of the run.")
     ] = None,
@@ -83,6 +87,10 @@ def evaluate(
     if network.ball is None and eps is None:
         raise InputError(f"{source} does not say its threat model: give --eps, such as --eps 8/255")
     ball = ball_of(network.ball, eps, norm)
+    size = _size(batch_size)
+    few = splits[split].batch(torch.arange(min(size or 64, len(splits[split]))))[0]
+    if said := settle_threads(threads or "auto", network.f, few.to(device_of(network.f))):
+        say(said)
     told = {"indices": indices, "eps": eps, "norm": norm, "seed": seed or None}
     told["search"] = search if search != "fp32" else None
     parts = [split, *([str(samples)] if samples else []), *(attack or [])]
@@ -97,7 +105,7 @@ def evaluate(
         classes=len(splits.classes),
         samples=samples,
         indices=None if indices is None else _places(indices),
-        batch_size=_size(batch_size),
+        batch_size=size,
         seed=seed,
         out=folder,
         about={"data": data, "split": split},
