@@ -168,14 +168,17 @@ def _write(out: Path, journal: Journal, found: Found, scores: Scores) -> None:
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """float32 as float32: no TF32 in matrix products or convolutions."""
-    products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    """float32 as float32: no TF32, and on a CPU no bfloat16, in products or convolutions."""
+    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    settings = torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv
+    before = [setting.fp32_precision for setting in settings]
     try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = products
-        torch.backends.cudnn.allow_tf32 = convolutions
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
 
 
 __all__ = ["ATTACKS", "Scores", "evaluate"]
