@@ -1,12 +1,14 @@
 """Verdicts are the same bytes however they are come by, and never lost."""
 
 import json
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import pytest
 import torch
@@ -214,6 +216,21 @@ def test_memory_that_runs_out_halves_the_batches_and_loses_nothing(
     assert (out / "verdicts.jsonl").read_bytes() == expected
 
 
+def test_memory_of_a_batch_that_was_too_large_is_free_before_smaller_ones(net, images, monkeypatch):
+    real, held = pursuit.trial, []
+
+    def short_of_memory(attack, f, g, x, *rest):
+        assert not any(batch() is not None for batch in held)
+        if len(x) > 10:
+            held.append(weakref.ref(x))
+            raise torch.OutOfMemoryError("out of memory")
+        return real(attack, f, g, x, *rest)
+
+    monkeypatch.setattr(pursuit, "trial", short_of_memory)
+    nuat.evaluate(net, images, BALL, ["pgd-2"], samples=40, batch_size=40)
+    assert len(held) == 2
+
+
 def test_memory_that_is_not_even_enough_for_one_image_is_an_error(net, images, monkeypatch):
     def never(*_):
         raise torch.OutOfMemoryError("out of memory")
@@ -229,6 +246,37 @@ def test_snapshots_are_those_of_shorter_runs(net, images):
         short = nuat.evaluate(net, images, BALL, {"pgd": PGD(BALL, steps=k)})
         column = "pgd" if k == 20 else f"pgd at {k}"
         assert whole.standing[column] == short.standing["pgd"]
+
+
+def test_snapshots_are_those_of_shorter_runs_with_as_many_restarts(net, images, tmp_path):
+    one, many = (
+        PGD(BALL, steps=20, snapshots=(3,), restarts=4),
+        PGD(BALL, steps=3, restarts=4),
+    )
+    out = tmp_path / "out"
+    found = nuat.evaluate(net, images, BALL, {"pgd": one}, out=out, save_adversarial=True)
+    assert (
+        found.standing["pgd at 3"]
+        == nuat.evaluate(net, images, BALL, {"pgd": many}).standing["pgd"]
+    )
+    tally = found.parts["pgd"]["pgd"]
+    right = sum(a == b for a, b in zip(found.labels, found.predicted, strict=True))
+    assert tally["images"] - tally["fallen"] == sum(found.standing["pgd"]) < right
+    records = (out / "verdicts.jsonl").read_text().splitlines()
+    told = {r["id"]: r["attacks"]["pgd"] for r in map(json.loads, records)}
+    kept = load_file(out / "adversarial.safetensors")
+    ids, points = kept["pgd/id"], kept["pgd/x"]
+    lead = nuat.losses.margin_each(net(points), images.batch(ids)[1]).tolist()
+    assert all(
+        math.isclose(z, told[i]["lead"], abs_tol=1e-4)
+        for i, z in zip(ids.tolist(), lead, strict=True)
+    )
+    assert len(ids) == tally["fallen"]
+
+
+def test_an_ensemble_takes_no_attack_with_snapshots():
+    with pytest.raises(InputError, match="snapshots"):
+        attack("custom(parts=('apgd-ce', 'pgd-20(snapshots=(7,))'))", BALL)
 
 
 def test_any_iterate_is_at_least_as_strong_as_the_last(net, images):
@@ -343,12 +391,13 @@ def test_a_bf16_search_is_verified_in_float32_and_says_so(net, images):
 
 
 def test_joint_attacks_have_batches_of_their_own(net, images, tmp_path):
-    found = {}
-    for size in (7, 500):
+    found = []
+    for size, order in ((7, range(100)), (500, range(100)), (64, range(99, -1, -1))):
         out = tmp_path / str(size)
-        nuat.evaluate(net, images, BALL, ["nuclear-5"], samples=100, out=out, batch_size=size)
-        found[size] = (out / "verdicts.jsonl").read_bytes()
-    assert found[7] == found[500]
+        asked = {"indices": order, "out": out, "batch_size": size}
+        nuat.evaluate(net, images, BALL, ["nuclear-5"], **asked)
+        found.append((out / "verdicts.jsonl").read_bytes())
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize(

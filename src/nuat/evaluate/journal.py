@@ -99,7 +99,7 @@ class Journal:
         fallen = [outcome.id for outcome in line.outcomes if outcome.fallen]
         if points is not None and fallen:
             tensors = {"id": torch.tensor(fallen), "x": points.cpu().contiguous()}
-            held = save(tensors, {"attack": line.attack})
+            held = save(tensors, {"attack": line.attack, "run": f"{line.run:06d}"})
             name = f"adversarial-{self.rank}-{self._own:06d}.safetensors"
             whole(self.folder / name, lambda part: part.write_bytes(held))
         with self._own_file.open("a") as file:
@@ -115,7 +115,10 @@ class Journal:
     def points(self) -> dict[str, dict[int, Tensor]]:
         """By attack and id, the points that images fell to; empty if they were not kept."""
         found: dict[str, dict[int, Tensor]] = {}
-        for path in sorted(self.folder.glob("adversarial-*.safetensors")) if self.folder else []:
+        files = self.folder.glob("adversarial-*.safetensors") if self.folder else []
+        for path in sorted(
+            files, key=_run_of, reverse=True
+        ):  # an image keeps what it fell to first
             with safe_open(path, "pt") as file:
                 mine = found.setdefault(file.metadata()["attack"], {})
                 ids, points = file.get_tensor("id").tolist(), file.get_tensor("x")
@@ -136,6 +139,11 @@ class Journal:
             content = self._own_file.read_bytes()
             if len(content) != (end := content.rfind(b"\n") + 1):
                 os.truncate(self._own_file, end)
+
+
+def _run_of(path: Path) -> str:
+    with safe_open(path, "pt") as file:
+        return str(file.metadata()["run"])
 
 
 def _defining(config: dict[str, Any]) -> dict[str, Any]:
