@@ -7,17 +7,22 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import nuat
+from nuat import distributed
 from nuat.attacks import PGD, Attack, Ensemble, Square, attack
+from nuat.cli.evaluate import _places
 from nuat.errors import InputError
 from nuat.evaluate import pursuit
+from nuat.evaluate.journal import Journal
 from nuat.intervals import wilson
 
 BALL, IMAGES = nuat.Linf(0.15), 150
@@ -151,6 +156,85 @@ def test_a_folder_of_another_network_is_refused(net, images, tmp_path):
     other = nuat.models["small-cnn"](classes=10, channels=1, width=8)
     with pytest.raises(InputError, match=r"network: \w+ here, \w+ there"):
         nuat.evaluate(other, images, BALL, ["pgd-3"], samples=10, out=tmp_path / "out")
+
+
+def test_a_folder_of_other_images_is_refused(net, images, tmp_path):
+    x, y = images.batch(torch.arange(40))
+    asked = {"ball": BALL, "attacks": ["pgd-3"], "out": tmp_path / "out"}
+    nuat.evaluate(net, (x, y), **asked)
+    for other in ((x.flip(3), y), (x, (y + 1) % 10)):
+        with pytest.raises(InputError, match=r"images.content: \w+ here, \w+ there"):
+            nuat.evaluate(net, other, **asked)
+
+
+def test_ranks_may_make_the_folder_at_once(tmp_path):
+    for turn in range(30):
+        folder, ready = tmp_path / str(turn), threading.Barrier(2)
+
+        def start(rank, folder=folder, ready=ready):
+            ready.wait()
+            return Journal.start(folder, {"seed": 0}, rank)
+
+        with ThreadPoolExecutor(2) as ranks:
+            assert [journal.lines for journal in ranks.map(start, (0, 1))] == [[], []]
+        assert [file.name for file in folder.iterdir()] == ["config.json"]
+
+
+def test_a_kill_while_the_folder_was_made_leaves_one_to_use(tmp_path):
+    (tmp_path / "config.json-0.partial").write_text("{")
+    assert Journal.start(tmp_path, {"seed": 0}).lines == []
+
+
+def test_a_damaged_line_is_named(net, images, tmp_path):
+    asked = {"ball": BALL, "attacks": ["pgd-3"], "samples": 20, "out": tmp_path / "out"}
+    first = nuat.evaluate(net, images, **asked, batch_size=8)
+    file = tmp_path / "out" / "journal-0.jsonl"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], lines[1][:30] + "\0" * 9, *lines[2:]]) + "\n")
+    with pytest.raises(InputError, match=r"line 2 of .* is damaged; delete that line"):
+        nuat.evaluate(net, images, **asked)
+    file.write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+    assert nuat.evaluate(net, images, **asked).standing == first.standing
+
+
+class Opaque(torch.nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x.detach())
+
+
+def test_a_network_without_gradients_is_for_square_alone(net, images):
+    scores = nuat.evaluate(Opaque(net), images, BALL, ["square-100"], samples=40)
+    assert scores.worst < scores.clean
+    assert any("no gradient gets through" in note for note in scores.notes)
+    for name in ("pgd-2", "apgd-ce-5", "fab-5", "fab-t-5"):
+        with pytest.raises(InputError, match="no gradient gets through"):
+            nuat.evaluate(Opaque(net), images, BALL, [name], samples=40)
+
+
+def test_each_rank_has_a_gpu_of_its_own(monkeypatch):
+    assert distributed.gpu() is None
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for rank, wanted in ((0, "cuda:0"), (1, "cuda:1"), (2, "cuda:0")):
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        assert distributed.gpu() == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("20-10", "runs backwards; write 10-20"), ("1,x", "not 'x'")]
+)
+def test_indices_that_cannot_be_meant_are_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        _places(text)
+
+
+def test_many_indices_are_no_file():
+    assert _places(",".join(map(str, range(5000)))) == list(range(5000))
 
 
 def test_a_folder_of_something_else_is_refused_and_kept(net, images, tmp_path):
