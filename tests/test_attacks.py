@@ -1,11 +1,15 @@
 """What must hold of every attack, and of each one alone."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import nuat
 from nuat.attacks import attack, attacks
+from nuat.attacks.square import bump
 from nuat.errors import InputError
 from nuat.losses import ce_each, margin_each
 from nuat.noise import Keyed
@@ -201,3 +205,41 @@ def test_attacks_are_values():
     assert hash(nuat.PGD()) == hash(nuat.PGD())
     assert "steps=20" in repr(nuat.PGD()) and "Linf(8/255)" in repr(nuat.PGD())
     assert set(attacks) >= {"fgsm", "pgd", "targeted-pgd", "gama"}
+
+
+class Copies(TorchDispatchMode):
+    """Tensors that are made of Python numbers, for which a GPU would have to wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.made += "lift_fresh" in str(function)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("ball", BALLS[::2], ids=repr)
+@pytest.mark.parametrize("name", ["apgd-ce-{}", "apgd-t-{}", "fab-t-{}", "square-{}"])
+def test_an_iterate_makes_no_tensor_of_python_numbers(name, ball, monkeypatch):
+    """Also where images seem to fall at every iterate, as all are looked at on a GPU."""
+    f, x = Net().eval(), images(8)
+    y, made = f(x).argmax(1), []
+    monkeypatch.setattr(sys.modules["nuat.attacks.trial"], "LOOK", 100)
+    for steps in (11, 31):
+        each, ranking = attack(name.format(steps), ball), nuat.attacks.ranked(f(x).detach(), y)
+        monkeypatch.setattr(type(each), "inside", _afresh)
+        with nuat.network.frozen(f) as g, Copies() as copies:
+            nuat.attacks.trial(each, f, g, x, (y + 1) % 5, Keyed(0, torch.arange(8)), 0, ranking)
+        made.append(copies.made)
+    assert made[1] == made[0]
+
+
+def _afresh(self, b):
+    b.found = torch.zeros_like(b.found)
+    return torch.ones_like(b.found)
+
+
+def test_the_bumps_of_square_stay_on_their_device():
+    assert bump(5, torch.device("meta")).device.type == "meta"
+    assert bump(5, torch.device("cpu")) is bump(5, torch.device("cpu"))

@@ -40,7 +40,20 @@ def test_gpu(tmp_path, monkeypatch, capsys):
     assert "checks: 20 of 20 hold" in (tmp_path / "gpu.log").read_text()
 
 
-def test_gpu_without_one_says_so(monkeypatch):
+def test_gpu_attacks(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit) as stopped:
+        run("gpu_attacks.py", "--tiny", "--out", tmp_path, monkeypatch=monkeypatch)
+    assert stopped.value.code == 0
+    found = json.loads((tmp_path / "gpu_attacks.json").read_text())
+    assert [check["verdicts_that_differ"] for check in found["checks"]] == [0, 0]
+    assert all(0 < check["cpu"] < check["images"] for check in found["checks"])
+    rows = [row for row in found["rows"] if row["search"] != "torchattacks, fp32"]
+    assert len(rows) == 5 and all(row["stood"] == row["batch"] for row in rows)
+    assert "ms an iterate" in (tmp_path / "gpu_attacks.log").read_text()
+
+
+@pytest.mark.parametrize("script", ["gpu.py", "gpu_attacks.py"])
+def test_gpu_without_one_says_so(script, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SystemExit, match="no CUDA GPU here; --tiny"):
-        run("gpu.py", monkeypatch=monkeypatch)
+        run(script, monkeypatch=monkeypatch)

@@ -130,3 +130,55 @@ def test_bad_images_and_labels_are_named(net, test_images, change, message):
 def test_more_samples_than_images_are_refused(net, test_images):
     with pytest.raises(InputError, match=r"401 samples.*400 images"):
         nuat.evaluate(net, test_images, BALL, ["fgsm"], samples=401)
+
+
+class Flat(nn.Module):
+    """`.view` is the usual way to flatten, and refuses what is laid out as channels_last."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8 * 36, 5)
+
+    def forward(self, x):
+        return self.head(self.norm(self.conv(x)).relu().view(x.size(0), -1))
+
+
+class Uncopied(Flat):
+    def __deepcopy__(self, memo):
+        raise TypeError("not to be copied")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [(Flat, "channels_last is not used"), (Uncopied, "cannot be copied")]
+)
+def test_a_network_that_cannot_be_made_faster_is_searched_as_it_is(kind, said):
+    torch.manual_seed(0)
+    f, x = kind().eval(), torch.rand(20, 2, 6, 6)
+    scores = nuat.evaluate(f, (x, f(x).argmax(1)), nuat.Linf(0.3), ["pgd-10"])
+    assert scores.clean == 1 and scores.robust("pgd-10") < 1
+    assert len(scores.notes) == 1 and said in scores.notes[0]
+    f.train()
+    notes = nuat.evaluate(f, (x, f(x).argmax(1)), nuat.Linf(0.3), ["pgd-2"]).notes
+    assert f.training and any("train mode" in note for note in notes)
+
+
+@pytest.mark.parametrize("setting", ["ieee", "tf32"])
+def test_tf32_is_off_however_it_was_set_and_as_it_was_afterwards(net, test_images, setting):
+    settings = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before, seen = [each.fp32_precision for each in settings], []
+
+    def look(z):
+        seen.extend(each.fp32_precision for each in settings)
+        return z
+
+    f = Wrapped(net, look)
+    try:
+        for each in settings:
+            each.fp32_precision = setting
+        nuat.evaluate(f, test_images, BALL, ["fgsm"], samples=10)
+        assert [each.fp32_precision for each in settings] == [setting, setting]
+    finally:
+        for each, old in zip(settings, before, strict=True):
+            each.fp32_precision = old
+    assert seen.count("ieee") > 4

@@ -1,22 +1,29 @@
 """Verdicts are the same bytes however they are come by, and never lost."""
 
 import json
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import nuat
+from nuat import distributed
 from nuat.attacks import PGD, Attack, Ensemble, Square, attack
+from nuat.cli.evaluate import _places
 from nuat.diagnose import confusion, diversity
 from nuat.errors import InputError
 from nuat.evaluate import pursuit
+from nuat.evaluate.journal import Journal
 from nuat.intervals import wilson
 
 BALL, IMAGES = nuat.Linf(0.15), 150
@@ -152,6 +159,85 @@ def test_a_folder_of_another_network_is_refused(net, images, tmp_path):
         nuat.evaluate(other, images, BALL, ["pgd-3"], samples=10, out=tmp_path / "out")
 
 
+def test_a_folder_of_other_images_is_refused(net, images, tmp_path):
+    x, y = images.batch(torch.arange(40))
+    asked = {"ball": BALL, "attacks": ["pgd-3"], "out": tmp_path / "out"}
+    nuat.evaluate(net, (x, y), **asked)
+    for other in ((x.flip(3), y), (x, (y + 1) % 10)):
+        with pytest.raises(InputError, match=r"images.content: \w+ here, \w+ there"):
+            nuat.evaluate(net, other, **asked)
+
+
+def test_ranks_may_make_the_folder_at_once(tmp_path):
+    for turn in range(30):
+        folder, ready = tmp_path / str(turn), threading.Barrier(2)
+
+        def start(rank, folder=folder, ready=ready):
+            ready.wait()
+            return Journal.start(folder, {"seed": 0}, rank)
+
+        with ThreadPoolExecutor(2) as ranks:
+            assert [journal.lines for journal in ranks.map(start, (0, 1))] == [[], []]
+        assert [file.name for file in folder.iterdir()] == ["config.json"]
+
+
+def test_a_kill_while_the_folder_was_made_leaves_one_to_use(tmp_path):
+    (tmp_path / "config.json-0.partial").write_text("{")
+    assert Journal.start(tmp_path, {"seed": 0}).lines == []
+
+
+def test_a_damaged_line_is_named(net, images, tmp_path):
+    asked = {"ball": BALL, "attacks": ["pgd-3"], "samples": 20, "out": tmp_path / "out"}
+    first = nuat.evaluate(net, images, **asked, batch_size=8)
+    file = tmp_path / "out" / "journal-0.jsonl"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], lines[1][:30] + "\0" * 9, *lines[2:]]) + "\n")
+    with pytest.raises(InputError, match=r"line 2 of .* is damaged; delete that line"):
+        nuat.evaluate(net, images, **asked)
+    file.write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+    assert nuat.evaluate(net, images, **asked).standing == first.standing
+
+
+class Opaque(torch.nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x.detach())
+
+
+def test_a_network_without_gradients_is_for_square_alone(net, images):
+    scores = nuat.evaluate(Opaque(net), images, BALL, ["square-100"], samples=40)
+    assert scores.worst < scores.clean
+    assert any("no gradient gets through" in note for note in scores.notes)
+    for name in ("pgd-2", "apgd-ce-5", "fab-5", "fab-t-5"):
+        with pytest.raises(InputError, match="no gradient gets through"):
+            nuat.evaluate(Opaque(net), images, BALL, [name], samples=40)
+
+
+def test_each_rank_has_a_gpu_of_its_own(monkeypatch):
+    assert distributed.gpu() is None
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for rank, wanted in ((0, "cuda:0"), (1, "cuda:1"), (2, "cuda:0")):
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        assert distributed.gpu() == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("20-10", "runs backwards; write 10-20"), ("1,x", "not 'x'")]
+)
+def test_indices_that_cannot_be_meant_are_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        _places(text)
+
+
+def test_many_indices_are_no_file():
+    assert _places(",".join(map(str, range(5000)))) == list(range(5000))
+
+
 def test_a_folder_of_something_else_is_refused_and_kept(net, images, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="not an evaluation"):
@@ -215,6 +301,21 @@ def test_memory_that_runs_out_halves_the_batches_and_loses_nothing(
     assert (out / "verdicts.jsonl").read_bytes() == expected
 
 
+def test_memory_of_a_batch_that_was_too_large_is_free_before_smaller_ones(net, images, monkeypatch):
+    real, held = pursuit.trial, []
+
+    def short_of_memory(attack, f, g, x, *rest):
+        assert not any(batch() is not None for batch in held)
+        if len(x) > 10:
+            held.append(weakref.ref(x))
+            raise torch.OutOfMemoryError("out of memory")
+        return real(attack, f, g, x, *rest)
+
+    monkeypatch.setattr(pursuit, "trial", short_of_memory)
+    nuat.evaluate(net, images, BALL, ["pgd-2"], samples=40, batch_size=40)
+    assert len(held) == 2
+
+
 def test_memory_that_is_not_even_enough_for_one_image_is_an_error(net, images, monkeypatch):
     def never(*_):
         raise torch.OutOfMemoryError("out of memory")
@@ -230,6 +331,37 @@ def test_snapshots_are_those_of_shorter_runs(net, images):
         short = nuat.evaluate(net, images, BALL, {"pgd": PGD(BALL, steps=k)})
         column = "pgd" if k == 20 else f"pgd at {k}"
         assert whole.standing[column] == short.standing["pgd"]
+
+
+def test_snapshots_are_those_of_shorter_runs_with_as_many_restarts(net, images, tmp_path):
+    one, many = (
+        PGD(BALL, steps=20, snapshots=(3,), restarts=4),
+        PGD(BALL, steps=3, restarts=4),
+    )
+    out = tmp_path / "out"
+    found = nuat.evaluate(net, images, BALL, {"pgd": one}, out=out, save_adversarial=True)
+    assert (
+        found.standing["pgd at 3"]
+        == nuat.evaluate(net, images, BALL, {"pgd": many}).standing["pgd"]
+    )
+    tally = found.parts["pgd"]["pgd"]
+    right = sum(a == b for a, b in zip(found.labels, found.predicted, strict=True))
+    assert tally["images"] - tally["fallen"] == sum(found.standing["pgd"]) < right
+    records = (out / "verdicts.jsonl").read_text().splitlines()
+    told = {r["id"]: r["attacks"]["pgd"] for r in map(json.loads, records)}
+    kept = load_file(out / "adversarial.safetensors")
+    ids, points = kept["pgd/id"], kept["pgd/x"]
+    lead = nuat.losses.margin_each(net(points), images.batch(ids)[1]).tolist()
+    assert all(
+        math.isclose(z, told[i]["lead"], abs_tol=1e-4)
+        for i, z in zip(ids.tolist(), lead, strict=True)
+    )
+    assert len(ids) == tally["fallen"]
+
+
+def test_an_ensemble_takes_no_attack_with_snapshots():
+    with pytest.raises(InputError, match="snapshots"):
+        attack("custom(parts=('apgd-ce', 'pgd-20(snapshots=(7,))'))", BALL)
 
 
 def test_any_iterate_is_at_least_as_strong_as_the_last(net, images):
@@ -344,12 +476,13 @@ def test_a_bf16_search_is_verified_in_float32_and_says_so(net, images):
 
 
 def test_joint_attacks_have_batches_of_their_own(net, images, tmp_path):
-    found = {}
-    for size in (7, 500):
+    found = []
+    for size, order in ((7, range(100)), (500, range(100)), (64, range(99, -1, -1))):
         out = tmp_path / str(size)
-        nuat.evaluate(net, images, BALL, ["nuclear-5"], samples=100, out=out, batch_size=size)
-        found[size] = (out / "verdicts.jsonl").read_bytes()
-    assert found[7] == found[500]
+        asked = {"indices": order, "out": out, "batch_size": size}
+        nuat.evaluate(net, images, BALL, ["nuclear-5"], **asked)
+        found.append((out / "verdicts.jsonl").read_bytes())
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,10 @@ def suspicions(f: nn.Module, x: Tensor, y: Tensor) -> list[str]:
             )
     with frozen(f) as g:
         at = x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(margin_each(at_least(g, at), y).sum(), at)
+        lead = margin_each(at_least(g, at), y)
+        if not lead.requires_grad:
+            return [*found, "no gradient gets through the network to its images"]
+        (gradient,) = torch.autograd.grad(lead.sum(), at)
     if zero := int((gradient.flatten(1).abs().amax(1) == 0).sum()):
         found.append(
             f"the input gradient of {zero} of {len(x)} images is exactly zero: gradients are "

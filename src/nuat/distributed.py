@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 
+import torch
 import torch.distributed as dist
 
 
@@ -16,6 +17,13 @@ def rank() -> int:
 def world() -> int:
     """How many processes torchrun started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def gpu() -> str | None:
+    """The GPU that is this process's own under torchrun, such as cuda:1; None if there is none."""
+    if world() == 1 or not torch.cuda.is_available():
+        return None
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', rank())) % torch.cuda.device_count()}"
 
 
 def wait() -> None:

@@ -16,6 +16,7 @@ from nuat.network import at_least, bare, frozen
 
 CONVOLUTIONS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 Precision = Literal["fp32", "bf16"]
+PLAIN = torch.contiguous_format
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,15 @@ class Searched:
 
 
 class Faster(nn.Module):
-    """Passes through a network in channels_last and, if asked, under bfloat16 autocast."""
+    """Passes through a network in one layout and, if asked, under bfloat16 autocast."""
 
-    def __init__(self, g: nn.Module, precision: Precision):
+    def __init__(self, g: nn.Module, precision: Precision, layout: torch.memory_format):
         super().__init__()
-        self.g, self.precision = g, precision
+        self.g, self.precision, self.layout = g, precision, layout
 
     def forward(self, x: Tensor) -> Tensor:
         """Float32 logits."""
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=self.layout)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             z: Tensor = self.g(x)
         return z.float()
@@ -53,22 +54,44 @@ class Faster(nn.Module):
 def searched(f: nn.Module, x: Tensor, precision: Precision = "fp32") -> Searched:
     """A frozen copy of f for the search: BatchNorm folded, channels_last.
 
-    Its logits equal those of f up to rounding, which is checked on the images `x` [B, C, H, W]; a
-    network that cannot be copied or traced, or whose copy differs, is searched as it is.
+    Its logits equal those of f up to rounding, which is checked on the images `x` [B, C, H, W]. A
+    network that cannot be copied, traced or called in channels_last (one with a `.view` in it may
+    not), or whose copy differs, is searched without that.
     """
     try:
         twin = copy.deepcopy(bare(f)).eval().requires_grad_(False)
     except Exception as error:
         note = f"the network cannot be copied and is searched as it is: {_first_line(error)}"
-        return Searched(Faster(bare(f), precision).eval(), (note,), False, precision)
+        return Searched(Faster(bare(f), precision, PLAIN), (note,), False, precision)
+    twin, not_folded = _folded(twin, x)
+    g, plain = _laid_out(twin, x, precision)
+    notes = tuple(note for note in (not_folded, plain) if note)
+    return Searched(g.eval(), notes, not not_folded, precision)
+
+
+def _folded(twin: nn.Module, x: Tensor) -> tuple[nn.Module, str]:
+    """The network with BatchNorm folded, or as it is and in words why."""
     try:
-        smaller, note = folded(twin), "BatchNorm is not folded: the logits would differ"
+        smaller = folded(twin)
         if _equal(twin, smaller, x):
-            twin, note = smaller, ""
+            return smaller, ""
     except Exception as error:
-        note = f"BatchNorm is not folded: {_first_line(error)}"
-    g = Faster(twin.to(memory_format=torch.channels_last), precision).eval()
-    return Searched(g, (note,) if note else (), not note, precision)
+        return twin, f"BatchNorm is not folded: {_first_line(error)}"
+    return twin, "BatchNorm is not folded: the logits would differ"
+
+
+def _laid_out(twin: nn.Module, x: Tensor, precision: Precision) -> tuple[Faster, str]:
+    """The network in channels_last, or in the usual layout and in words why."""
+    g = Faster(twin.to(memory_format=torch.channels_last), precision, torch.channels_last)
+    try:
+        with torch.no_grad():
+            at_least(g, x)
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        twin = twin.to(memory_format=PLAIN)
+        return Faster(twin, precision, PLAIN), f"channels_last is not used: {_first_line(error)}"
+    return g, ""
 
 
 def folded(f: nn.Module) -> nn.Module:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nuat.errors import InputError
 from nuat.noise import Noise
 
 
@@ -65,6 +66,16 @@ def slope(
         with torch.enable_grad():
             z = g(at)
             value = objective(z)
+            check_differentiable(value)
             (gradient,) = torch.autograd.grad(value.sum(), at)
         total = gradient if draws == 1 else total + gradient / draws
     return z.detach(), value.detach(), total
+
+
+def check_differentiable(value: Tensor) -> None:
+    """Raise InputError unless a gradient with respect to the images can be taken."""
+    if not value.requires_grad:
+        raise InputError(
+            "no gradient gets through the network to its images: is there a no_grad, a detach or "
+            "numpy in it? Of the attacks only square needs none"
+        )

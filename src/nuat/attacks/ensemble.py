@@ -39,6 +39,10 @@ class Ensemble:
                 raise InputError(
                     f"{name} attacks batches jointly and can be no part of {self.name}"
                 )
+            if part.snapshots:
+                raise InputError(
+                    f"{name} has snapshots, which are results of their own: no part of {self.name}"
+                )
         if len(names := [name for name, _ in self.parts]) != len(set(names)):
             raise InputError(f"{self.name} has a part twice: {', '.join(names)}")
         if not self.parts:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nuat.attacks.apgd import on_surface
 from nuat.attacks.base import NOISE, Attack
-from nuat.attacks.batch import Batch, slope
+from nuat.attacks.batch import Batch, check_differentiable, slope
 from nuat.attacks.hyperplane import to_hyperplane
 from nuat.attacks.judge import ranked
 from nuat.attacks.trial import Judge
@@ -126,6 +126,7 @@ def nearest_plane(g: nn.Module, x_adv: Tensor, y: Tensor, ball: Ball) -> tuple[T
     at = x_adv.detach().requires_grad_()
     with torch.enable_grad():
         z = g(at)
+        check_differentiable(z)
         others = ranked(z.detach(), y)
         leads = [lead_each(z, y, others[:, j]) for j in range(others.shape[1])]
         slopes = [torch.autograd.grad(lead.sum(), at, retain_graph=True)[0] for lead in leads]

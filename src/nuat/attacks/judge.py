@@ -14,7 +14,7 @@ from nuat.threat import Ball
 def logits(f: nn.Module, x: Tensor) -> Tensor:
     """What f says of images [B, C, H, W] in eval mode, [B, K]: float32, the same in any batch."""
     with frozen(f) as g, torch.autocast(x.device.type, enabled=False):
-        z: Tensor = at_least(g, x)
+        z: Tensor = at_least(g, x.contiguous())
     return z
 
 

@@ -164,7 +164,7 @@ class L2Moves:
 
     def bumps(self, side: int, u: Tensor, x: Tensor) -> Tensor:
         """The bump, lying for u >= 1/2 and standing for less: [B, 1, side, side]."""
-        one = bump(side).to(x)
+        one = bump(side, x.device).to(x.dtype)
         return torch.where((u < 0.5)[:, None, None, None], one, one.T)
 
     def at_eps(self, x: Tensor, d: Tensor) -> Tensor:
@@ -183,11 +183,11 @@ def tiles(height: int, width: int) -> tuple[int, list[int], list[int]]:
 
 
 @cache
-def bump(side: int) -> Tensor:
+def bump(side: int, device: torch.device) -> Tensor:
     """Two pyramids, one up and one down, side by side; of length 1, [side, side]."""
     half = side // 2
     whole = torch.cat([pyramid(half, side), -pyramid(side - half, side)])
-    return (whole / whole.norm()).float()
+    return (whole / whole.norm()).float().to(device)
 
 
 def pyramid(height: int, width: int) -> Tensor:

@@ -84,7 +84,8 @@ class Meter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """g(x)."""
         self.forwards += 1
-        z = at_least(self.g, x)
+        # in train mode the copies would take part in BatchNorm's statistics
+        z = self.g(x) if self.g.training else at_least(self.g, x)
         if z.requires_grad:
             z.register_hook(self._count)
         return z
@@ -129,6 +130,8 @@ def trial(
 
 
 Points = Iterator[Tensor | None]
+Passes = Sequence[tuple[int, int]]
+"""Forward and backward passes up to each iterate."""
 
 
 def _last(attack: Search, f: nn.Module, meter: Meter, b: Batch, points: Points) -> Trial:
@@ -147,23 +150,25 @@ def _last(attack: Search, f: nn.Module, meter: Meter, b: Batch, points: Points) 
 
 def _any(attack: Search, f: nn.Module, meter: Meter, b: Batch, points: Points) -> Trial:
     """The first iterate that is misclassified counts, and its image leaves."""
-    out, k = Trial.of(b.x), 0
+    out, passes = Trial.of(b.x), list[tuple[int, int]]()
     b.found = torch.zeros(len(b), dtype=torch.bool, device=b.x.device)
-    b.at = torch.zeros(len(b), 3, dtype=torch.long, device=b.x.device)
+    b.at = torch.zeros(len(b), dtype=torch.long, device=b.x.device)
     b.x_found, b.lead = b.x, torch.full((len(b),), -torch.inf, device=b.x.device)
     for k, z in enumerate(points):
         z = meter(b.x_adv) if z is None else z
-        _look_at(attack, b, z, (k, meter.forwards, meter.backwards))
+        passes.append((meter.forwards, meter.backwards))
+        _look_at(attack, b, z, k)
         if k % LOOK == 0:
-            _settle(attack, f, b, out)
+            _settle(attack, f, b, out, passes)
             if not len(b):
                 break
-    _settle(attack, f, b, out)
-    _write(out, b, False, (k, meter.forwards, meter.backwards))
+    _settle(attack, f, b, out, passes)
+    b.at = torch.full_like(b.at, len(passes) - 1)
+    out.note(b.place, False, x_adv=b.x_adv.detach(), lead=b.lead, **_taken(b.at, passes))
     return out
 
 
-def _look_at(attack: Search, b: Batch, z: Tensor, at: Sequence[int]) -> None:
+def _look_at(attack: Search, b: Batch, z: Tensor, k: int) -> None:
     """Remember the first point that seems to be misclassified, without asking for its value."""
     wrong, lead = z.argmax(1) != b.y, margin_each(z, b.y)
     if (inside := attack.inside(b)) is not None:
@@ -173,28 +178,26 @@ def _look_at(attack: Search, b: Batch, z: Tensor, at: Sequence[int]) -> None:
     if first.is_cpu and not first.any():
         return  # asking costs nothing on a CPU
     b.x_found = torch.where(first[:, None, None, None], b.x_adv, b.x_found)
-    b.at = torch.where(first[:, None], torch.tensor(at, device=b.at.device), b.at)
+    b.at = b.at.masked_fill(first, k)
     b.found = b.found | first
 
 
-def _settle(attack: Search, f: nn.Module, b: Batch, out: Trial) -> None:
+def _settle(attack: Search, f: nn.Module, b: Batch, out: Trial, passes: Passes) -> None:
     """Images whose point the network itself gets wrong leave; a false alarm is forgotten."""
     found = b.found.nonzero()[:, 0]
     if not len(found):
         return
     stood, lead = judged(f, b.x[found], b.y[found], b.x_found[found], attack.ball)
     fell = found[~stood]
-    forwards, backwards = b.at[fell, 1], b.at[fell, 2]
-    passes = {"iterate": b.at[fell, 0], "forwards": forwards, "backwards": backwards}
-    out.note(b.place[fell], True, x_adv=b.x_found[fell], lead=lead[~stood], **passes)
+    told = _taken(b.at[fell], passes)
+    out.note(b.place[fell], True, x_adv=b.x_found[fell], lead=lead[~stood], **told)
     b.found[found] = False
     gone = torch.zeros(len(b), dtype=torch.bool, device=b.x.device)
     gone[fell] = True
     b.keep((~gone).nonzero()[:, 0])
 
 
-def _write(out: Trial, b: Batch, fallen: bool, at: Sequence[int]) -> None:
-    """What became of the images that are left."""
-    iterate, forwards, backwards = (torch.full_like(b.place, count) for count in at)
-    passes = {"iterate": iterate, "forwards": forwards, "backwards": backwards}
-    out.note(b.place, fallen, x_adv=b.x_adv.detach(), lead=b.lead, **passes)
+def _taken(at: Tensor, passes: Passes) -> dict[str, Tensor]:
+    """Iterates, and the passes up to them."""
+    forwards, backwards = torch.tensor(passes, device=at.device)[at].unbind(1)
+    return {"iterate": at, "forwards": forwards, "backwards": backwards}

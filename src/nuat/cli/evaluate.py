@@ -24,13 +24,14 @@ from nuat.cli.options import (
 )
 from nuat.cli.terminal import console, say
 from nuat.data import load, look_in, with_bad_images
-from nuat.distributed import rank
+from nuat.distributed import gpu, rank
 from nuat.errors import InputError
 from nuat.evaluate import ATTACKS, Scores
 from nuat.evaluate import evaluate as attacked
 from nuat.intervals import wilson
 from nuat.loading import Trained, described, trained
 from nuat.network import device_named, device_of
+from nuat.noise import seed_of
 from nuat.threads import settle_threads
 
 
@@ -82,7 +83,7 @@ def evaluate(
         model,
         classes=len(splits.classes),
         channels=splits.train.channels,
-        device=device_named(device),
+        device=device_named(gpu() or device if device in (None, "cuda") else device),
     )
     if network.ball is None and eps is None:
         raise InputError(f"{source} does not say its threat model: give --eps, such as --eps 8/255")
@@ -96,6 +97,8 @@ def evaluate(
     parts = [split, *([str(samples)] if samples else []), *(attack or [])]
     parts += [f"{key}-{value}" for key, value in told.items() if value is not None]
     name = re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-")
+    if len(name) > 120:
+        name = f"{name[:100]}-{seed_of(name):x}"  # a file's name has a limit
     folder = _folder(out, network, name)
     scores = attacked(
         network.f,
@@ -142,13 +145,15 @@ def _size(text: str) -> int | None:
 
 def _places(text: str) -> list[int]:
     """`0,7,20-29`, or what such lines of a file say."""
-    if Path(text).is_file():
+    if len(text) < 256 and Path(text).is_file():
         text = ",".join(Path(text).read_text().split())
     places: list[int] = []
     for part in text.split(","):
         if not (match := re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)):
             raise InputError(f"--indices takes places such as 0,7,20-29, or a file; not {part!r}")
         first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise InputError(f"--indices {part.strip()} runs backwards; write {last}-{first}")
         places += range(first, last + 1)
     return places
 

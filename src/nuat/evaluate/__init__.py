@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from nuat.data import images_of
 from nuat.diagnose import suspicions
@@ -21,7 +21,7 @@ from nuat.evaluate.journal import Journal
 from nuat.evaluate.pursuit import Batches, Pursuit
 from nuat.evaluate.scores import Scores
 from nuat.evaluate.verdicts import Found
-from nuat.network import check_images, check_logits, device_of, fingerprint
+from nuat.network import check_images, check_logits, device_of, digest, fingerprint
 from nuat.noise import seed_of
 from nuat.progress import Progress
 from nuat.runs import whole
@@ -90,7 +90,7 @@ def evaluate(
     attacks, ids = asked(attacks, ball), chosen(images, samples, indices, seed)
     batches = Batches.of(batch_size, device_of(f))
     _check_options(search, out, save_adversarial)
-    x, y = images.batch(torch.tensor(ids[:PROBES]))
+    x, y = images.batch(torch.tensor(sorted(ids)[:PROBES]))
     check_images(x)
     classes = check_logits(f, x, classes)
     images.check(classes)
@@ -102,7 +102,11 @@ def evaluate(
             "network": fingerprint(f),
             "ball": repr(ball),
             "attacks": {name: describe(each) for name, each in attacks.items()},
-            "images": {"count": len(ids), "hash": seed_of(*sorted(ids))},
+            "images": {
+                "count": len(ids),
+                "hash": seed_of(*sorted(ids)),
+                "content": _content(x, images.y[sorted(ids)]),
+            },
             "seed": seed,
             "search": {"precision": search, "folded": faster.folded},
             "save_adversarial": save_adversarial,
@@ -110,7 +114,8 @@ def evaluate(
             "versions": versions(),
         }
         journal = Journal() if out is None else Journal.start(out, config, rank())
-        with Progress("attacking", passes(parts, classes) * len(ids), hidden=quiet) as progress:
+        steps = -(-passes(parts, classes) * len(ids) // world())
+        with Progress("attacking", steps, hidden=quiet) as progress:
             pursuit = Pursuit(f, faster, images, journal, batches, seed, save_adversarial, progress)
             clean = pursuit.clean(ids, aims(parts))
             for name in parts:
@@ -129,6 +134,11 @@ def _check_options(search: str, out: Path | str | None, save_adversarial: bool) 
         raise InputError(f"search is {search!r}, but must be 'fp32' or 'bf16'")
     if out is None and (save_adversarial or world() > 1):
         raise InputError("to keep adversarial images, or to run several processes, give out=FOLDER")
+
+
+def _content(x: Tensor, y: Tensor) -> str:
+    """A hash of the first images, to 16 bits as devices round apart, and of all labels."""
+    return digest({"x": (x * 65535).round().int(), "y": y})
 
 
 def _scores(found: Found, config: dict[str, Any], notes: list[str]) -> Scores:
@@ -168,14 +178,17 @@ def _write(out: Path, journal: Journal, found: Found, scores: Scores) -> None:
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """float32 as float32: no TF32 in matrix products or convolutions."""
-    products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    """float32 as float32: no TF32, and on a CPU no bfloat16, in products or convolutions."""
+    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    settings = torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv
+    before = [setting.fp32_precision for setting in settings]
     try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = products
-        torch.backends.cudnn.allow_tf32 = convolutions
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
 
 
 __all__ = ["ATTACKS", "Scores", "evaluate"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,6 +77,7 @@ class Journal:
         """Make the folder, or go on with it. Raises InputError if it holds anything else."""
         folder = Path(folder)
         file, plain = folder / "config.json", json.loads(json.dumps(config))
+        taken = folder.exists() and _is_taken(folder)  # before another rank has made its own
         if file.exists():
             found = differences(_defining(plain), _defining(json.loads(file.read_text())))
             if found:
@@ -83,12 +85,14 @@ class Journal:
                     f"{folder} holds another evaluation; it differs in {'; '.join(found)}. "
                     "Choose another folder with --out, or delete this one"
                 )
-        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        elif taken:
             raise InputError(f"{folder} is not empty and not an evaluation; choose another --out")
         else:
             folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(plain, indent=2) + "\n"
-            whole(file, lambda part: part.write_text(text))
+            own = file.with_name(f"{file.name}-{rank}")
+            whole(own, lambda part: part.write_text(text))
+            own.replace(file)
         return Journal(folder, rank)
 
     def write(self, line: Line, points: Tensor | None = None) -> None:
@@ -99,7 +103,7 @@ class Journal:
         fallen = [outcome.id for outcome in line.outcomes if outcome.fallen]
         if points is not None and fallen:
             tensors = {"id": torch.tensor(fallen), "x": points.cpu().contiguous()}
-            held = save(tensors, {"attack": line.attack})
+            held = save(tensors, {"attack": line.attack, "run": f"{line.run:06d}"})
             name = f"adversarial-{self.rank}-{self._own:06d}.safetensors"
             whole(self.folder / name, lambda part: part.write_bytes(held))
         with self._own_file.open("a") as file:
@@ -109,13 +113,15 @@ class Journal:
     def reread(self) -> None:
         """Take in what every rank has written."""
         files = sorted(self.folder.glob("journal-*.jsonl")) if self.folder else []
-        texts = (text for file in files for text in file.read_text().split("\n")[:-1])
-        self.lines = [Line.read(text) for text in texts] if files else self.lines
+        self.lines = [line for file in files for line in _lines(file)] if files else self.lines
 
     def points(self) -> dict[str, dict[int, Tensor]]:
         """By attack and id, the points that images fell to; empty if they were not kept."""
         found: dict[str, dict[int, Tensor]] = {}
-        for path in sorted(self.folder.glob("adversarial-*.safetensors")) if self.folder else []:
+        files = self.folder.glob("adversarial-*.safetensors") if self.folder else []
+        for path in sorted(
+            files, key=_run_of, reverse=True
+        ):  # an image keeps what it fell to first
             with safe_open(path, "pt") as file:
                 mine = found.setdefault(file.metadata()["attack"], {})
                 ids, points = file.get_tensor("id").tolist(), file.get_tensor("x")
@@ -136,6 +142,29 @@ class Journal:
             content = self._own_file.read_bytes()
             if len(content) != (end := content.rfind(b"\n") + 1):
                 os.truncate(self._own_file, end)
+
+
+def _lines(file: Path) -> Iterator[Line]:
+    """The lines that are whole. Raises InputError for one that a journal never held."""
+    for number, text in enumerate(file.read_text(errors="replace").split("\n")[:-1], 1):
+        try:
+            yield Line.read(text)
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"line {number} of {file} is damaged; delete that line, and its batch is run again"
+            ) from error
+
+
+def _is_taken(folder: Path) -> bool:
+    """Whether there is more than a config.json in the making."""
+    if not folder.is_dir():
+        return True
+    return any(not inside.name.startswith("config.json") for inside in folder.iterdir())
+
+
+def _run_of(path: Path) -> str:
+    with safe_open(path, "pt") as file:
+        return str(file.metadata()["run"])
 
 
 def _defining(config: dict[str, Any]) -> dict[str, Any]:

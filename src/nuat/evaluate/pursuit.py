@@ -99,6 +99,7 @@ class Pursuit:
         mine = [i for place, i in enumerate(clean.label) if self.is_mine(place, parts)]
         standing = [image for image in mine if clean.right(image)]
         for part, each in parts.items():
+            fallen: set[int] = set()
             for run in range(each.runs(classes)):
                 gone = self.done(name, part, run)
                 todo = [image for image in standing if image not in gone]
@@ -107,9 +108,11 @@ class Pursuit:
                 )
                 for group in self.groups(each, todo, clean):
                     self.run(name, part, each, run, group, clean)
-                if not each.joint:
-                    fell = self.done(name, part, run)
-                    standing = [image for image in standing if not fell[image]]
+                fallen |= {i for i, fell in self.done(name, part, run).items() if fell}
+                # what the others in its batch, or its snapshots, come to depends on who stays
+                if not (each.joint or each.snapshots):
+                    standing = [image for image in standing if image not in fallen]
+            standing = [image for image in standing if image not in fallen]
 
     def is_mine(self, place: int, parts: Mapping[str, Attack]) -> bool:
         """Whether this rank attacks the image at a place; joint attacks are the first rank's."""
@@ -125,10 +128,10 @@ class Pursuit:
     def groups(self, each: Attack, ids: list[int], clean: Clean) -> Iterator[list[int]]:
         """The images in batches; those of a joint attack are its own and never change."""
         if each.joint:
-            every = [image for image in clean.label if clean.right(image)]
-            size = each.batch  # type: ignore[attr-defined]
+            every = sorted(image for image in clean.label if clean.right(image))
+            size, left = each.batch, set(ids)  # type: ignore[attr-defined]
             whole = (every[at : at + size] for at in range(0, len(every), size))
-            yield from (group for group in whole if group[0] in ids)
+            yield from (group for group in whole if group[0] in left)
             return
         while ids:
             size = self.batches.size
@@ -139,18 +142,20 @@ class Pursuit:
         self, name: str, part: str, each: Attack, run: int, ids: list[int], clean: Clean
     ) -> None:
         """One run on one batch, written down; in smaller ones if memory does not suffice."""
-        begun = time.monotonic()
+        begun, tried = time.monotonic(), None
         try:
-            done, distance = self.tried(part, each, run, ids, clean)
+            tried = self.tried(part, each, run, ids, clean)
         except torch.OutOfMemoryError as error:
             if each.joint:
                 raise
             if len(ids) <= self.batches.size:
                 self.batches.halve(error)
-            size = self.batches.size
-            for at in range(0, len(ids), size):
-                self.run(name, part, each, run, ids[at : at + size], clean)
+        if tried is None:
+            # not while the error is handled: it holds what the failed batch had in memory
+            for group in self.groups(each, ids, clean):
+                self.run(name, part, each, run, group, clean)
             return
+        done, distance = tried
         outcomes = tuple(_outcomes(ids, done, distance))
         snapshots = {str(k): stood.tolist() for k, stood in done.snapshots.items()}
         line = Line(name, part, run, time.monotonic() - begun, outcomes, snapshots)
