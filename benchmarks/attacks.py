@@ -38,7 +38,7 @@ NETWORKS = {
     "mnist": ["--data", MNIST, "--model", "mnist-net", "--eps", "0.1", "--epochs", "3"],
     "cifar": ["--data", CIFAR, "--model", "resnet18(width=8)", "--eps", "4/255", "--epochs", "6"],
 }
-CASES = {"digits": (0.16, 40), "mnist": (0.1, 14), "cifar": (4 / 255, 40)}
+CASES = {"digits": (0.16, 40), "mnist": (0.1, 8), "cifar": (4 / 255, 24)}
 """For the verdicts: eps, and how many images, balanced over the classes."""
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")

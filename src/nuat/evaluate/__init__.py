@@ -59,7 +59,7 @@ def evaluate(
     An image falls only to a point that is finite, in [0, 1], within eps + 1e-6, and misclassified
     by f itself in float32, in eval mode, with TF32 off. The search runs on a faster equal of f (see
     `nuat.search`). Noise is keyed to the image: a verdict depends neither on the size and order of
-    batches, nor on the number of processes, nor on an interruption.
+    batches, nor on the number of processes, nor on an interruption (bit for bit on a CPU).
 
     With `out`, what is done is written down batch by batch, and the same call goes on where a
     killed one was. Under torchrun every process attacks its share of the images.
