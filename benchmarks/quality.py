@@ -150,7 +150,8 @@ def draw(found: dict[str, list[dict]], file: Path) -> None:
                 own = sorted((r for r in runs if r["method"] == method), key=lambda r: r[unit])
                 robust = [100 * r["robust"] for r in own]
                 panel.plot([r[unit] for r in own], robust, marker="o", ms=4, label=method)
-            panel.set(xscale="log", xlabel=label, ylabel=f"{name}: withstood both, %")
+            panel.set(xlabel=label, ylabel=f"{name}: withstood both, %")
+            panel.set_xlim(left=0)
             panel.grid(alpha=0.3)
     panels[0, 0].legend(frameon=False)
     figure.tight_layout()
