@@ -150,14 +150,20 @@ class Uncopied(Flat):
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [(Flat, "channels_last is not used"), (Uncopied, "cannot be copied")]
+    ("kind", "search", "said"),
+    [
+        (Flat, "fp32", []),
+        (Flat, "bf16", ["channels_last is not used", "bfloat16"]),
+        (Uncopied, "fp32", ["cannot be copied"]),
+    ],
 )
-def test_a_network_that_cannot_be_made_faster_is_searched_as_it_is(kind, said):
+def test_a_network_that_cannot_be_made_faster_is_searched_as_it_is(kind, search, said):
     torch.manual_seed(0)
     f, x = kind().eval(), torch.rand(20, 2, 6, 6)
-    scores = nuat.evaluate(f, (x, f(x).argmax(1)), nuat.Linf(0.3), ["pgd-10"])
+    scores = nuat.evaluate(f, (x, f(x).argmax(1)), nuat.Linf(0.3), ["pgd-10"], search=search)
     assert scores.clean == 1 and scores.robust("pgd-10") < 1
-    assert len(scores.notes) == 1 and said in scores.notes[0]
+    assert len(scores.notes) == len(said)
+    assert all(words in note for words, note in zip(said, scores.notes, strict=True))
     f.train()
     notes = nuat.evaluate(f, (x, f(x).argmax(1)), nuat.Linf(0.3), ["pgd-2"]).notes
     assert f.training and any("train mode" in note for note in notes)

@@ -12,7 +12,7 @@ from nuat.cost import forward_equivalents
 from nuat.descent import Descent
 from nuat.models import build
 from nuat.network import fingerprint
-from nuat.precision import BFloat16, computing_in, has_bfloat16, to_channels_last
+from nuat.precision import BFloat16, computing_in, has_bfloat16, lay_out, to_channels_last
 from nuat.threads import cores, settle_threads
 from nuat.weights import worst_nearby
 
@@ -135,10 +135,10 @@ def digits(**changes):
     return replace(small, **changes)
 
 
-def test_fit_goes_on_without_channels_last_and_says_so(tmp_path, capsys):
-    run = nuat.fit(digits(channels_last=None), Flat(), out=tmp_path / "run")
-    assert run.finished
-    assert "channels_last does not suit this network" in capsys.readouterr().out
+def test_on_a_cpu_channels_last_is_for_those_who_ask(tmp_path):
+    f = build("small-cnn(width=4)", 10, 1)
+    assert lay_out(f, torch.rand(2, 1, 8, 8), None) == ""
+    assert f.features[3].weight.is_contiguous()
     with pytest.raises(nuat.InputError, match="channels_last does not suit"):
         nuat.fit(digits(channels_last=True), Flat(), out=tmp_path / "asked")
 
@@ -219,3 +219,17 @@ def test_threads_that_cannot_be(asked, f):
 def test_asking_a_processor_for_bfloat16():
     assert has_bfloat16(torch.device("cpu")) in (True, False)
     assert not has_bfloat16(torch.device("meta"))
+
+
+@pytest.mark.parametrize(("width", "refused"), [(8, True), (16, False)])
+def test_a_network_whose_kernel_writes_outside_its_memory_is_refused(width, refused):
+    """The gradient of an 8 -> 16 convolution, 1x1, stride 2, aborts the process at 64 pixels."""
+    f, x = build(f"resnet18(width={width})", 10, 3), torch.rand(2, 3, 16, 16)
+    if refused:
+        with pytest.raises(
+            nuat.InputError, match=r"1x1, stride 2, 8 channels\).*outside its memory"
+        ):
+            to_channels_last(f, x)
+        assert all(weight.is_contiguous() for weight in f.parameters())
+    else:
+        to_channels_last(f, x)

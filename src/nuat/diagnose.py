@@ -85,7 +85,7 @@ def hindsight(images: int, fallen: dict[str, int], to_restarts: int) -> list[str
     if len(fallen) > 1 and black_box > SQUARE_MARGIN * images:
         found.append(
             f"{black_box} of {images} images fell to Square, which needs no gradient, after "
-            "withstanding the attacks with gradients: a sign of masked gradients"
+            "withstanding the attacks with gradients: it can be a sign of masked gradients"
         )
     if to_restarts:
         found.append(

@@ -55,8 +55,15 @@ def to_channels_last(f: nn.Module, x: Tensor) -> None:
     """Lay the weights of convolutions out as channels_last, so that what they compute is, too.
 
     The function stays what it was, to rounding. Raises InputError, and leaves `f` as it was, if the
-    network cannot be called on images `x` that way: one with a `.view` in it may not.
+    network cannot be called on images `x` that way: one with a `.view` in it may not; nor, on a
+    CPU, one with a narrow strided 1x1 convolution: the gradient of its weights is written outside
+    its memory there (torch 2.13).
     """
+    if x.device.type == "cpu" and (narrow := _narrow(f)):
+        raise InputError(
+            "channels_last does not suit this network: torch's CPU kernel for the weights of "
+            f"{narrow} writes outside its memory"
+        )
     f.to(memory_format=torch.channels_last)
     try:
         check_logits(f, x)
@@ -65,14 +72,26 @@ def to_channels_last(f: nn.Module, x: Tensor) -> None:
         raise InputError(f"channels_last does not suit this network: {error}") from error
 
 
+def _narrow(f: nn.Module) -> str:
+    """The first strided 1x1 convolution of less than 16 channels, in words; "" without one."""
+    for name, module in f.named_modules():
+        strided = isinstance(module, nn.Conv2d) and max(module.stride) > 1
+        if strided and module.kernel_size == (1, 1) and module.in_channels < 16:
+            return f"{name} (1x1, stride {max(module.stride)}, {module.in_channels} channels)"
+    return ""
+
+
 def to_contiguous(f: nn.Module) -> None:
     """Lay the weights out as usual."""
     f.to(memory_format=torch.contiguous_format)
 
 
 def lay_out(f: nn.Module, x: Tensor, channels_last: bool | None) -> str:
-    """Lay the network out as asked, or for None as it can be; what there is to say about it."""
-    if channels_last is False:
+    """Lay the network out as asked, or for None as suits the device; what there is to say about it.
+
+    On a GPU that is channels_last, if the network takes it; on a CPU the usual layout.
+    """
+    if channels_last is False or (channels_last is None and x.device.type == "cpu"):
         return ""
     try:
         to_channels_last(f, x)

@@ -44,8 +44,8 @@ class Recipe:
         augment: what is done to training images.
         precision: what the layers compute in during training, "fp32" or "bf16"; weights, logits,
             losses, perturbations, statistics and averages are float32, and so is all evaluation.
-        channels_last: the layout of weights and activations; None: channels_last if the network
-            takes it.
+        channels_last: the layout of weights and activations; None: on a GPU, if the network takes
+            it.
         ball: the threat model that validation and evaluation use, the method's own if it has one.
         on_collapse: what to do when a catastrophic overfitting is seen (see nuat.guard): "warn",
             "stop" with the weights from before, or "rollback" to them and go on.
