@@ -73,6 +73,8 @@ def verdicts(nets: Path) -> None:
         for seed in range(3):
             scores = nuat.evaluate(run.f, (x, y), ball, "autoattack", seed=seed)
             ours.append(sum(scores.standing["autoattack"]))
+        weaker = nuat.evaluate(run.f, (x, y), ball, "autoattack", search="bf16")
+        print(f"{name}: standing with a bf16 search {sum(weaker.standing['autoattack'])}")
         found = []
         for seed in range(3):
             f = copy.deepcopy(run.f).eval()
