@@ -89,7 +89,7 @@ def evaluate(
         raise InputError(f"{source} does not say its threat model: give --eps, such as --eps 8/255")
     ball = ball_of(network.ball, eps, norm)
     size = _size(batch_size)
-    few = splits[split].batch(torch.arange(min(size or 64, len(splits[split]))))[0]
+    few = splits[split].batch(torch.arange(max(1, min(size or 64, len(splits[split])))))[0]
     if said := settle_threads(threads or "auto", network.f, few.to(device_of(network.f))):
         say(said)
     told = {"indices": indices, "eps": eps, "norm": norm, "seed": seed or None}
