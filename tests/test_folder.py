@@ -15,7 +15,7 @@ from nuat.data import photo, short, with_bad_images
 from nuat.data.imagenet100 import CLASSES
 from nuat.notation import split
 
-TRAIN = import_module("nuat.train")
+LOOP = import_module("nuat.train.loop")
 CROPS = Augment(pad=2, flip=True, scale=(0.2, 1.0))
 
 
@@ -285,7 +285,7 @@ def test_a_run_on_a_folder_goes_on_to_the_same_weights(photos, tmp_path, monkeyp
     monkeypatch.setenv("NUAT_WORKERS", "0")
     whole = nuat.fit(row, data=text, out=tmp_path / "whole")
     with monkeypatch.context() as stopped:
-        stopped.setattr(TRAIN._Training, "time_is_up", property(lambda run: run.done >= 7))
+        stopped.setattr(LOOP.Training, "time_is_up", property(lambda run: run.done >= 7))
         part = nuat.fit(row, data=text, out=tmp_path / "part")
     assert not part.finished and len(part.metrics) == 1
     monkeypatch.setenv("NUAT_WORKERS", "2")

@@ -162,7 +162,7 @@ def watch(monkeypatch):
             seen.written.append(copy.deepcopy(state))
             original(run, state)
 
-        monkeypatch.setattr("nuat.train.validate", validate)
+        monkeypatch.setattr("nuat.train.loop.validate", validate)
         monkeypatch.setattr(Run, "save_checkpoint", save_checkpoint)
         return seen
 
@@ -311,7 +311,7 @@ def test_a_method_without_a_threat_model_cannot_collapse(data, watch, tmp_path):
 def stop_after(monkeypatch, batches):
     steps = iter(range(batches))
     up = property(lambda self: next(steps, None) is None)
-    monkeypatch.setattr("nuat.train._Training.time_is_up", up)
+    monkeypatch.setattr("nuat.train.loop.Training.time_is_up", up)
 
 
 @pytest.mark.parametrize("name", ["free", "nuat2-wa"])

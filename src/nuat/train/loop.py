@@ -1,4 +1,4 @@
-"""The training engine: it knows optimisers, averages, devices, files, and of methods only `step`.
+"""The loop: epochs, batches, validation, checkpoints; of a method it knows only `step`.
 
 Every step starts from a seed of its own, a function of (run seed, epoch, batch), as do the order of
 an epoch and its crops. A run that was killed therefore goes on from its checkpoint to the very
@@ -11,145 +11,30 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nuat.cost import forward_equivalents
-from nuat.data import Splits, load, short, splits_of
+from nuat.data import Splits
 from nuat.descent import Descent
-from nuat.errors import InputError, NonFinite
+from nuat.errors import NonFinite
 from nuat.graphs import Graphs
 from nuat.guard import collapsed, in_collapse, sentence, validate
 from nuat.ledger import Losses, Means, Stopwatch
-from nuat.loading import beginning, told
-from nuat.models import build, name_of, remarks
-from nuat.network import check_logits, device_named
+from nuat.loading import told
 from nuat.noise import seed_of
-from nuat.precision import lay_out, to_contiguous
 from nuat.progress import Progress, clock
 from nuat.recipes import Recipe
-from nuat.recipes import recipe as named_recipe
 from nuat.runs import Run
-from nuat.threads import settle_threads
-from nuat.values import describe
-from nuat.versions import versions
 
 CHECKPOINT_SECONDS = 600.0
 """Within an epoch, a checkpoint is written after so long; at the end of an epoch, always."""
 
 
-def fit(
-    recipe: Recipe | str,
-    model: nn.Module | str | None = None,
-    data: Any = None,
-    *,
-    out: Path | str | None = None,
-    init: Path | str | None = None,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    max_time: float | None = None,
-    threads: int | str | None = None,
-    graphs: bool = False,
-) -> Run:
-    """Train a network by a recipe; the run folder `out` holds what came of it.
-
-    The same call goes on where a killed or stopped one left off, to bit-equal weights on a CPU. At
-    the end `model`, if it is a network, holds the weights that were kept.
-
-    Args:
-        recipe: a Recipe, or the name of one for this data set.
-        model: a network (images in [0, 1], [B, C, H, W], to logits [B, K]), or the name of one; by
-            default the recipe's.
-        data: the name of a data set, by default the recipe's, or digits; or Splits; or tensors, a
-            torch Dataset or DataLoader, any iterable of (x, y) in [0, 1], or a mapping of such
-            (see `nuat.data.splits_of`).
-        out: the run folder; by default runs/NAME-DATA-SEED.
-        init: weights to start from (see `nuat.loading.start_from`): a run folder, a weights file,
-            or "pretrained" for those that timm has; a head for other classes is drawn anew.
-        seed: of weights, order, crops and noise.
-        device: by default cuda if there is one, or else cpu.
-        max_time: stop with a checkpoint after so many seconds; the same call goes on.
-        threads: on a CPU, how many; "auto": see nuat.threads; None: as torch has it.
-        graphs: record the steps as CUDA graphs, and say so if the method does not allow it.
-
-    Returns:
-        The run. `run.finished` tells whether all epochs were done.
-
-    Raises:
-        InputError: something given cannot be used; nothing was changed.
-        NonFinite: a loss is NaN or infinite; the last good checkpoint stays.
-    """
-    given = None if data is None or isinstance(data, str) else splits_of(data)
-    if isinstance(recipe, str):
-        name = given.name if given else data or "digits"
-        recipe = named_recipe(recipe, name, own=given is not None)
-    splits = given or load(data or recipe.data)
-    if isinstance(model, str):
-        recipe = replace(recipe, model=model)
-    model = recipe.model if model is None else model
-    device = device_named(device)
-    if graphs and device.type != "cuda":
-        raise InputError(f"CUDA graphs need a cuda device, but this is {device}")
-    splits.train.check_augment(recipe.augment)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed_of(seed, "weights"))
-        shape = len(splits.classes), splits.train.channels
-        f = model if isinstance(model, nn.Module) else build(model, *shape)
-        f = f.to(device)
-        splits = splits.to(device)
-        two = splits.train.batch(torch.arange(min(2, len(splits.train))))[0]
-        check_logits(f, two, shape[0])
-        folder = Path(out or Path("runs") / f"{recipe.name}-{short(splits.name)}-{seed}")
-        start, origin = beginning(init, f, *shape, folder)
-        batch = splits.train.batch(torch.arange(min(recipe.batch_size, len(splits.train))))[0]
-        engine = [
-            settle_threads(threads, f, batch, _threads_of(folder)),
-            lay_out(f, two, recipe.channels_last),
-        ]
-        once = [*splits.notes, *remarks(f)]
-        try:
-            run = Run.start(folder, _config(recipe, f, splits, seed) | origin)
-            if start is not None:
-                start.into(f)
-                once.append(str(start))
-            training = _Training(
-                recipe, f, splits, run, seed, device, max_time, once, engine, graphs
-            )
-            training.go()
-        finally:
-            to_contiguous(f)
-    return run
-
-
-def _threads_of(folder: Path) -> int | None:
-    """How many threads the run in a folder began with."""
-    begun = (folder / "config.json").exists()
-    return Run(folder).config.get("threads") if begun else None
-
-
-def _config(recipe: Recipe, f: nn.Module, data: Splits, seed: int) -> dict[str, Any]:
-    sizes = {split: len(data[split]) for split in ("train", "val", "test")}
-    return {
-        "recipe": describe(recipe),
-        "model": name_of(f),
-        "parameters": sum(weight.numel() for weight in f.parameters()),
-        "data": {"name": data.name, "classes": list(data.classes), **sizes},
-        "channels": data.train.channels,
-        "forward_equivalents": forward_equivalents(
-            recipe.method, f, *data.train.batch(torch.arange(2)), epoch=recipe.epochs - 1
-        ),
-        "seed": seed,
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-    }
-
-
 @dataclass
-class _Training:
+class Training:
     """One run in progress: all its state, and the loop."""
 
     recipe: Recipe
