@@ -38,7 +38,7 @@ NETWORKS = {
     "mnist": ["--data", MNIST, "--model", "mnist-net", "--eps", "0.1", "--epochs", "3"],
     "cifar": ["--data", CIFAR, "--model", "resnet18(width=8)", "--eps", "4/255", "--epochs", "6"],
 }
-CASES = {"digits": (0.16, 40), "mnist": (0.1, 8), "cifar": (4 / 255, 24)}
+CASES = {"digits": (0.16, 120), "cifar": (4 / 255, 120), "mnist": (0.1, 24)}
 """For the verdicts: eps, and how many images, balanced over the classes."""
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -69,12 +69,16 @@ def verdicts(nets: Path) -> None:
         run = nuat.trained(nets / name)
         images, ball = load(run.data).test, nuat.Linf(eps)
         ids = class_balanced(images.y, count, seed=0)
-        (x, y), ours = images.batch(ids), []
-        for seed in range(3):
-            scores = nuat.evaluate(run.f, (x, y), ball, "autoattack", seed=seed)
-            ours.append(sum(scores.standing["autoattack"]))
-        weaker = nuat.evaluate(run.f, (x, y), ball, "autoattack", search="bf16")
-        print(f"{name}: standing with a bf16 search {sum(weaker.standing['autoattack'])}")
+        x, y = images.batch(ids)
+        standing = [
+            nuat.evaluate(run.f, (x, y), ball, "autoattack", seed=seed).standing["autoattack"]
+            for seed in range(3)
+        ]
+        ours = [sum(each) for each in standing]
+        tier = nuat.evaluate(run.f, (x, y), ball, "autoattack", search="bf16")
+        weaker = tier.standing["autoattack"]
+        differ = sum(a != b for a, b in zip(standing[0], weaker, strict=True))
+        print(f"{name}: {sum(weaker)} stand with a bf16 search; {differ} verdicts of a seed differ")
         found = []
         for seed in range(3):
             f = copy.deepcopy(run.f).eval()
@@ -90,15 +94,17 @@ def verdicts(nets: Path) -> None:
         )
 
 
-def all_standing(name: str, nets: Path) -> tuple[nn.Module, torch.Tensor, torch.Tensor, float]:
+def all_standing(
+    name: str, nets: Path, count: int
+) -> tuple[nn.Module, torch.Tensor, torch.Tensor, float]:
     """A network and images that all withstand: the full work for each. Labels are its guesses."""
     torch.manual_seed(0)
     if name == "mnist-net":
         f = nuat.trained(nets / "mnist").f
-        x, _ = load("mnist").test.batch(torch.arange(32))
+        x, _ = load("mnist").test.batch(torch.arange(count))
     else:
         f = build("resnet18", 10, 3).eval()
-        x = load("cifar10(train=100,val=100,test=100)").test.batch(torch.arange(8))[0]
+        x = load("cifar10(train=100,val=100,test=100)").test.batch(torch.arange(count))[0]
     return f, x, logits(f, x).argmax(1), 1e-4
 
 
@@ -136,9 +142,9 @@ class Arm:
         return len(standing)
 
 
-def speed(nets: Path, share: int, rounds: int) -> None:
+def speed(nets: Path, count: int, share: int, rounds: int) -> None:
     for name in ("resnet18", "mnist-net"):
-        f, x, y, eps = all_standing(name, nets)
+        f, x, y, eps = all_standing(name, nets, count)
         plain = copy.deepcopy(f).requires_grad_(False)
         smaller = folded(copy.deepcopy(f)).to(memory_format=torch.channels_last)
         arms = {
@@ -177,6 +183,7 @@ if __name__ == "__main__":
     reader = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     reader.add_argument("what", choices=("networks", "verdicts", "speed"))
     reader.add_argument("nets", type=Path)
+    reader.add_argument("--images", type=int, default=64, help="for speed")
     reader.add_argument("--share", type=int, default=25, help="of the steps, for speed: 1 / share")
     reader.add_argument("--rounds", type=int, default=3)
     asked = reader.parse_args()
@@ -187,4 +194,4 @@ if __name__ == "__main__":
     elif asked.what == "verdicts":
         verdicts(asked.nets)
     else:
-        speed(asked.nets, asked.share, asked.rounds)
+        speed(asked.nets, asked.images, asked.share, asked.rounds)

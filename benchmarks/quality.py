@@ -1,9 +1,10 @@
 """Time to quality: what each method spends until a network withstands so many attacks.
 
-    NUAT_DATA=... OMP_NUM_THREADS=1 python benchmarks/quality.py OUT
+    NUAT_DATA=... OMP_NUM_THREADS=1 python benchmarks/quality.py OUT [PROBLEM ...]
 
-About 20 minutes on one core. The runs are kept in OUT; the same command goes on with what is not
-done. It then writes results/quality/: runs.json (every epoch of every run), table.txt, curves.svg.
+About 20 minutes on one core for mnist and cifar10, 2 hours for cifar10-long. The runs are kept in
+OUT; the same command goes on with what is not done. It then writes results/quality/: runs.json
+(every epoch of every run), table.txt, curves.svg; problems that were not asked for stay in them.
 
 Every method is trained from scratch for a few lengths, chosen so that all spend about the same
 forward-equivalents on a training image, its schedules stretched to each. Network, optimiser and
@@ -13,7 +14,9 @@ learning rates are the same for all. The last epoch's weights are attacked; noth
 import json
 import sys
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import matplotlib
@@ -28,12 +31,14 @@ RESULTS = Path(__file__).parent.parent / "results" / "quality"
 COST = {"nuat-wa": 8, "pgd-at": 23, "fgsm-at": 5, "trades": 27}
 """The methods, and the forward-equivalents of a step: these choose the lengths, no more."""
 ATTACKS = ("pgd-20", "gama-40")
-SAMPLES = 500
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A data set with a network, the row whose settings all methods share, and the budgets."""
+    """A data set with a network, the row whose settings all methods share, and the budgets.
+
+    `own_steps` is the length of the row's own runs, `samples` how many test images are attacked.
+    """
 
     data: str
     rows: str
@@ -43,6 +48,10 @@ class Problem:
     levels: tuple[int, ...]
     own_steps: int
     model: str = "small-cnn(width=16)"
+    methods: tuple[str, ...] = tuple(COST)
+    seeds: tuple[int, ...] = (0,)
+    samples: int = 500
+    precision: str = "fp32"
 
 
 PROBLEMS = {
@@ -64,6 +73,20 @@ PROBLEMS = {
         levels=(10, 12, 14, 15, 16),
         own_steps=100 * 766,
     ),
+    "cifar10-long": Problem(
+        data="cifar10(train=5000, val=100, test=1000)",
+        rows="cifar10",
+        base="nuat-wa",
+        ball=nuat.Linf(8 / 255),
+        budgets=(46, 138, 414),
+        levels=(14, 16, 18, 20, 22, 24),
+        own_steps=100 * 766,
+        model="small-cnn(width=32)",
+        methods=("nuat-wa", "pgd-at"),
+        seeds=(0, 1, 2),
+        samples=1000,
+        precision="bf16",
+    ),
 }
 
 
@@ -78,25 +101,32 @@ def recipe(problem: Problem, name: str, epochs: int, images: int) -> Recipe:
     steps = epochs * -(-images // shared.batch_size)
     average = row.average and row.average ** (problem.own_steps / steps)
     row = row.lasting(epochs).against(problem.ball)
-    return replace(
+    made = replace(
         shared, name=name, method=row.method, average=average, model=problem.model, ball=row.ball
     )
+    fast = problem.precision == "bf16"
+    return replace(made, precision="bf16", channels_last=True) if fast else made
 
 
-def measure(problem: Problem, name: str, budget: int, data: nuat.Splits, out: Path) -> dict:
-    """Train one method at one length, and attack what came of it."""
+def measure(
+    problem: Problem, name: str, budget: int, seed: int, data: nuat.Splits, out: Path
+) -> dict:
+    """Train one method at one length with one seed, and attack what came of it, in float32."""
     epochs = max(1, round(budget / COST[name]))
     made = recipe(problem, name, epochs, len(data.train))
-    run = nuat.fit(made, data=data, out=out, device="cpu", threads=1)
+    run = nuat.fit(made, data=data, out=out, seed=seed, device="cpu", threads=1)
     scores = run.scores.get("quality")
     if scores is None:
         f = nuat.trained(run.path / "last.safetensors").f
-        found = nuat.evaluate(f, data.test, made.ball, ATTACKS, samples=SAMPLES, batch_size=250)
+        found = nuat.evaluate(
+            f, data.test, made.ball, ATTACKS, samples=problem.samples, batch_size=250
+        )
         scores = {attack: found.robust(attack) for attack in ATTACKS}
         scores |= {"clean": found.clean, "robust": found.worst}
         run.save_scores("quality", scores)
     return {
         "method": name,
+        "seed": seed,
         "epochs": epochs,
         "passes": round(run.config["forward_equivalents"] * epochs, 1),
         "seconds": round(run.metrics[-1]["seconds"], 1),
@@ -119,21 +149,37 @@ def reached(runs: list[dict], level: float, unit: str) -> str:
     return "-"
 
 
+def mean_runs(runs: list[dict]) -> list[dict]:
+    """One for each method and length: the means over the seeds, the spread of `robust` with it."""
+    alike: dict[tuple[str, int], list[dict]] = {}
+    for run in runs:
+        alike.setdefault((run["method"], run["epochs"]), []).append(run)
+    figures = ("passes", "seconds", "clean", *ATTACKS, "robust")
+    return [
+        {"method": method, "epochs": epochs, "seeds": len(some)}
+        | {key: mean(run[key] for run in some) for key in figures}
+        | {"spread": stdev(run["robust"] for run in some) if len(some) > 1 else None}
+        for (method, epochs), some in alike.items()
+    ]
+
+
 def table(name: str, problem: Problem, runs: list[dict]) -> str:
-    """Every run, then what each level took."""
-    lines = [f"{name}: {problem.data}, {problem.model}, {problem.ball}"]
-    lines.append(
-        f"{'method':10}{'epochs':>8}{'passes':>8}{'seconds':>9}{'clean':>8}{'pgd-20':>8}{'both':>8}"
-    )
+    """Every length of every method, the mean of its seeds; then what each level took."""
+    runs = mean_runs(runs)
+    lines = [
+        f"{name}: {problem.data}, {problem.model}, {problem.ball}, {problem.precision}",
+        f"{'method':10}{'epochs':>8}{'passes':>8}{'seconds':>9}{'clean':>8}{'pgd-20':>8}{'both':>8}",
+    ]
     for run in runs:
         lines.append(
             f"{run['method']:10}{run['epochs']:8}{run['passes']:8.0f}{run['seconds']:9.0f}"
             f"{run['clean']:8.1%}{run['pgd-20']:8.1%}{run['robust']:8.1%}"
+            + (f" +- {run['spread']:.1%} of {run['seeds']} seeds" if run["spread"] else "")
         )
     for unit, what in (("passes", "forward passes per training image"), ("seconds", "seconds")):
         lines.append(f"\n{what} to reach a robust accuracy of")
         lines.append(f"{'method':10}" + "".join(f"{level:>7}%" for level in problem.levels))
-        for method in COST:
+        for method in problem.methods:
             own = [run for run in runs if run["method"] == method]
             marks = (reached(own, level / 100, unit) for level in problem.levels)
             lines.append(f"{method:10}" + "".join(f"{mark:>8}" for mark in marks))
@@ -146,10 +192,20 @@ def draw(found: dict[str, list[dict]], file: Path) -> None:
     units = (("passes", "forward passes per training image"), ("seconds", "seconds"))
     for row, (name, runs) in zip(panels, found.items(), strict=True):
         for panel, (unit, label) in zip(row, units, strict=True):
-            for method in COST:
-                own = sorted((r for r in runs if r["method"] == method), key=lambda r: r[unit])
-                robust = [100 * r["robust"] for r in own]
-                panel.plot([r[unit] for r in own], robust, marker="o", ms=4, label=method)
+            for method in PROBLEMS[name].methods:
+                own = sorted(
+                    (run for run in mean_runs(runs) if run["method"] == method),
+                    key=lambda run: run[unit],
+                )
+                panel.errorbar(
+                    [run[unit] for run in own],
+                    [100 * run["robust"] for run in own],
+                    [100 * (run["spread"] or 0) for run in own],
+                    marker="o",
+                    ms=4,
+                    capsize=2,
+                    label=method,
+                )
             panel.set(xlabel=label, ylabel=f"{name}: withstood both, %")
             panel.set_xlim(left=0)
             panel.grid(alpha=0.3)
@@ -161,23 +217,24 @@ def draw(found: dict[str, list[dict]], file: Path) -> None:
 
 def write(found: dict[str, list[dict]]) -> None:
     """What has been found so far."""
-    tables = (table(name, PROBLEMS[name], runs) for name, runs in found.items())
+    tables = (table(name, PROBLEMS[name], runs) for name, runs in found.items() if runs)
     (RESULTS / "table.txt").write_text("\n".join(tables))
     (RESULTS / "runs.json").write_text(json.dumps(found) + "\n")
     draw(found, RESULTS / "curves.svg")
 
 
 def main() -> None:
-    out = Path(sys.argv[1])
+    out, asked = Path(sys.argv[1]), sys.argv[2:] or list(PROBLEMS)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    found: dict[str, list[dict]] = {name: [] for name in PROBLEMS}
-    data = {name: nuat.load(problem.data) for name, problem in PROBLEMS.items()}
-    for place in range(max(len(problem.budgets) for problem in PROBLEMS.values())):
-        for name, problem in PROBLEMS.items():
-            for method in COST:
-                folder = out / f"{name}-{method}-{place}"
-                budget = problem.budgets[place]
-                found[name].append(measure(problem, method, budget, data[name], folder))
+    known = RESULTS / "runs.json"
+    found = json.loads(known.read_text()) if known.exists() else {}
+    for name in asked:
+        problem, found[name] = PROBLEMS[name], []
+        data = nuat.load(problem.data)
+        for place, budget in enumerate(problem.budgets):
+            for seed, method in product(problem.seeds, problem.methods):
+                folder = out / f"{name}-{method}-{place}-{seed}"
+                found[name].append(measure(problem, method, budget, seed, data, folder))
                 write(found)
     print((RESULTS / "table.txt").read_text())
 
