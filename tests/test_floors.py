@@ -10,7 +10,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "nuat"
 
 ROOMS = {
     1: "errors registry notation values schedules noise threat losses nuclear_norm network "
-    "weights runs ledger progress versions distributed search importing intervals precision",
+    "weights runs ledger progress versions distributed search importing intervals memory "
+    "precision",
     2: "attacks models data",
     3: "methods loading guard",
     4: "cost threads graphs recipes descent train evaluate diagnose report export",

@@ -163,6 +163,23 @@ def test_a_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
     assert len(Run(tmp_path / "run").metrics) == 1
 
 
+@dataclass(frozen=True)
+class Greedy(Method):
+    """Ordinary training that asks for more memory than there is, for more than two images."""
+
+    def step(self, f, x, y, t):
+        if len(x) > 2:
+            torch.empty(2**48)
+        yield nuat.ce(f(x), y)
+
+
+def test_memory_that_does_not_suffice_is_an_error_with_a_cure(tmp_path):
+    from dataclasses import replace
+
+    with pytest.raises(nuat.InputError, match=r"batches of \d+ do not fit .* batch_size=N"):
+        nuat.fit(replace(row(), method=Greedy()), data="digits", out=tmp_path / "run")
+
+
 def test_a_torn_last_line_of_metrics_is_forgotten(tmp_path):
     run = nuat.fit(row(), out=tmp_path / "run")
     lines = (run.path / "metrics.jsonl").read_text()

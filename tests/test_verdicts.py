@@ -301,6 +301,31 @@ def test_memory_that_runs_out_halves_the_batches_and_loses_nothing(
     assert (out / "verdicts.jsonl").read_bytes() == expected
 
 
+class Greedy(torch.nn.Module):
+    """A network that asks for more memory than there is when a batch is too large for it."""
+
+    def __init__(self, f, most):
+        super().__init__()
+        self.f, self.most = f, most
+
+    def forward(self, x):
+        if len(x) > self.most:
+            torch.empty(2**48)
+        return self.f(x)
+
+
+def test_batches_are_halved_where_a_cpu_has_no_memory_left(net, images):
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        Greedy(net, 40)(images.batch(torch.arange(41))[0])
+    scores = nuat.evaluate(Greedy(net, 40), images, BALL, ["pgd-2"], batch_size=130)
+    assert [note for note in scores.notes if "halved" in note] == [
+        "memory did not suffice for batches of 130: halved",
+        "memory did not suffice for batches of 65: halved",
+    ]
+    plain = nuat.evaluate(net, images, BALL, ["pgd-2"])
+    assert scores.standing == plain.standing
+
+
 def test_memory_of_a_batch_that_was_too_large_is_free_before_smaller_ones(net, images, monkeypatch):
     real, held = pursuit.trial, []
 

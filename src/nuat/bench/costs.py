@@ -19,6 +19,7 @@ from nuat.bench.watch import Clock, Matmul, clock_of
 from nuat.cost import flops, forward_equivalents
 from nuat.data import Splits
 from nuat.errors import InputError
+from nuat.memory import memory_errors_alike
 from nuat.methods import Standard
 from nuat.models import build
 from nuat.network import check_logits, frozen
@@ -88,8 +89,9 @@ def bench(
     arms = _arms(recipes, data.to(device), device, graphs, say)
     clock, matmul = clock_of(device), Matmul(device, recipes[0].precision)
     try:
-        _time(arms, matmul, clock, rounds, warm=4 if graphs else 1)
-        costs = [_cost(arm, arms[0], matmul, clock) for arm in arms]
+        with memory_errors_alike():
+            _time(arms, matmul, clock, rounds, warm=4 if graphs else 1)
+            costs = [_cost(arm, arms[0], matmul, clock) for arm in arms]
     except torch.OutOfMemoryError:
         raise InputError(
             f"batches of {recipes[0].batch_size} do not fit into the memory of {device}: "

@@ -16,6 +16,7 @@ from nuat.errors import InputError
 from nuat.evaluate.journal import Journal, Line, Outcome
 from nuat.evaluate.verdicts import Clean
 from nuat.losses import margin_each
+from nuat.memory import memory_errors_alike
 from nuat.network import check_images, frozen
 from nuat.noise import Keyed
 from nuat.progress import Progress
@@ -79,9 +80,10 @@ class Pursuit:
         while left:
             part = left[: self.batches.size]
             try:
-                x, y = self.batch(part)
-                check_images(x)
-                z = logits(self.f, x)
+                with memory_errors_alike():
+                    x, y = self.batch(part)
+                    check_images(x)
+                    z = logits(self.f, x)
             except torch.OutOfMemoryError as error:
                 self.batches.halve(error)
                 continue
@@ -144,7 +146,8 @@ class Pursuit:
         """One run on one batch, written down; in smaller ones if memory does not suffice."""
         begun, tried = time.monotonic(), None
         try:
-            tried = self.tried(part, each, run, ids, clean)
+            with memory_errors_alike():
+                tried = self.tried(part, each, run, ids, clean)
         except torch.OutOfMemoryError as error:
             if each.joint:
                 raise

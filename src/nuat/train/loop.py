@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from nuat.data import Splits
 from nuat.descent import Descent
-from nuat.errors import NonFinite
+from nuat.errors import InputError, NonFinite
 from nuat.graphs import Graphs
 from nuat.guard import collapsed, in_collapse, sentence, validate
 from nuat.ledger import Losses, Means, Stopwatch
 from nuat.loading import told
+from nuat.memory import memory_errors_alike
 from nuat.noise import seed_of
 from nuat.progress import Progress, clock
 from nuat.recipes import Recipe
@@ -204,9 +205,15 @@ class Training:
 
     @contextmanager
     def naming_the_batch(self) -> Iterator[None]:
-        """Say in which batch a loss went wrong, and what is safe."""
+        """Say in which batch a loss went wrong, and what is safe; or that memory ran out."""
         try:
-            yield
+            with memory_errors_alike():
+                yield
+        except torch.OutOfMemoryError:
+            raise InputError(
+                f"batches of {self.recipe.batch_size} do not fit into the memory of {self.device}: "
+                "take a smaller one (--set batch_size=N, in a new folder), or --set precision=bf16"
+            ) from None
         except NonFinite as error:
             there = self.run.has_checkpoint
             kept = (
