@@ -1,7 +1,9 @@
 """The benchmark scripts run; what they print here means nothing."""
 
 import json
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -50,6 +52,31 @@ def test_gpu_attacks(tmp_path, monkeypatch):
     rows = [row for row in found["rows"] if row["search"] != "torchattacks, fp32"]
     assert len(rows) == 5 and all(row["stood"] == row["batch"] for row in rows)
     assert "ms an iterate" in (tmp_path / "gpu_attacks.log").read_text()
+
+
+def test_gpu_cifar10_stops_in_time_and_goes_on(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    small = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "WORK": str(tmp_path / "work"),
+        "OUT": str(out),
+        "DATA": "digits",
+        "MORE": "--epochs 12 --model small-cnn(width=4) --device cpu",
+        "ATTACKS": "--attack pgd-2 --samples 50 --device cpu",
+    }
+    script = ["bash", str(BENCHMARKS / "gpu_cifar10.sh")]
+    for limit in ("16", "600"):
+        subprocess.run([*script, limit], env=os.environ | small, check=True, capture_output=True)
+        if limit == "16":
+            assert "time is up after epoch" in (out / "gpu_cifar10.log").read_text()
+            assert not (out / "scores.json").exists()
+    epochs = [json.loads(line)["epoch"] for line in (out / "metrics.jsonl").open()]
+    assert epochs == list(range(1, 13))
+    assert json.loads((out / "scores.json").read_text())["attacks"].keys() == {"pgd-2"}
+    parts = sorted(out.glob("weights.*"))
+    kept = (tmp_path / "work" / "run" / "model.safetensors").read_bytes()
+    assert b"".join(part.read_bytes() for part in parts) == kept
 
 
 @pytest.mark.parametrize("script", ["gpu.py", "gpu_attacks.py"])
