@@ -1,0 +1,112 @@
+"""What people who have never seen the program type, and the one line it answers."""
+
+import pytest
+
+from nuat import cli
+from test_cli import call  # noqa: F401
+
+NOTHING = "--out runs/none"
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        (f"train nuat --eps abc {NOTHING}", "eps is 'abc', but must be a number such as 8/255"),
+        (f"train nuat --eps 8/0 {NOTHING}", "eps is '8/0', but must be a number such as 8/255"),
+    ],
+)
+def test_one_line_with_the_value_and_the_fix(call, tmp_path, monkeypatch, line, said):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    outcome = call(line)
+    assert outcome.status == 2 and not list(tmp_path.iterdir())
+    assert said in outcome.err and outcome.err.count("\n") == 1
+
+
+def test_samples_out_of_range_name_the_range():
+    import torch
+
+    from nuat.data import class_balanced
+    from nuat.errors import InputError
+
+    for count in (0, -1, 5):
+        with pytest.raises(InputError, match=f"{count} samples .* 4 images: ask for 1 to 4"):
+            class_balanced(torch.tensor([0, 1, 0, 1]), count, 0)
+
+
+def test_a_bare_command_shows_its_help_and_no_empty_error(call):  # noqa: F811
+    outcome = call("")
+    assert outcome.status == 2 and "evaluate" in outcome.out and "error" not in outcome.err
+
+
+def test_version(call):  # noqa: F811
+    outcome = call("--version")
+    assert outcome.status == 0 and outcome.out.startswith("nuat ")
+
+
+def test_an_interruption_says_how_to_go_on(call, monkeypatch):  # noqa: F811
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.train.__globals__, "fit", lambda *_, **__: stopped())
+    outcome = call("train nuat --out never")
+    assert outcome.status == 130 and "the same command goes on" in outcome.err
+
+
+def test_a_factory_that_fails_is_one_line(call, tmp_path, monkeypatch):  # noqa: F811
+    (tmp_path / "failing.py").write_text("def make():\n    return 1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    outcome = call("evaluate failing:make --data digits --eps 0.1")
+    assert outcome.status == 2 and outcome.err.count("\n") == 1
+    assert "failing:make raised ZeroDivisionError" in outcome.err
+    assert "failing.py, line 2" in outcome.err
+
+
+def test_a_checkpoint_around_a_state_dict_is_told_apart(call, tmp_path):  # noqa: F811
+    import torch
+
+    torch.save({"state_dict": {"w": torch.zeros(1)}, "epoch": 3}, tmp_path / "net.pt")
+    line = f"evaluate {tmp_path}/net.pt --model small-cnn --data digits --eps 0.1"
+    assert "save one of its parts alone: 'state_dict'" in call(line).err
+
+
+def test_differences_are_short():
+    from nuat.values import differences
+
+    attack = {"is": "PGD", "steps": 20, "loss": "ce_each", "ball": {"is": "Linf", "eps": 0.1}}
+    (line,) = differences({"attacks": {"pgd-20": attack}}, {"attacks": {}})
+    assert line == "attacks.pgd-20: PGD(...) here, nothing there"
+    (line,) = differences({"a": "x" * 500}, {"a": "y"})
+    assert len(line) < 120
+
+
+def test_a_folder_of_something_else_is_no_evaluation(tmp_path):
+    from nuat.errors import InputError
+    from nuat.evaluate.journal import Journal
+
+    (tmp_path / "config.json").write_text('{"recipe": {}, "data": {}}')
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(InputError, match="not an evaluation; choose another --out"):
+        Journal.start(tmp_path, {"network": "a", "attacks": {}})
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_data_of_a_python_program_are_asked_for(call, tmp_path):  # noqa: F811
+    from nuat.models import build
+    from nuat.runs import write_weights
+
+    f = build("small-cnn(width=4)", 10, 1)
+    about = {"model": "small-cnn(width=4)", "data": "data", "ball": "Linf(0.1)", "channels": "1"}
+    write_weights(tmp_path / "net.safetensors", f.state_dict(), about)
+    outcome = call(f"evaluate {tmp_path}/net.safetensors")
+    assert outcome.status == 2 and "which a Python program handed over" in outcome.err
+
+
+def test_a_wrong_attack_is_one_line(call, tmp_path):  # noqa: F811
+    from nuat.models import build
+    from nuat.runs import write_weights
+
+    f = build("small-cnn(width=4)", 10, 1)
+    write_weights(tmp_path / "n.safetensors", f.state_dict(), {"model": "small-cnn(width=4)"})
+    outcome = call(f"evaluate {tmp_path}/n.safetensors --data digits --eps 0.1 --attack pdg-20")
+    assert outcome.status == 2 and "did you mean 'pgd'?" in outcome.err
+    assert not outcome.out
