@@ -110,3 +110,50 @@ def test_a_wrong_attack_is_one_line(call, tmp_path):  # noqa: F811
     outcome = call(f"evaluate {tmp_path}/n.safetensors --data digits --eps 0.1 --attack pdg-20")
     assert outcome.status == 2 and "did you mean 'pgd'?" in outcome.err
     assert not outcome.out
+
+
+def test_a_long_name_leaves_the_figures_room():
+    from io import StringIO
+
+    from rich.console import Console
+
+    from nuat.report.rows import Row
+    from nuat.report.table import render
+
+    name = "nuat-wa (folder:photos(size=64), resnet18-nuat(width=4), Linf(4/255), 1 epoch)"
+    rows = [
+        Row(name=each, kind=each, data="d", model="m", ball="b", clean=0.5, worst=0.25, cost=7.9)
+        for each in (name, name + "2")
+    ]
+    shown = Console(file=StringIO(), width=80)
+    shown.print(render(rows))
+    text = shown.file.getvalue()
+    assert all(figure in text for figure in ("50.0", "25.0", "7.9")), text
+
+
+def test_scores_print_their_figures_not_their_images():
+    from nuat.evaluate import Scores
+
+    scores = Scores(
+        [0, 1], [3, 3], [3, 1], {"pgd-2": [False, False]}, {}, "Linf(0.1)", {}, 0, "a", {}
+    )
+    assert repr(scores) == "Scores(2 images, Linf(0.1): clean 50.0%, pgd-2 0.0%, worst 0.0%)"
+
+
+def test_scores_of_other_data_are_not_the_run_s(call, tmp_path, monkeypatch):  # noqa: F811
+    import numpy as np
+
+    from nuat.runs import Run
+
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    np.savez(
+        "other.npz", x_train=x, y_train=np.arange(40) % 10, x_test=x, y_test=np.arange(40) % 10
+    )
+    call("train nuat --epochs 1 --set 'model=small-cnn(width=4)' --out run")
+    evaluate = "evaluate run --samples 10 --attack fgsm"
+    assert call(evaluate).status == 0
+    own = Run("run").scores
+    outcome = call(f"{evaluate} --data npz:other.npz")
+    assert outcome.status == 0 and "other data than the run's" in outcome.out
+    assert Run("run").scores == own and len(own) == 1
