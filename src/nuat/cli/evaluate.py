@@ -23,7 +23,7 @@ from nuat.cli.options import (
     load_own,
 )
 from nuat.cli.terminal import console, say
-from nuat.data import known, load, look_in, with_bad_images
+from nuat.data import known, load, look_in, short, with_bad_images
 from nuat.distributed import gpu, rank
 from nuat.errors import InputError
 from nuat.evaluate import ATTACKS, Scores
@@ -73,6 +73,7 @@ def evaluate(
     """Attack a network, image by image. The same command goes on where a killed one was."""
     load_own(use)
     look_in(data_dir)
+    other = data is not None and data != described(source).get("data")
     data = data or _trained_on(source)
     splits = load(with_bad_images(data, bad_images))
     for note in splits.notes:
@@ -93,6 +94,7 @@ def evaluate(
     if said := settle_threads(threads or "auto", network.f, few.to(device_of(network.f))):
         say(said)
     told = {"indices": indices, "eps": eps, "norm": norm, "seed": seed or None}
+    told["data"] = short(data) if other else None
     told["search"] = search if search != "fp32" else None
     parts = [split, *([str(samples)] if samples else []), *(attack or [])]
     parts += [f"{key}-{value}" for key, value in told.items() if value is not None]
@@ -119,7 +121,9 @@ def evaluate(
     if rank() > 0:
         return
     _show(scores, f"{source}: {split}, {len(scores.ids)} images, {ball}")
-    if network.run is not None and out is None:
+    if network.run is not None and out is None and other:
+        say(f"of other data than the run's: kept in {folder}, not shown by nuat report")
+    elif network.run is not None and out is None:
         network.run.save_scores(name, scores.as_dict())
     if folder is not None:
         say(f"verdicts, image by image: {folder}/verdicts.jsonl")
