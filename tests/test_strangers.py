@@ -157,3 +157,31 @@ def test_scores_of_other_data_are_not_the_run_s(call, tmp_path, monkeypatch):  #
     outcome = call(f"{evaluate} --data npz:other.npz")
     assert outcome.status == 0 and "other data than the run's" in outcome.out
     assert Run("run").scores == own and len(own) == 1
+
+
+@pytest.mark.filterwarnings("default:no recipe")
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("train nuat --data photos", "for your own files, folder:photos"),
+        ("train nuat --data folder:", "folder needs a place: folder:PATH"),
+        ("train nuat --data 'folder:photos(sise=64)'", "'sise'; did you mean 'size'?"),
+        ("train nuat --model 'small-cnn(widht=4)'", "'widht'; did you mean 'width'?"),
+        ("train nuat --model 'resnet18(widht=4)'", "'widht'; did you mean 'width'?"),
+    ],
+)
+def test_a_slip_is_answered_with_the_likely_fix(call, tmp_path, monkeypatch, line, said):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    outcome = call(f"{line} --out none")
+    assert outcome.status == 2 and said in outcome.err, outcome.err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_setting_that_an_attack_does_not_have():
+    import nuat
+    from nuat.attacks import attack
+    from nuat.errors import InputError
+
+    with pytest.raises(InputError, match="'restart'; did you mean 'restarts'"):
+        attack("pgd-20(restart=5)", nuat.Linf(0.1))

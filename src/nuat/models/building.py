@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from nuat.errors import InputError
+from nuat.errors import InputError, misread
 from nuat.importing import imported, is_own, path_of
 from nuat.models.normalise import STATISTICS, Normalised, check_statistics
 from nuat.models.table import models
@@ -39,7 +39,8 @@ def build(text: str, classes: int, channels: int) -> nn.Module:
     try:
         f = _build(name, classes, channels, settings)
     except (TypeError, InputError) as error:
-        raise InputError(f"cannot build the model {text!r}: {error}") from error
+        why = misread(error, name, models[name]) if name in models else error
+        raise InputError(f"cannot build the model {text!r}: {why}") from error
     _built[f] = text
     return f
 
