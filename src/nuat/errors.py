@@ -1,7 +1,9 @@
 """What a user is told when something they gave us cannot be used."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from inspect import signature
 
 
 class InputError(ValueError):
@@ -18,3 +20,16 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> InputError:
     near = get_close_matches(name, allowed, n=1, cutoff=0.5)
     guess = f"; did you mean {near[0]!r}?" if near else ""
     return InputError(f"unknown {kind} {name!r}{guess} (there are: {', '.join(allowed) or 'none'})")
+
+
+OURS = ("self", "ball", "classes", "channels", "place", "name", "path")
+"""Parameters of factories that nuat fills in itself; they are no settings."""
+
+
+def misread(error: Exception, name: str, make: Callable[..., object]) -> str:
+    """Why `make` did not take its settings: for one it does not have, those that it has."""
+    match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if not isinstance(error, TypeError) or match is None:
+        return str(error)
+    allowed = [each for each in signature(make).parameters if each not in OURS]
+    return str(unknown(f"setting of {name}", match[1], allowed))

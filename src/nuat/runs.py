@@ -229,5 +229,13 @@ def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
             "Save a state dict (torch.save(f.state_dict(), path)) or a .safetensors file"
         ) from error
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise InputError(f"{path} holds a {type(weights).__name__}, not a state dict of tensors")
+        inner = (
+            [key for key, value in weights.items() if isinstance(value, dict)]
+            if isinstance(weights, dict)
+            else []
+        )
+        hint = f"; save one of its parts alone: {', '.join(map(repr, inner[:5]))}" if inner else ""
+        raise InputError(
+            f"{path} holds a {type(weights).__name__}, not a state dict of tensors{hint}"
+        )
     return weights, {}

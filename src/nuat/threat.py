@@ -137,9 +137,13 @@ norms.register("l2", L2)
 
 def read_eps(eps: float | str) -> float:
     """`0.03`, `"0.03"` or `"8/255"` as a number. Raises InputError for anything else."""
-    value = parse(eps) if isinstance(eps, str) else eps
+    wrong = InputError(f"eps is {eps!r}, but must be a number such as 8/255 or 0.03")
+    try:
+        value = parse(eps) if isinstance(eps, str) else eps
+    except InputError:
+        raise wrong from None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"eps is {eps!r}, but must be a number such as 8/255 or 0.03")
+        raise wrong
     return float(value)
 
 

@@ -37,7 +37,13 @@ def differences(here: Any, there: Any, path: str = "") -> list[str]:
         return [
             line for key, a, b in pairs for line in differences(a, b, f"{path}.{key}".strip("."))
         ]
-    return [] if here == there else [f"{path}: {here} here, {there} there"]
+    return [] if here == there else [f"{path}: {_shown(here)} here, {_shown(there)} there"]
+
+
+def _shown(value: Any) -> str:
+    """A value in a few words: a description by its class, a long text by its beginning."""
+    text = f"{value['is']}(...)" if isinstance(value, Mapping) and "is" in value else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def first(value: Any, kind: type[T]) -> T | None:

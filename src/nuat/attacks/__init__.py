@@ -19,7 +19,7 @@ from nuat.attacks.judge import correct, logits, ranked, stands
 from nuat.attacks.norm import FrobeniusAttack, NuclearAttack
 from nuat.attacks.square import Square
 from nuat.attacks.trial import Trial, trial
-from nuat.errors import InputError
+from nuat.errors import InputError, misread
 from nuat.notation import split
 from nuat.registry import Registry
 from nuat.threat import Ball
@@ -86,7 +86,8 @@ def attack(text: str, ball: Ball) -> Attack | Ensemble:
         made = kind(**{"ball": ball, **settings})
         check_types(made)
     except (TypeError, InputError) as error:
-        raise InputError(f"cannot read the attack {text!r}: {error}") from None
+        why = misread(error, name, kind)
+        raise InputError(f"cannot read the attack {text!r}: {why}") from None
     return made
 
 

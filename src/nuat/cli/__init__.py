@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import Annotated
 
 import typer
 
@@ -24,6 +25,24 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        terminal.say(f"nuat {nuat.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def shared(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_say_version, help="Say the version."),
+    ] = False,
+) -> None:
+    """What stands before the name of a command."""
+
+
 app.command()(train)
 app.command()(evaluate)
 app.command()(reproduce)
@@ -36,18 +55,24 @@ app.command()(download)
 UsageError = typer.BadParameter.__mro__[1]
 """What the parser raises for a command line it cannot read."""
 
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, which the parser turns into this number by itself."""
+
 
 def main() -> None:
     """Run the command line; what a user got wrong is one line and exit status 2."""
     warnings.showwarning = terminal.warn
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        status = app(standalone_mode=False) or 0
     except (InputError, NonFinite, OSError) as error:
         terminal.error(str(error))
         sys.exit(1 if isinstance(error, NonFinite) else 2)
     except UsageError as error:
-        terminal.error(error.format_message())  # type: ignore[attr-defined]
+        if message := error.format_message():  # type: ignore[attr-defined]
+            terminal.error(message)  # a bare `nuat` has shown its help instead
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
-        terminal.error("stopped; the same command goes on from the last checkpoint")
-        sys.exit(130)
+        status = INTERRUPTED
+    if status == INTERRUPTED:
+        terminal.error("stopped; the same command goes on from what was written down last")
+    sys.exit(status)

@@ -23,11 +23,12 @@ from nuat.cli.options import (
     load_own,
 )
 from nuat.cli.terminal import console, say
-from nuat.data import load, look_in, with_bad_images
+from nuat.data import known, load, look_in, short, with_bad_images
 from nuat.distributed import gpu, rank
 from nuat.errors import InputError
 from nuat.evaluate import ATTACKS, Scores
 from nuat.evaluate import evaluate as attacked
+from nuat.evaluate.asked import asked
 from nuat.intervals import wilson
 from nuat.loading import Trained, described, trained
 from nuat.network import device_named, device_of
@@ -72,9 +73,8 @@ def evaluate(
     """Attack a network, image by image. The same command goes on where a killed one was."""
     load_own(use)
     look_in(data_dir)
-    data = data or described(source).get("data")
-    if data is None:
-        raise InputError(f"{source} does not say what it was trained on: name it with --data")
+    other = data is not None and data != described(source).get("data")
+    data = data or _trained_on(source)
     splits = load(with_bad_images(data, bad_images))
     for note in splits.notes:
         say(note)
@@ -89,10 +89,12 @@ def evaluate(
         raise InputError(f"{source} does not say its threat model: give --eps, such as --eps 8/255")
     ball = ball_of(network.ball, eps, norm)
     size = _size(batch_size)
+    attacks = asked(attack or ATTACKS, ball)
     few = splits[split].batch(torch.arange(max(1, min(size or 64, len(splits[split])))))[0]
     if said := settle_threads(threads or "auto", network.f, few.to(device_of(network.f))):
         say(said)
     told = {"indices": indices, "eps": eps, "norm": norm, "seed": seed or None}
+    told["data"] = short(data) if other else None
     told["search"] = search if search != "fp32" else None
     parts = [split, *([str(samples)] if samples else []), *(attack or [])]
     parts += [f"{key}-{value}" for key, value in told.items() if value is not None]
@@ -104,7 +106,7 @@ def evaluate(
         network.f,
         splits[split],
         ball,
-        attack or ATTACKS,
+        attacks,
         classes=len(splits.classes),
         samples=samples,
         indices=None if indices is None else _places(indices),
@@ -119,12 +121,27 @@ def evaluate(
     if rank() > 0:
         return
     _show(scores, f"{source}: {split}, {len(scores.ids)} images, {ball}")
-    if network.run is not None and out is None:
+    if network.run is not None and out is None and other:
+        say(f"of other data than the run's: kept in {folder}, not shown by nuat report")
+    elif network.run is not None and out is None:
         network.run.save_scores(name, scores.as_dict())
     if folder is not None:
         say(f"verdicts, image by image: {folder}/verdicts.jsonl")
     else:
         say("nothing was written down; --out FOLDER keeps verdicts, image by image")
+
+
+def _trained_on(source: Path) -> str:
+    """The data that is named beside the weights, if this process can read it by that name."""
+    data = described(source).get("data")
+    if data is None:
+        raise InputError(f"{source} does not say what it was trained on: name it with --data")
+    if not known(data):
+        raise InputError(
+            f"{source} was trained on {data!r}, which a Python program handed over: name files or "
+            "a function that gives it with --data, or use nuat.evaluate in Python"
+        )
+    return data
 
 
 def _folder(out: Path | None, network: Trained, name: str) -> Path | None:

@@ -23,7 +23,7 @@ from nuat.data.places import look_in
 from nuat.data.samples import class_balanced
 from nuat.data.source import Source
 from nuat.data.splits import Images, Splits
-from nuat.errors import InputError
+from nuat.errors import InputError, misread
 from nuat.notation import split
 from nuat.registry import Registry
 
@@ -49,9 +49,9 @@ def load(text: str) -> Splits:
     """
     name, settings = split(text)
     kind, colon, place = name.partition(":")
+    if kind in AT_A_PATH and not place:
+        raise InputError(f"{kind} needs a place: {kind}:PATH")
     if not colon:
-        if kind in AT_A_PATH:
-            raise InputError(f"{kind} needs a place: {kind}:PATH")
         make, arguments = datasets[name], ()
     elif kind in AT_A_PATH:
         make, arguments = datasets[kind], (place,)
@@ -60,7 +60,8 @@ def load(text: str) -> Splits:
     try:
         return replace(make(*arguments, **settings), name=text)
     except TypeError as error:
-        raise InputError(f"cannot read the data {text!r}: {error}") from None
+        why = misread(error, kind, make)
+        raise InputError(f"cannot read the data {text!r}: {why}") from None
 
 
 def _own(name: str, settings: dict[str, Any]) -> Splits:

@@ -17,7 +17,9 @@ def first_of_each_class(y: Tensor, count: int) -> Tensor:
 def class_balanced(y: Tensor, count: int, seed: int) -> Tensor:
     """`count` places, as evenly over the classes as they allow, drawn by the seed; in order."""
     if not 0 < count <= len(y):
-        raise InputError(f"{count} samples were asked for, but there are {len(y)} images")
+        raise InputError(
+            f"{count} samples were asked for, but there are {len(y)} images: ask for 1 to {len(y)}"
+        )
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(y), generator=generator)
     labels = y.cpu()[shuffled]

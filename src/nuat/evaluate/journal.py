@@ -79,7 +79,8 @@ class Journal:
         file, plain = folder / "config.json", json.loads(json.dumps(config))
         taken = folder.exists() and _is_taken(folder)  # before another rank has made its own
         if file.exists():
-            found = differences(_defining(plain), _defining(json.loads(file.read_text())))
+            there = _read(file)
+            found = differences(_defining(plain), _defining(there))
             if found:
                 raise InputError(
                     f"{folder} holds another evaluation; it differs in {'; '.join(found)}. "
@@ -153,6 +154,18 @@ def _lines(file: Path) -> Iterator[Line]:
             raise InputError(
                 f"line {number} of {file} is damaged; delete that line, and its batch is run again"
             ) from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A config.json. Raises InputError if it is not that of an evaluation."""
+    try:
+        config: dict[str, Any] = json.loads(file.read_text())
+        config["network"], config["attacks"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{file.parent} is not empty and not an evaluation; choose another --out"
+        ) from None
+    return config
 
 
 def _is_taken(folder: Path) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from nuat.errors import InputError
+from nuat.errors import InputError, misread
 from nuat.importing import imported, is_own, path_of
 from nuat.models.normalise import STATISTICS, Normalised, check_statistics
 from nuat.models.table import models
@@ -38,7 +39,8 @@ def build(text: str, classes: int, channels: int) -> nn.Module:
     try:
         f = _build(name, classes, channels, settings)
     except (TypeError, InputError) as error:
-        raise InputError(f"cannot build the model {text!r}: {error}") from error
+        why = misread(error, name, models[name]) if name in models else error
+        raise InputError(f"cannot build the model {text!r}: {why}") from error
     _built[f] = text
     return f
 
@@ -66,7 +68,15 @@ def _own(name: str, classes: int, channels: int, settings: dict[str, Any]) -> nn
         return copy.deepcopy(factory)
     if not callable(factory):
         raise InputError(f"{name} is a {type(factory).__name__}, not a function that makes one")
-    f = factory(**_wanted(factory, {"classes": classes, "channels": channels}), **settings)
+    try:
+        f = factory(**_wanted(factory, {"classes": classes, "channels": channels}), **settings)
+    except (InputError, TypeError):
+        raise
+    except Exception as error:  # code of the user's own may raise anything
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        why = f"{type(error).__name__}: {error}".rstrip(": ")
+        where = f"{place.filename}, line {place.lineno}"
+        raise InputError(f"{name} raised {why} ({where})") from error
     if not isinstance(f, nn.Module):
         raise InputError(f"{name} returns a {type(f).__name__}, not a torch.nn.Module")
     return f

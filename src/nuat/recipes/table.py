@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 from nuat.data import Augment, known
 from nuat.errors import InputError, unknown
@@ -43,6 +44,9 @@ def recipe(name: str, data: str, own: bool = False) -> Recipe:
     if name not in names:
         raise unknown("recipe", name, names)
     there = [data for there_name, data in _table if there_name == name]
+    if Path(data).exists():
+        kind = "npz" if data.endswith(".npz") else "folder"
+        raise InputError(f"{data!r} is no data set by name; for your own files, {kind}:{data}")
     raise unknown(f"data set for {name!r}", data, there)
 
 

@@ -46,7 +46,7 @@ def _marks(config: Mapping[str, Any]) -> dict[str, str]:
         "data": str(config["data"]["name"]),
         "model": str(config["model"]),
         "ball": ball_text(recipe["ball"]),
-        "epochs": f"{recipe['epochs']} epochs",
+        "epochs": f"{recipe['epochs']} epoch{'' if recipe['epochs'] == 1 else 's'}",
         "seed": f"seed {config['seed']}",
     }
 

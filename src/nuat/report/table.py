@@ -14,6 +14,9 @@ from nuat.report.rows import Row, rows
 
 __all__ = ["Column", "Row", "best", "columns", "common", "percent", "render", "rows"]
 
+LONGEST = 40
+"""Names of runs up to so many letters stay on one line; longer ones would push figures out."""
+
 DASH = "\N{EN DASH}"
 
 
@@ -120,7 +123,7 @@ def render(rows: Sequence[Row], built: Sequence[Column] | None = None) -> Table:
             justify="right" if column.number else "left",
             vertical="bottom",
             overflow="fold",
-            no_wrap=column.heading == "run",
+            no_wrap=column.heading == "run" and max(map(len, column.cells), default=0) <= LONGEST,
         )
     for place in range(len(built[0].cells)):
         cells = [

@@ -1,0 +1,187 @@
+"""What people who have never seen the program type, and the one line it answers."""
+
+import pytest
+
+from nuat import cli
+from test_cli import call  # noqa: F401
+
+NOTHING = "--out runs/none"
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        (f"train nuat --eps abc {NOTHING}", "eps is 'abc', but must be a number such as 8/255"),
+        (f"train nuat --eps 8/0 {NOTHING}", "eps is '8/0', but must be a number such as 8/255"),
+    ],
+)
+def test_one_line_with_the_value_and_the_fix(call, tmp_path, monkeypatch, line, said):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    outcome = call(line)
+    assert outcome.status == 2 and not list(tmp_path.iterdir())
+    assert said in outcome.err and outcome.err.count("\n") == 1
+
+
+def test_samples_out_of_range_name_the_range():
+    import torch
+
+    from nuat.data import class_balanced
+    from nuat.errors import InputError
+
+    for count in (0, -1, 5):
+        with pytest.raises(InputError, match=f"{count} samples .* 4 images: ask for 1 to 4"):
+            class_balanced(torch.tensor([0, 1, 0, 1]), count, 0)
+
+
+def test_a_bare_command_shows_its_help_and_no_empty_error(call):  # noqa: F811
+    outcome = call("")
+    assert outcome.status == 2 and "evaluate" in outcome.out and "error" not in outcome.err
+
+
+def test_version(call):  # noqa: F811
+    outcome = call("--version")
+    assert outcome.status == 0 and outcome.out.startswith("nuat ")
+
+
+def test_an_interruption_says_how_to_go_on(call, monkeypatch):  # noqa: F811
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.train.__globals__, "fit", lambda *_, **__: stopped())
+    outcome = call("train nuat --out never")
+    assert outcome.status == 130 and "the same command goes on" in outcome.err
+
+
+def test_a_factory_that_fails_is_one_line(call, tmp_path, monkeypatch):  # noqa: F811
+    (tmp_path / "failing.py").write_text("def make():\n    return 1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    outcome = call("evaluate failing:make --data digits --eps 0.1")
+    assert outcome.status == 2 and outcome.err.count("\n") == 1
+    assert "failing:make raised ZeroDivisionError" in outcome.err
+    assert "failing.py, line 2" in outcome.err
+
+
+def test_a_checkpoint_around_a_state_dict_is_told_apart(call, tmp_path):  # noqa: F811
+    import torch
+
+    torch.save({"state_dict": {"w": torch.zeros(1)}, "epoch": 3}, tmp_path / "net.pt")
+    line = f"evaluate {tmp_path}/net.pt --model small-cnn --data digits --eps 0.1"
+    assert "save one of its parts alone: 'state_dict'" in call(line).err
+
+
+def test_differences_are_short():
+    from nuat.values import differences
+
+    attack = {"is": "PGD", "steps": 20, "loss": "ce_each", "ball": {"is": "Linf", "eps": 0.1}}
+    (line,) = differences({"attacks": {"pgd-20": attack}}, {"attacks": {}})
+    assert line == "attacks.pgd-20: PGD(...) here, nothing there"
+    (line,) = differences({"a": "x" * 500}, {"a": "y"})
+    assert len(line) < 120
+
+
+def test_a_folder_of_something_else_is_no_evaluation(tmp_path):
+    from nuat.errors import InputError
+    from nuat.evaluate.journal import Journal
+
+    (tmp_path / "config.json").write_text('{"recipe": {}, "data": {}}')
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(InputError, match="not an evaluation; choose another --out"):
+        Journal.start(tmp_path, {"network": "a", "attacks": {}})
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_data_of_a_python_program_are_asked_for(call, tmp_path):  # noqa: F811
+    from nuat.models import build
+    from nuat.runs import write_weights
+
+    f = build("small-cnn(width=4)", 10, 1)
+    about = {"model": "small-cnn(width=4)", "data": "data", "ball": "Linf(0.1)", "channels": "1"}
+    write_weights(tmp_path / "net.safetensors", f.state_dict(), about)
+    outcome = call(f"evaluate {tmp_path}/net.safetensors")
+    assert outcome.status == 2 and "which a Python program handed over" in outcome.err
+
+
+def test_a_wrong_attack_is_one_line(call, tmp_path):  # noqa: F811
+    from nuat.models import build
+    from nuat.runs import write_weights
+
+    f = build("small-cnn(width=4)", 10, 1)
+    write_weights(tmp_path / "n.safetensors", f.state_dict(), {"model": "small-cnn(width=4)"})
+    outcome = call(f"evaluate {tmp_path}/n.safetensors --data digits --eps 0.1 --attack pdg-20")
+    assert outcome.status == 2 and "did you mean 'pgd'?" in outcome.err
+    assert not outcome.out
+
+
+def test_a_long_name_leaves_the_figures_room():
+    from io import StringIO
+
+    from rich.console import Console
+
+    from nuat.report.rows import Row
+    from nuat.report.table import render
+
+    name = "nuat-wa (folder:photos(size=64), resnet18-nuat(width=4), Linf(4/255), 1 epoch)"
+    rows = [
+        Row(name=each, kind=each, data="d", model="m", ball="b", clean=0.5, worst=0.25, cost=7.9)
+        for each in (name, name + "2")
+    ]
+    shown = Console(file=StringIO(), width=80)
+    shown.print(render(rows))
+    text = shown.file.getvalue()
+    assert all(figure in text for figure in ("50.0", "25.0", "7.9")), text
+
+
+def test_scores_print_their_figures_not_their_images():
+    from nuat.evaluate import Scores
+
+    scores = Scores(
+        [0, 1], [3, 3], [3, 1], {"pgd-2": [False, False]}, {}, "Linf(0.1)", {}, 0, "a", {}
+    )
+    assert repr(scores) == "Scores(2 images, Linf(0.1): clean 50.0%, pgd-2 0.0%, worst 0.0%)"
+
+
+def test_scores_of_other_data_are_not_the_run_s(call, tmp_path, monkeypatch):  # noqa: F811
+    import numpy as np
+
+    from nuat.runs import Run
+
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    np.savez(
+        "other.npz", x_train=x, y_train=np.arange(40) % 10, x_test=x, y_test=np.arange(40) % 10
+    )
+    call("train nuat --epochs 1 --set 'model=small-cnn(width=4)' --out run")
+    evaluate = "evaluate run --samples 10 --attack fgsm"
+    assert call(evaluate).status == 0
+    own = Run("run").scores
+    outcome = call(f"{evaluate} --data npz:other.npz")
+    assert outcome.status == 0 and "other data than the run's" in outcome.out
+    assert Run("run").scores == own and len(own) == 1
+
+
+@pytest.mark.filterwarnings("default:no recipe")
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("train nuat --data photos", "for your own files, folder:photos"),
+        ("train nuat --data folder:", "folder needs a place: folder:PATH"),
+        ("train nuat --data 'folder:photos(sise=64)'", "'sise'; did you mean 'size'?"),
+        ("train nuat --model 'small-cnn(widht=4)'", "'widht'; did you mean 'width'?"),
+        ("train nuat --model 'resnet18(widht=4)'", "'widht'; did you mean 'width'?"),
+    ],
+)
+def test_a_slip_is_answered_with_the_likely_fix(call, tmp_path, monkeypatch, line, said):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    outcome = call(f"{line} --out none")
+    assert outcome.status == 2 and said in outcome.err, outcome.err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_setting_that_an_attack_does_not_have():
+    import nuat
+    from nuat.attacks import attack
+    from nuat.errors import InputError
+
+    with pytest.raises(InputError, match="'restart'; did you mean 'restarts'"):
+        attack("pgd-20(restart=5)", nuat.Linf(0.1))
