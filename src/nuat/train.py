@@ -27,7 +27,7 @@ from nuat.guard import collapsed, in_collapse, sentence, validate
 from nuat.ledger import Losses, Means, Stopwatch
 from nuat.loading import beginning, told
 from nuat.models import build, name_of, remarks
-from nuat.network import check_logits, device_named
+from nuat.network import check_last_batch, check_logits, device_named
 from nuat.noise import seed_of
 from nuat.precision import lay_out, to_contiguous
 from nuat.progress import Progress, clock
@@ -105,6 +105,7 @@ def fit(
         check_logits(f, two, shape[0])
         folder = Path(out or Path("runs") / f"{recipe.name}-{short(splits.name)}-{seed}")
         start, origin = beginning(init, f, *shape, folder)
+        check_last_batch(f, two, len(splits.train), recipe.batch_size)
         batch = splits.train.batch(torch.arange(min(recipe.batch_size, len(splits.train))))[0]
         engine = [
             settle_threads(threads, f, batch, _threads_of(folder)),
