@@ -243,3 +243,10 @@ def _afresh(self, b):
 def test_the_bumps_of_square_stay_on_their_device():
     assert bump(5, torch.device("meta")).device.type == "meta"
     assert bump(5, torch.device("cpu")) is bump(5, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("text", ["apgd-dlr", "apgd-t"])
+def test_too_few_classes_are_named_in_a_direct_call(text):
+    f = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    with pytest.raises(InputError, match=r"needs [34] classes; there are 2"):
+        attack(text, nuat.Linf(0.1))(f, torch.rand(3, 3, 2, 2), torch.zeros(3, dtype=torch.long))

@@ -150,6 +150,26 @@ def test_fit_and_evaluate_take_them(data, tmp_path, capsys):
     assert scores[0] == scores[1]
 
 
+@pytest.mark.parametrize(
+    ("count", "batch_size", "fits"), [(17, 8, False), (16, 8, True), (9, 1, False)]
+)
+def test_a_last_batch_of_one_that_batchnorm_cannot_take_is_said_at_once(
+    count, batch_size, fits, tmp_path
+):
+    f = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3)
+    )
+    x, y = torch.rand(count, 1, 8, 8), torch.arange(count) % 3
+    given = dict.fromkeys(("train", "val", "test"), (x, y))
+    recipe = nuat.recipe("nuat-wa", "digits").lasting(1).setting("batch_size", str(batch_size))
+    if fits:
+        assert nuat.fit(recipe, f, given, out=tmp_path / "run").finished
+        return
+    with pytest.raises(InputError, match=f"{count} training images in batches of {batch_size} "):
+        nuat.fit(recipe, f, given, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_recipe_by_name_is_lent_to_ones_own_data():
     with pytest.warns(UserWarning, match="no recipe 'normal' of its own for data"):
         assert nuat.recipe("normal", "data", own=True).epochs == 100

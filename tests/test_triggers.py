@@ -26,6 +26,7 @@ from nuat.recipes.recipe import LANGUAGE
 from nuat.report import write_page
 from nuat.runs import read_weights
 from nuat.schedules import Constant
+from nuat.weights import Averages
 
 BALL = nuat.Linf(0.15)
 QUICK = CleanLossDrop(short=5, long=50, warm=10, drop=0.25, hold=12, quiet=30)
@@ -299,6 +300,24 @@ def test_it_is_nuat_when_not_fired_and_nuat2_when_fired(batch):
     assert forwards == expected == (5 if batch >= 2 else 3)
     assert t.notes["two_step"] == float(batch >= 2)
     assert 0 < float(t.notes["clean_loss"]) < 10
+
+
+def test_the_teacher_averages_from_the_first_step_on_and_not_from_the_first_firing():
+    f = network().train()
+    averages = Averages(f)
+    method = NuATH(NuAT(BALL, 3.0), NuAT2(BALL, 2.0, teacher=0.9), Told((3,)))
+    optimiser, expected = torch.optim.SGD(f.parameters(), lr=0.1), None
+    for batch in range(3):
+        x, y = torch.rand(8, 1, 8, 8), torch.randint(10, (8,))
+        for loss in method.step(f, x, y, Moment(1, batch, 4, 8, averages=averages)):
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        averages.update()
+        w = f[4].weight.detach().clone()
+        expected = w if expected is None else 0.9 * expected + 0.1 * w
+    assert torch.allclose(averages(0.9)[4].weight, expected, atol=1e-6)
+    assert not torch.allclose(averages(0.9)[4].weight, w, atol=1e-3)
 
 
 def test_the_trigger_sees_the_clean_loss_of_the_step():

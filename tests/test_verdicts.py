@@ -18,13 +18,14 @@ from safetensors.torch import load_file
 
 import nuat
 from nuat import distributed
-from nuat.attacks import PGD, Attack, Ensemble, Square, attack
+from nuat.attacks import PGD, Attack, Ensemble, Square, attack, trial
 from nuat.cli.evaluate import _places
 from nuat.diagnose import confusion, diversity
 from nuat.errors import InputError
 from nuat.evaluate import pursuit
 from nuat.evaluate.journal import Journal
 from nuat.intervals import wilson
+from nuat.noise import Noise
 
 BALL, IMAGES = nuat.Linf(0.15), 150
 ATTACKS = ["custom(parts=('apgd-ce-20','apgd-t-10','fab-t-10','square-60'))", "pgd-10(restarts=3)"]
@@ -389,6 +390,50 @@ def test_an_ensemble_takes_no_attack_with_snapshots():
         attack("custom(parts=('apgd-ce', 'pgd-20(snapshots=(7,))'))", BALL)
 
 
+class Walk(Attack):
+    """The images become lighter by a thousandth at each of 12 points."""
+
+    judge: str = "any"
+
+    def points(self, g, b, restart):
+        for k in range(12):
+            b.x_adv = b.x + 0.001 * k
+            yield None
+
+
+class FooledAt(torch.nn.Module):
+    """Two logits of a grey image; the second is ahead, by so much, after so many thousandths."""
+
+    def __init__(self, leads):
+        super().__init__()
+        self.leads = torch.tensor([leads.get(k, -1.0) for k in range(12)])
+
+    def forward(self, x):
+        lead = self.leads[(x.flatten(1).mean(1) * 1000).round().long()]
+        return torch.stack([-lead, torch.zeros_like(lead)], 1)
+
+
+@pytest.mark.parametrize(
+    ("searched", "itself", "iterate"),
+    [
+        ({2: 0.1}, {2: 0.1}, 2),
+        ({2: 0.1, 5: 0.3, 7: 0.2}, {2: 0.1, 5: 0.3}, 2),
+        ({2: 0.1, 5: 0.3, 7: 0.2}, {5: 0.3}, 5),
+        ({2: 0.3, 5: 0.1}, {5: 0.1}, 5),
+        ({2: 0.1, 11: 0.1}, {11: 0.1}, 11),
+        ({2: 0.1, 5: 0.3}, {}, None),
+    ],
+)
+def test_a_false_alarm_does_not_hide_a_true_one_behind_it(searched, itself, iterate):
+    x, y = torch.zeros(3, 1, 4, 4), torch.zeros(3, dtype=torch.long)
+    attack = Walk(nuat.Linf(0.1), judge="any")
+    done = trial(attack, FooledAt(itself), FooledAt(searched), x, y, Noise())
+    assert done.fallen.tolist() == [iterate is not None] * 3
+    if iterate is not None:
+        assert done.iterate.tolist() == [iterate] * 3
+        assert torch.equal(done.x_adv, x + 0.001 * iterate)
+
+
 def test_any_iterate_is_at_least_as_strong_as_the_last(net, images):
     found = {}
     for judge in ("last", "any"):
@@ -450,6 +495,8 @@ class Noisy(torch.nn.Module):
                 return z.softmax(1)
             case "quantised":
                 return self.net((x * 8).round() / 8)
+            case "root":
+                return z + (x - x.detach()).abs().sum((1, 2, 3))[:, None].sqrt()
 
 
 @pytest.mark.parametrize(
@@ -459,6 +506,7 @@ class Noisy(torch.nn.Module):
         ("neighbours", "depend on the others"),
         ("softmax", "softmax"),
         ("quantised", "exactly zero"),
+        ("root", "NaN or infinite"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

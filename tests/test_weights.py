@@ -159,6 +159,20 @@ def test_asking_again_gives_the_same_network() -> None:
     assert averages(0.9) is not averages(0.5)
 
 
+def test_going_back_forgets_an_average_that_had_not_begun() -> None:
+    f = Net()
+    averages = Averages(f)
+    averages(0.5)
+    good = copy.deepcopy((f.state_dict(), averages.state_dict()))
+    averages(0.9)
+    for _ in training(f, 3):
+        averages.update()
+    f.load_state_dict(good[0])
+    averages.load_state_dict(good[1])
+    assert set(averages.state_dict()) == {0.5}
+    assert agree(averages(0.9).state_dict(), f.state_dict())
+
+
 def test_averages_go_on_from_their_state_to_the_same_bits(tmp_path: Path) -> None:
     f = Net()
     whole = Averages(f)

@@ -14,7 +14,7 @@ def suspicions(f: nn.Module, x: Tensor, y: Tensor) -> list[str]:
 
     Looks at a few images: a network left in train mode; logits that differ between two calls;
     outputs that seem to be probabilities; logits that depend on the other images of a batch; input
-    gradients that are exactly zero.
+    gradients that are exactly zero, or not finite.
 
     Args:
         f: the network.
@@ -47,11 +47,16 @@ def suspicions(f: nn.Module, x: Tensor, y: Tensor) -> list[str]:
         if not lead.requires_grad:
             return [*found, "no gradient gets through the network to its images"]
         (gradient,) = torch.autograd.grad(lead.sum(), at)
-    if zero := int((gradient.flatten(1).abs().amax(1) == 0).sum()):
-        found.append(
-            f"the input gradient of {zero} of {len(x)} images is exactly zero: gradients are "
-            "masked, and attacks that follow them are blind there"
-        )
+    steepest = gradient.flatten(1).abs().amax(1)
+    for words, blind in (
+        ("exactly zero", steepest == 0),
+        ("NaN or infinite", ~steepest.isfinite()),
+    ):
+        if count := int(blind.sum()):
+            found.append(
+                f"the input gradient of {count} of {len(x)} images is {words}: gradients are "
+                "masked, and attacks that follow them are blind there"
+            )
     return found
 
 

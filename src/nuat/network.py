@@ -212,6 +212,24 @@ def check_images(x: Tensor) -> None:
         raise InputError(f"images must lie in [0, 1], but run from {low:g} to {high:g}; {likely}")
 
 
+def check_last_batch(f: nn.Module, x: Tensor, images: int, batch_size: int) -> None:
+    """Raise InputError if an epoch ends in a single image that BatchNorm cannot be trained on.
+
+    It can where a layer sees more than one pixel. `x` are images [B, C, H, W]; the first is tried.
+    """
+    if images % batch_size != 1 % batch_size:
+        return
+    with frozen(f, training=True) as g, torch.no_grad():
+        try:
+            g(x[:1])
+        except ValueError as error:
+            raise InputError(
+                f"{images} training images in batches of {batch_size} leave a last batch of one, "
+                f"from which a BatchNorm of this network has no statistics ({error}); "
+                f"take another batch size, such as --set batch_size={batch_size + 1}"
+            ) from error
+
+
 def check_labels(y: Tensor, images: int, classes: int) -> None:
     """Raise InputError unless `y` is one integer from 0 to classes - 1 for each image."""
     if y.ndim != 1 or len(y) != images or y.is_floating_point() or y.dtype == torch.bool:

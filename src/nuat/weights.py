@@ -78,7 +78,9 @@ class Averages:
         return {decay: average.state_dict() for decay, average in self._by_decay.items()}
 
     def load_state_dict(self, state: dict[float, Any]) -> None:
-        """Go on from a saved state."""
+        """Go on from a saved state: an average that is not in it has not begun."""
+        for decay in self._by_decay.keys() - state.keys():
+            del self._by_decay[decay]
         for decay, average_state in state.items():
             self(decay)
             self._by_decay[decay].load_state_dict(average_state)

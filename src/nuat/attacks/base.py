@@ -118,11 +118,12 @@ class Attack:
 
     def _all_runs(self, f: nn.Module, g: nn.Module, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
         ranking, runs = None, self.restarts
-        if self.targets:
+        if self.targets or self.least_classes > 2:
             with torch.no_grad():
                 z = g(x)
             self.check_classes(z.shape[1])
-            ranking, runs = ranked(z, y), self.runs(z.shape[1])
+            if self.targets:
+                ranking, runs = ranked(z, y), self.runs(z.shape[1])
         x_adv, standing = x.clone(), torch.arange(len(x), device=x.device)
         for run in range(runs):
             own = None if ranking is None else ranking[standing]

@@ -149,11 +149,16 @@ def _last(attack: Search, f: nn.Module, meter: Meter, b: Batch, points: Points) 
 
 
 def _any(attack: Search, f: nn.Module, meter: Meter, b: Batch, points: Points) -> Trial:
-    """The first iterate that is misclassified counts, and its image leaves."""
+    """The first iterate that is misclassified counts, and its image leaves.
+
+    Should f itself not be fooled by the first that seemed to be between two looks, the one between
+    them that misled g most is tried, too.
+    """
     out, passes = Trial.of(b.x), list[tuple[int, int]]()
     b.found = torch.zeros(len(b), dtype=torch.bool, device=b.x.device)
     b.at = torch.zeros(len(b), dtype=torch.long, device=b.x.device)
     b.x_found, b.lead = b.x, torch.full((len(b),), -torch.inf, device=b.x.device)
+    b.x_spare, b.spare, b.spare_at = b.x, b.lead, b.at
     for k, z in enumerate(points):
         z = meter(b.x_adv) if z is None else z
         passes.append((meter.forwards, meter.backwards))
@@ -169,31 +174,41 @@ def _any(attack: Search, f: nn.Module, meter: Meter, b: Batch, points: Points) -
 
 
 def _look_at(attack: Search, b: Batch, z: Tensor, k: int) -> None:
-    """Remember the first point that seems to be misclassified, without asking for its value."""
+    """Remember the first point that seems to be misclassified, and the worst of the later ones.
+
+    Without asking for its value, for which a GPU would wait.
+    """
     wrong, lead = z.argmax(1) != b.y, margin_each(z, b.y)
     if (inside := attack.inside(b)) is not None:
         wrong, lead = wrong & inside, lead.masked_fill(~inside, -torch.inf)
     b.lead = torch.maximum(b.lead, lead)
-    first = wrong & ~b.found
-    if first.is_cpu and not first.any():
+    first, worse = wrong & ~b.found, wrong & b.found & (lead > b.spare)
+    if wrong.is_cpu and not wrong.any():
         return  # asking costs nothing on a CPU
     b.x_found = torch.where(first[:, None, None, None], b.x_adv, b.x_found)
     b.at = b.at.masked_fill(first, k)
     b.found = b.found | first
+    b.x_spare = torch.where(worse[:, None, None, None], b.x_adv, b.x_spare)
+    b.spare_at = b.spare_at.masked_fill(worse, k)
+    b.spare = torch.where(worse, lead, b.spare)
 
 
 def _settle(attack: Search, f: nn.Module, b: Batch, out: Trial, passes: Passes) -> None:
     """Images whose point the network itself gets wrong leave; a false alarm is forgotten."""
-    found = b.found.nonzero()[:, 0]
-    if not len(found):
+    places = b.found.nonzero()[:, 0]
+    if not len(places):
         return
-    stood, lead = judged(f, b.x[found], b.y[found], b.x_found[found], attack.ball)
-    fell = found[~stood]
-    told = _taken(b.at[fell], passes)
-    out.note(b.place[fell], True, x_adv=b.x_found[fell], lead=lead[~stood], **told)
-    b.found[found] = False
-    gone = torch.zeros(len(b), dtype=torch.bool, device=b.x.device)
-    gone[fell] = True
+    gone = torch.zeros_like(b.found)
+    for points, at in ((b.x_found, b.at), (b.x_spare, b.spare_at)):
+        stood, lead = judged(f, b.x[places], b.y[places], points[places], attack.ball)
+        fell = places[~stood]
+        told = _taken(at[fell], passes)
+        out.note(b.place[fell], True, x_adv=points[fell], lead=lead[~stood], **told)
+        gone[fell] = True
+        places = places[stood & (b.spare[places] > -torch.inf)]
+        if not len(places):
+            break
+    b.found, b.spare = torch.zeros_like(b.found), torch.full_like(b.spare, -torch.inf)
     b.keep((~gone).nonzero()[:, 0])
 
 

@@ -119,6 +119,8 @@ class NuATH(Method):
 
     def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
         """One loss, by the method whose turn it is."""
+        if self.two.teacher is not None:
+            t.average(self.two.teacher)  # it begins with training, not at the first firing
         two_step = self.trigger.wants_two(f, x, y, t)
         yield from (self.two if two_step else self.one).step(f, x, y, t)
         t.note(two_step=float(two_step))

@@ -14,7 +14,7 @@ from nuat.data import Splits, load, short, splits_of
 from nuat.errors import InputError
 from nuat.loading import beginning
 from nuat.models import build, name_of, remarks
-from nuat.network import check_logits, device_named
+from nuat.network import check_last_batch, check_logits, device_named
 from nuat.noise import seed_of
 from nuat.precision import lay_out, to_contiguous
 from nuat.recipes import Recipe
@@ -83,6 +83,7 @@ def fit(
         two = _first(splits, 2)
         check_logits(f, two, shape[0])
         start, origin = beginning(init, f, *shape, folder)
+        check_last_batch(f, two, len(splits.train), recipe.batch_size)
         engine = [
             settle_threads(threads, f, _first(splits, recipe.batch_size), _threads_of(folder)),
             lay_out(f, two, recipe.channels_last),
