@@ -143,12 +143,14 @@ def test_on_a_cpu_channels_last_is_for_those_who_ask(tmp_path):
         nuat.fit(digits(channels_last=True), Flat(), out=tmp_path / "asked")
 
 
-def test_fit_gives_the_network_back_in_the_usual_layout(tmp_path):
+def test_fit_gives_the_network_back_to_be_used(tmp_path):
+    """In the usual layout, in eval mode, with the weights that were kept."""
     f = build("small-cnn(width=4)", 10, 1)
     run = nuat.fit(digits(channels_last=True, precision="bf16"), f, out=tmp_path / "run")
     assert all(p.is_contiguous() for p in f.parameters())
     assert run.config["recipe"]["precision"] == "bf16"
     assert run.config["threads"] == 1
+    assert not any(module.training for module in f.modules())
     assert all(torch.equal(run.weights()[k], v) for k, v in f.state_dict().items())
 
 

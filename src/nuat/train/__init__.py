@@ -42,7 +42,7 @@ def fit(
     """Train a network by a recipe; the run folder `out` holds what came of it.
 
     The same call goes on where a killed or stopped one left off, to bit-equal weights on a CPU. At
-    the end `model`, if it is a network, holds the weights that were kept.
+    the end `model`, if it is a network, holds the weights that were kept and is in eval mode.
 
     Args:
         recipe: a Recipe, or the name of one for this data set.
@@ -95,6 +95,7 @@ def fit(
                 start.into(f)
                 once.append(str(start))
             Training(recipe, f, splits, run, seed, device, max_time, once, engine, graphs).go()
+            f.eval()
         finally:
             to_contiguous(f)
     return run
