@@ -3,6 +3,7 @@
     python benchmarks/attacks.py networks NETS             # trains three small networks: 5 minutes
     python benchmarks/attacks.py verdicts NETS | tee benchmarks/attacks-verdicts.log
     python benchmarks/attacks.py speed NETS | tee benchmarks/attacks-speed.log
+    python benchmarks/attacks.py profile NETS | tee benchmarks/attacks-profile.log
 
 torchattacks 3.5.1 is set right by hand: 100 steps in APGD and FAB, where its AutoAttack leaves 10,
 and Square's published schedule. It is no dependency: pip install torchattacks into the environment
@@ -163,6 +164,28 @@ def speed(nets: Path, count: int, share: int, rounds: int) -> None:
         report(taken)
 
 
+NETWORK = ("conv", "addmm", "mm", "max_pool2d", "avg_pool2d", "clamp_min", "threshold", "mean")
+"""What a network is made of, in torch's names of operations."""
+
+
+def profiled(nets: Path, count: int, share: int) -> None:
+    """Of our time in each part, how much is convolutions, and how much the network in all."""
+    for name in ("resnet18", "mnist-net"):
+        f, x, y, eps = all_standing(name, nets, count)
+        arm = Arm(f, searched(f, x).g, eps, share)
+        for part in STANDARD:
+            arm.left(part, x[:4], y[:4])
+            with torch.profiler.profile() as watch:
+                arm.left(part, x, y)
+            times = {each.key: each.self_cpu_time_total for each in watch.key_averages()}
+            convolutions, network = (
+                sum(took for key, took in times.items() if any(word in key for word in words))
+                / sum(times.values())
+                for words in (("conv",), NETWORK)
+            )
+            print(f"{name} {part:8} convolutions {convolutions:.0%}, the network {network:.0%}")
+
+
 def report(taken: dict[str, list[dict[str, float]]]) -> None:
     """Medians over the rounds of the ratios within a round, with the lowest and the highest."""
     first = taken["torchattacks"]
@@ -181,7 +204,7 @@ def report(taken: dict[str, list[dict[str, float]]]) -> None:
 
 if __name__ == "__main__":
     reader = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    reader.add_argument("what", choices=("networks", "verdicts", "speed"))
+    reader.add_argument("what", choices=("networks", "verdicts", "speed", "profile"))
     reader.add_argument("nets", type=Path)
     reader.add_argument("--images", type=int, default=64, help="for speed")
     reader.add_argument("--share", type=int, default=25, help="of the steps, for speed: 1 / share")
@@ -193,5 +216,7 @@ if __name__ == "__main__":
         train(asked.nets)
     elif asked.what == "verdicts":
         verdicts(asked.nets)
+    elif asked.what == "profile":
+        profiled(asked.nets, asked.images, asked.share)
     else:
         speed(asked.nets, asked.images, asked.share, asked.rounds)
