@@ -15,7 +15,7 @@ from nuat.errors import InputError, unknown
 from nuat.evaluate import ATTACKS
 from nuat.loading import trained
 from nuat.recipes import recipes
-from nuat.report import over_seeds, render, repeated, rows, write_page
+from nuat.report import asides, over_seeds, render, repeated, rows, write_page
 from nuat.reproduce import reproduce as run_rows
 from nuat.runs import Run
 
@@ -67,17 +67,19 @@ def report(
     load_own(use)
     runs = [Run.open(folder) for folder in folders]
     networks = _networks(runs)
-    show(runs)
+    show(runs, networks)
     target = out or runs[0].path / "report.html"
     say(f"the page: {write_page(runs, target, networks=networks)}")
 
 
-def show(runs: list[Run]) -> None:
+def show(runs: list[Run], networks: dict[Path, nn.Module] | None = None) -> None:
     """The table of the runs; where they are repeated over seeds, also the one over seeds."""
-    shown = rows(runs)
+    shown = rows(runs, networks)
     console.print(render(shown))
     if repeated(shown):
         console.print(render(shown, over_seeds(shown)))
+    for line in asides(shown):
+        say(line)
 
 
 def _networks(runs: list[Run]) -> dict[Path, nn.Module]:

@@ -2,6 +2,6 @@
 
 from nuat.report.page import write_page
 from nuat.report.seeds import over_seeds, repeated
-from nuat.report.table import render, rows
+from nuat.report.table import asides, render, rows
 
-__all__ = ["over_seeds", "render", "repeated", "rows", "write_page"]
+__all__ = ["asides", "over_seeds", "render", "repeated", "rows", "write_page"]

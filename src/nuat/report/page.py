@@ -19,7 +19,7 @@ from nuat.report.figures import strokes
 from nuat.report.gallery import Exhibit, gallery
 from nuat.report.naming import ball_text, read_ball
 from nuat.report.outline import Item, outline
-from nuat.report.table import Row, columns, common, percent, rows
+from nuat.report.table import Row, asides, columns, common, percent, rows
 from nuat.runs import Run, whole
 
 ATTACK = "pgd-20"
@@ -80,8 +80,8 @@ def write_page(
     """
     if not runs:
         raise InputError("there are no runs to show")
-    table = rows(runs)
     networks = {path.resolve(): f for path, f in (networks or {}).items()}
+    table = rows(runs, networks)
     images_of = cache(lambda name: images if images is not None else load(name).test)
     galleries = [_gallery(run, networks.get(run.path.resolve()), images_of) for run in runs]
     drawn = strokes([row.kind for row in table])
@@ -96,6 +96,7 @@ def write_page(
         columns=columns(table),
         common=[text for text in common(table) if text not in title],
         scored=any(row.clean is not None for row in table),
+        asides=asides(table),
         unscored=any(row.clean is None for row in table),
         cost=curves.cost(table),
         training=curves.training(runs),

@@ -12,7 +12,7 @@ from rich.text import Text
 from nuat.report.naming import printable
 from nuat.report.rows import Row, rows
 
-__all__ = ["Column", "Row", "best", "columns", "common", "percent", "render", "rows"]
+__all__ = ["Column", "Row", "asides", "best", "columns", "common", "percent", "render", "rows"]
 
 LONGEST = 40
 """Names of runs up to so many letters stay on one line; longer ones would push figures out."""
@@ -59,8 +59,17 @@ def common(rows: Sequence[Row]) -> list[str]:
     same = [
         next(iter(found)) for read in _SETTING.values() if len(found := {*map(read, rows)}) == 1
     ]
-    images = {_images(row) for row in rows if row.images}
+    images = {*_images(rows)} - {DASH}
     return same + (list(images) if len(images) == 1 else [])
+
+
+def asides(rows: Sequence[Row]) -> list[str]:
+    """What the table does not show of runs, a line for each run with such a thing."""
+    return [
+        printable(f"{row.name}: also there, not shown: {'; '.join(row.left_out)}")
+        for row in rows
+        if row.left_out
+    ]
 
 
 _SETTING: dict[str, Callable[[Row], str]] = {
@@ -80,8 +89,8 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     for heading, read in _SETTING.items():
         if len({*map(read, rows)}) > 1:
             built.append(Column(heading, "", [read(row) for row in rows], number=False))
-    if len({_images(row) for row in rows if row.images}) > 1:
-        built.append(Column("images", "", [_images(row) for row in rows], number=False))
+    if len({*(images := _images(rows))} - {DASH}) > 1:
+        built.append(Column("images", "", images, number=False))
     if any(row.clean is not None for row in rows):
         built.append(Column("clean", "%", [percent(row.clean) for row in rows]))
         for name in attacks(rows):
@@ -108,8 +117,15 @@ def _decimal(value: float | None) -> str:
     return DASH if value is None else f"{value:,.1f}"
 
 
-def _images(row: Row) -> str:
-    return DASH if row.images is None else f"{row.images:,} images ({row.split})"
+def _images(rows: Sequence[Row]) -> list[str]:
+    """How many, of which split; as many others are called that."""
+    first: dict[str, Row] = {}
+    texts = []
+    for row in rows:
+        text = f"{row.images:,} images ({row.split})" if row.images else DASH
+        others = first.setdefault(text, row).places != row.places
+        texts.append(text.replace(" images", " other images") if others else text)
+    return texts
 
 
 def render(rows: Sequence[Row], built: Sequence[Column] | None = None) -> Table:
