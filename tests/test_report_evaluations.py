@@ -1,10 +1,12 @@
 """Which evaluations a report shows: those of the same images as one; what is left out is said."""
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from torch import nn
 
 import nuat
@@ -13,7 +15,7 @@ from nuat.errors import InputError
 from nuat.evaluate import Scores
 from nuat.network import fingerprint
 from nuat.report import asides, render, rows, write_page
-from nuat.report.table import best, columns, common
+from nuat.report.table import Row, best, columns, common
 from nuat.runs import Run
 from test_cli import TINY, call, work  # noqa: F401
 from test_report import Page, text
@@ -196,3 +198,18 @@ def test_autoattack_after_pgd_on_the_command_line(call, work):  # noqa: F811
     assert written["about"] == {"data": "digits", "split": "test"}
     assert Scores.from_dict(written).about == written["about"]
     assert text(render(rows([Run.open("run")])))
+
+
+def test_figures_stay_whole_however_many_attacks_there_are():
+    names = [f"gama-{k}(restarts=5)" for k in range(12)]
+    shares = {name: 0.101 + k / 100 for k, name in enumerate(names)}
+    table = [
+        Row("a", "a", "digits", model, "Linf(0.2)", "test", 9, 0.5, shares, 0.1, cost=1234.5)
+        for model in ("small-cnn", "resnet18-nuat(width=4)")
+    ]
+    console = Console(width=60, file=io.StringIO(), color_system=None)
+    console.print(render(table), crop=False)
+    shown = console.file.getvalue().split()
+    figures = [f"{100 * share:.1f}" for share in shares.values()]
+    assert [word for word in shown if word in figures] == 2 * figures
+    assert shown.count("1,234.5") == 2

@@ -1,4 +1,4 @@
-"""Runs in figures: a row for each."""
+"""Runs and evaluations in figures: a row for each."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import nn
 
 from nuat.network import fingerprint
 from nuat.report.evaluations import Evaluation, of_run
+from nuat.report.folders import Shown, VerdictFolder
 from nuat.report.naming import Name, ball_text, names
-from nuat.runs import Run
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run in figures; shares are between 0 and 1, None is unknown.
+    """One run or evaluation in figures; shares are between 0 and 1, None is unknown.
 
     Attributes:
-        name: the recipe's, with more beside it if another run has the same.
+        name: the recipe's or the folder's, with more beside it if another row has the same.
         kind: the name without the seed.
         data, model: by name.
         ball: the threat model of the scores, or else the recipe's.
@@ -36,8 +36,8 @@ class Row:
 
     name: str
     kind: str
-    data: str
-    model: str
+    data: str | None
+    model: str | None
     ball: str
     split: str | None = None
     images: int | None = None
@@ -66,8 +66,8 @@ class Row:
         return self.data, self.ball, self.split, self.images, self.places, attacks
 
 
-def rows(runs: Sequence[Run], networks: Mapping[Path, nn.Module] | None = None) -> list[Row]:
-    """A row for each run, in their order.
+def rows(runs: Sequence[Shown], networks: Mapping[Path, nn.Module] | None = None) -> list[Row]:
+    """A row for each run or folder of verdicts, in their order.
 
     Evaluations of other weights than those of a run's network, if that is given, are left out.
     """
@@ -76,7 +76,10 @@ def rows(runs: Sequence[Run], networks: Mapping[Path, nn.Module] | None = None) 
     return [_row(run, name, weights.get(run.path.resolve())) for run, name in named]
 
 
-def _row(run: Run, name: Name, network: str | None) -> Row:
+def _row(run: Shown, name: Name, network: str | None) -> Row:
+    if isinstance(run, VerdictFolder):
+        shown = Evaluation.of(run.name, run.scores)
+        return _with_figures(Row(str(name), name.kind, shown.data, None, shown.ball), shown)
     config, metrics = run.config, run.metrics
     last = metrics[-1] if metrics else {}
     shown, left_out = of_run(run, network)

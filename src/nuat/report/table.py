@@ -56,9 +56,8 @@ def best(rows: Sequence[Row]) -> frozenset[int]:
 
 def common(rows: Sequence[Row]) -> list[str]:
     """What is the same for every row and needs no column: data, model, ball, images."""
-    same = [
-        next(iter(found)) for read in _SETTING.values() if len(found := {*map(read, rows)}) == 1
-    ]
+    settings = [{*map(read, rows)} for read in _SETTING.values()]
+    same = [found.pop() for found in settings if len(found) == 1 and DASH not in found]
     images = {*_images(rows)} - {DASH}
     return same + (list(images) if len(images) == 1 else [])
 
@@ -73,8 +72,8 @@ def asides(rows: Sequence[Row]) -> list[str]:
 
 
 _SETTING: dict[str, Callable[[Row], str]] = {
-    "data": lambda row: row.data,
-    "model": lambda row: row.model,
+    "data": lambda row: row.data or DASH,
+    "model": lambda row: row.model or DASH,
     "ball": lambda row: row.ball,
 }
 
@@ -99,8 +98,10 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     if any(row.clean is None for row in rows):
         built.append(Column("validation clean", "%", [percent(row.val_clean) for row in rows]))
         built.append(Column("validation robust", "%", [percent(row.val_robust) for row in rows]))
-    built.append(Column("cost", "per step", [_decimal(row.cost) for row in rows]))
-    built.append(Column("training", "s", [_decimal(row.seconds) for row in rows]))
+    if any(row.cost is not None for row in rows):
+        built.append(Column("cost", "per step", [_decimal(row.cost) for row in rows]))
+    if any(row.seconds is not None for row in rows):
+        built.append(Column("training", "s", [_decimal(row.seconds) for row in rows]))
     return built
 
 
@@ -122,14 +123,19 @@ def _images(rows: Sequence[Row]) -> list[str]:
     first: dict[str, Row] = {}
     texts = []
     for row in rows:
-        text = f"{row.images:,} images ({row.split})" if row.images else DASH
+        split = f" ({row.split})" if row.split else ""
+        text = f"{row.images:,} images{split}" if row.images else DASH
         others = first.setdefault(text, row).places != row.places
         texts.append(text.replace(" images", " other images") if others else text)
     return texts
 
 
 def render(rows: Sequence[Row], built: Sequence[Column] | None = None) -> Table:
-    """The table for a terminal: what all rows share stands below it."""
+    """The table for a terminal: what all rows share stands below it.
+
+    A figure is never broken; where that needs more room than there is, lines are longer (print it
+    with crop=False).
+    """
     caption = Text(" \N{MIDDLE DOT} ".join(common(rows)))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, caption=caption)
     built = columns(rows) if built is None else built
@@ -139,6 +145,7 @@ def render(rows: Sequence[Row], built: Sequence[Column] | None = None) -> Table:
             justify="right" if column.number else "left",
             vertical="bottom",
             overflow="fold",
+            min_width=max(map(len, ("worst", *column.cells))) if column.number else None,
             no_wrap=column.heading == "run" and max(map(len, column.cells), default=0) <= LONGEST,
         )
     for place in range(len(built[0].cells)):
