@@ -71,6 +71,10 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The page; by default report.html in the first folder.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="For weights that do not say, or are of your own network.")
+    ] = None,
+    data_dir: DataDir = None,
     use: Use = None,
 ) -> None:
     """Show runs and evaluations side by side, as a table and as one self-contained page.
@@ -78,11 +82,12 @@ def report(
     Next to runs it takes folders that `nuat evaluate --out` wrote.
     """
     load_own(use)
+    look_in(data_dir)
     runs = [opened(folder) for folder in folders]
-    networks = _networks(runs)
+    networks = _networks(runs, model)
     show(runs, networks)
     target = out or runs[0].path / "report.html"
-    say(f"the page: {write_page(runs, target, networks=networks)}")
+    say(f"the page: {write_page(runs, target, networks=networks, note=warn)}")
 
 
 def show(runs: Sequence[Shown], networks: dict[Path, nn.Module] | None = None) -> None:
@@ -95,14 +100,22 @@ def show(runs: Sequence[Shown], networks: dict[Path, nn.Module] | None = None) -
         say(line)
 
 
-def _networks(runs: Sequence[Shown]) -> dict[Path, nn.Module]:
-    """The networks of the runs, but for those that cannot be built here, which is said."""
-    networks = {}
+def _networks(runs: Sequence[Shown], model: str | None) -> dict[Path, nn.Module]:
+    """The networks of the runs, but for those that cannot be built here, which is said.
+
+    Those that the files alone do not give are built as `model`, if it is named.
+    """
+    networks, needed = {}, False
     for run in runs:
         if isinstance(run, VerdictFolder):
             continue
         try:
             networks[run.path] = trained(run.path).f
         except InputError as error:
-            warn(f"{run.path} is shown without images: {error}")
+            if model is None or not run.has_weights:
+                warn(f"{run.path} is shown without images: {error}")
+                continue
+            networks[run.path], needed = trained(run.path, model).f, True
+    if model is not None and not needed:
+        say(f"--model {model} was not needed")
     return networks

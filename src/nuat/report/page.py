@@ -60,6 +60,7 @@ def write_page(
     title: str | None = None,
     networks: Mapping[Path, nn.Module] | None = None,
     images: Source | None = None,
+    note: Callable[[str], object] = lambda line: None,
 ) -> Path:
     """Write a page about runs and evaluations, side by side, whole or not at all.
 
@@ -69,6 +70,7 @@ def write_page(
         title: by default, what the runs are.
         networks: the network of each run folder that is to have a gallery of attacked images.
         images: what the galleries show; by default the test split of the run's own data set.
+        note: is told, in a line, why a gallery has no images.
 
     Returns:
         The target. The same runs, networks and images give the same bytes.
@@ -82,6 +84,9 @@ def write_page(
     table = rows(runs, networks)
     images_of = cache(lambda name: images if images is not None else load(name).test)
     galleries = [_gallery(run, networks.get(run.path.resolve()), images_of) for run in runs]
+    for run, shown in zip(runs, galleries, strict=True):
+        if shown and shown.missing:
+            note(f"{run.path} is shown without images: {shown.missing}")
     drawn = strokes([row.kind for row in table])
     parts = [
         Part(row, stroke.color, warnings(run), facts(run, row), recipe(run), shown)
