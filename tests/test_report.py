@@ -165,7 +165,7 @@ def test_page_holds_the_figures_of_the_scores(runs, tmp_path):
         shares = [scores.clean, *(scores.robust(name) for name in ATTACKS), scores.worst]
         assert row[1:5] == [f"{100 * share:.1f}" for share in shares]
     assert body[2][1:5] == [DASH] * 4
-    assert f"small-cnn(width=8) · {BALL} · 60 images (test-60)" in shown.text
+    assert f"small-cnn(width=8) · {BALL} · 60 images (test)" in shown.text
 
 
 def test_one_run_without_an_epoch_has_a_page(tmp_path, trained):
@@ -281,7 +281,7 @@ def test_table_with_and_without_scores(runs):
     figures = [f"{100 * last[key]:.1f}" for key in ("val_clean", "val_robust")]
     assert line.split()[1:7] == [*4 * [DASH], *figures]
     assert "validation" in shown
-    assert f"digits · small-cnn(width=8) · {BALL} · 60 images (test-60)" in shown
+    assert f"digits · small-cnn(width=8) · {BALL} · 60 images (test)" in shown
     assert "validation" not in text(render(rows(runs[:2])))
     assert "restarts" not in text(render(rows(runs[2:])))
     assert text(render([])) is not None
@@ -296,22 +296,6 @@ def test_row_is_what_the_run_says(runs):
     assert row.seconds == runs[1].metrics[-1]["seconds"]
     assert row.cost == runs[1].config.get("forward_equivalents")
     assert (row.epochs, row.planned, row.unfinished) == (3, 3, "")
-
-
-def test_the_evaluation_of_most_images_counts_then_the_last_by_name(runs):
-    scores = Scores.from_dict(runs[0].scores["test-60"])
-    smaller = dataclasses.replace(
-        scores,
-        ids=scores.ids[:2],
-        labels=scores.labels[:2],
-        predicted=scores.predicted[:2],
-        standing={name: verdicts[:2] for name, verdicts in scores.standing.items()},
-    )
-    runs[0].save_scores("z-2", smaller.as_dict())
-    assert rows(runs)[0].split == "test-60"
-    runs[0].save_scores("test-x", {**scores.as_dict(), "ball": "Linf(0.1)"})
-    assert rows(runs)[0].split == "test-x"
-    assert rows(runs)[0].ball == "Linf(0.1)"
 
 
 def test_namesakes_are_told_apart(runs, tmp_path):

@@ -122,7 +122,7 @@ def evaluate(
         return
     _show(scores, f"{source}: {split}, {len(scores.ids)} images, {ball}")
     if network.run is not None and out is None and other:
-        say(f"of other data than the run's: kept in {folder}, not shown by nuat report")
+        say(f"of other data than the run's: kept apart; to see it: nuat report {folder}")
     elif network.run is not None and out is None:
         network.run.save_scores(name, scores.as_dict())
     if folder is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +16,18 @@ from nuat.errors import InputError, unknown
 from nuat.evaluate import ATTACKS
 from nuat.loading import trained
 from nuat.recipes import recipes
-from nuat.report import over_seeds, render, repeated, rows, write_page
+from nuat.report import (
+    Shown,
+    VerdictFolder,
+    asides,
+    opened,
+    over_seeds,
+    render,
+    repeated,
+    rows,
+    write_page,
+)
 from nuat.reproduce import reproduce as run_rows
-from nuat.runs import Run
 
 
 def reproduce(
@@ -57,35 +67,55 @@ def reproduce(
 
 
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN...")],
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN_OR_VERDICTS...")],
     out: Annotated[
-        Path | None, typer.Option(help="The page; by default report.html in the first run.")
+        Path | None, typer.Option(help="The page; by default report.html in the first folder.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="For weights that do not say, or are of your own network.")
+    ] = None,
+    data_dir: DataDir = None,
     use: Use = None,
 ) -> None:
-    """Show runs side by side, as a table and as one self-contained page."""
+    """Show runs and evaluations side by side, as a table and as one self-contained page.
+
+    Next to runs it takes folders that `nuat evaluate --out` wrote.
+    """
     load_own(use)
-    runs = [Run.open(folder) for folder in folders]
-    networks = _networks(runs)
-    show(runs)
+    look_in(data_dir)
+    runs = [opened(folder) for folder in folders]
+    networks = _networks(runs, model)
+    show(runs, networks)
     target = out or runs[0].path / "report.html"
-    say(f"the page: {write_page(runs, target, networks=networks)}")
+    say(f"the page: {write_page(runs, target, networks=networks, note=warn)}")
 
 
-def show(runs: list[Run]) -> None:
+def show(runs: Sequence[Shown], networks: dict[Path, nn.Module] | None = None) -> None:
     """The table of the runs; where they are repeated over seeds, also the one over seeds."""
-    shown = rows(runs)
-    console.print(render(shown))
+    shown = rows(runs, networks)
+    console.print(render(shown), crop=False)
     if repeated(shown):
-        console.print(render(shown, over_seeds(shown)))
+        console.print(render(shown, over_seeds(shown)), crop=False)
+    for line in asides(shown):
+        say(line)
 
 
-def _networks(runs: list[Run]) -> dict[Path, nn.Module]:
-    """The networks of the runs, but for those that cannot be built here, which is said."""
-    networks = {}
+def _networks(runs: Sequence[Shown], model: str | None) -> dict[Path, nn.Module]:
+    """The networks of the runs, but for those that cannot be built here, which is said.
+
+    Those that the files alone do not give are built as `model`, if it is named.
+    """
+    networks, needed = {}, False
     for run in runs:
+        if isinstance(run, VerdictFolder):
+            continue
         try:
             networks[run.path] = trained(run.path).f
         except InputError as error:
-            warn(f"{run.path} is shown without images: {error}")
+            if model is None or not run.has_weights:
+                warn(f"{run.path} is shown without images: {error}")
+                continue
+            networks[run.path], needed = trained(run.path, model).f, True
+    if model is not None and not needed:
+        say(f"--model {model} was not needed")
     return networks

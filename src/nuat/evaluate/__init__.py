@@ -77,7 +77,8 @@ def evaluate(
             does not suffice.
         seed: of the attacks' noise and of the samples.
         out: a folder for verdicts.jsonl, scores.json and what a resume needs.
-        about: what else defines this evaluation, such as the name of the data; kept beside it.
+        about: what else defines this evaluation, such as the names of the data and the split;
+            kept in config.json and scores.json.
         save_adversarial: keep the points that images fell to, in adversarial.safetensors.
         search: precision of the search: float32, or bfloat16 as a faster and weaker tier.
         quiet: no progress bar.
@@ -159,6 +160,7 @@ def _scores(found: Found, config: dict[str, Any], notes: list[str]) -> Scores:
         parts={name: found.tally(name) for name in found.parts},
         notes=[*notes, *found.hindsight()],
         search=search,
+        about=config["about"],
     )
 
 

@@ -26,6 +26,7 @@ class Scores:
             backward passes for each image that came in, seconds.
         notes: what a reader should know about the network and the attacks.
         search: how the network was searched.
+        about: what else was said of the evaluation, such as the names of the data and the split.
     """
 
     ids: list[int]
@@ -41,6 +42,7 @@ class Scores:
     parts: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     search: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
 
     @property
     def clean(self) -> float:
@@ -83,7 +85,11 @@ class Scores:
 
     @staticmethod
     def from_dict(scores: Mapping[str, Any]) -> Scores:
-        """The scores that `as_dict` wrote down. Raises InputError if a part is missing."""
+        """The scores that `as_dict` wrote down. Raises InputError if a part is missing.
+
+        Older scores do not say what they are about; that is empty then.
+        """
+        scores = {"about": {}, **scores}
         missing = [name for name in Scores.__dataclass_fields__ if name not in scores]
         if missing:
             raise InputError(

@@ -1,7 +1,18 @@
-"""What came of runs, for people: `render(rows(runs))` in a terminal, `write_page` as one page."""
+"""What came of runs and evaluations: `render(rows(runs))` in a terminal, `write_page` as a page."""
 
+from nuat.report.folders import Shown, VerdictFolder, opened
 from nuat.report.page import write_page
 from nuat.report.seeds import over_seeds, repeated
-from nuat.report.table import render, rows
+from nuat.report.table import asides, render, rows
 
-__all__ = ["over_seeds", "render", "repeated", "rows", "write_page"]
+__all__ = [
+    "Shown",
+    "VerdictFolder",
+    "asides",
+    "opened",
+    "over_seeds",
+    "render",
+    "repeated",
+    "rows",
+    "write_page",
+]

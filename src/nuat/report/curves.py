@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from nuat.report.figures import Chart, Stroke, legend, panels, short, strokes, styled, to_svg
+from nuat.report.folders import Shown
 from nuat.report.labels import label
 from nuat.report.naming import Name, names, plain, printable
 from nuat.report.table import Row, percent
-from nuat.runs import Run
 
 TITLES = {"val_clean": "clean", "val_fgsm": "under FGSM", "val_robust": "robust (PGD)"}
 
@@ -45,7 +45,7 @@ class Track:
         return [(line["epoch"], scale * line[key]) for line in self.lines if key in line]
 
 
-def training(runs: Sequence[Run]) -> list[Chart]:
+def training(runs: Sequence[Shown]) -> list[Chart]:
     """Loss, validation accuracy and schedules of runs, by epoch; empty if none has an epoch yet."""
     called = names(runs)
     every = zip(called, strokes([name.kind for name in called]), runs, strict=True)

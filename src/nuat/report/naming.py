@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nuat.runs import Run
+from nuat.report.folders import Shown, VerdictFolder
 from nuat.threat import Ball, norms
 
 
@@ -21,15 +22,24 @@ class Name:
         return f"{self.kind}, {self.seed}" if self.seed else self.kind
 
 
-def names(runs: Sequence[Run]) -> list[Name]:
-    """The recipe's name for each run, with as much beside it as tells namesakes apart."""
-    marks = [_marks(run.config) for run in runs]
+def names(runs: Sequence[Shown]) -> list[Name]:
+    """The name of each run's recipe, or of the folder of verdicts, and what tells namesakes apart.
+
+    Folders of the same name are called by their paths.
+    """
+    folders = Counter(run.name for run in runs if isinstance(run, VerdictFolder))
+    marks = [
+        {"recipe": run.name if folders[run.name] == 1 else str(run.path)}
+        if isinstance(run, VerdictFolder)
+        else _marks(run.config)
+        for run in runs
+    ]
     return [_name(run, own, marks) for run, own in zip(runs, marks, strict=True)]
 
 
-def _name(run: Run, own: Mapping[str, str], every: Sequence[Mapping[str, str]]) -> Name:
+def _name(run: Shown, own: Mapping[str, str], every: Sequence[Mapping[str, str]]) -> Name:
     namesakes = [marks for marks in every if marks["recipe"] == own["recipe"]]
-    telling = [key for key in own if len({marks[key] for marks in namesakes}) > 1]
+    telling = [key for key in own if len({marks.get(key) for marks in namesakes}) > 1]
     parts = [own[key] for key in telling if key != "seed"]
     kind = f"{own['recipe']} ({', '.join(parts)})" if parts else own["recipe"]
     seed = own["seed"] if "seed" in telling else ""

@@ -1,4 +1,4 @@
-"""One self-contained page about runs: no scripts, and nothing is fetched from anywhere."""
+"""One self-contained page about runs and evaluations: no scripts, nothing fetched from anywhere."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from torch import nn
 from nuat.attacks import attack
 from nuat.data import Source, load
 from nuat.errors import InputError, NonFinite
-from nuat.progress import clock
 from nuat.report import curves
+from nuat.report.facts import facts, recipe, warnings
 from nuat.report.figures import strokes
+from nuat.report.folders import Shown, VerdictFolder
 from nuat.report.gallery import Exhibit, gallery
 from nuat.report.naming import ball_text, read_ball
-from nuat.report.outline import Item, outline
-from nuat.report.table import Row, columns, common, percent, rows
-from nuat.runs import Run, whole
+from nuat.report.outline import Item
+from nuat.report.table import Row, asides, columns, common, percent, rows
+from nuat.runs import whole
 
 ATTACK = "pgd-20"
 """What the galleries show."""
-
-TOLD = ("name", "source", "note")
-"""Fields of a recipe that have a place of their own on the page."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Part:
-    """What a page says of one run."""
+    """What a page says of one run or evaluation."""
 
     row: Row
     color: str
@@ -56,14 +54,15 @@ class Part:
 
 
 def write_page(
-    runs: Sequence[Run],
+    runs: Sequence[Shown],
     target: Path,
     *,
     title: str | None = None,
     networks: Mapping[Path, nn.Module] | None = None,
     images: Source | None = None,
+    note: Callable[[str], object] = lambda line: None,
 ) -> Path:
-    """Write a page about runs, side by side, whole or not at all.
+    """Write a page about runs and evaluations, side by side, whole or not at all.
 
     Args:
         runs: what to show, in this order.
@@ -71,6 +70,7 @@ def write_page(
         title: by default, what the runs are.
         networks: the network of each run folder that is to have a gallery of attacked images.
         images: what the galleries show; by default the test split of the run's own data set.
+        note: is told, in a line, why a gallery has no images.
 
     Returns:
         The target. The same runs, networks and images give the same bytes.
@@ -80,26 +80,32 @@ def write_page(
     """
     if not runs:
         raise InputError("there are no runs to show")
-    table = rows(runs)
     networks = {path.resolve(): f for path, f in (networks or {}).items()}
+    table = rows(runs, networks)
     images_of = cache(lambda name: images if images is not None else load(name).test)
     galleries = [_gallery(run, networks.get(run.path.resolve()), images_of) for run in runs]
+    for run, shown in zip(runs, galleries, strict=True):
+        if shown and shown.missing:
+            note(f"{run.path} is shown without images: {shown.missing}")
     drawn = strokes([row.kind for row in table])
     parts = [
-        Part(row, stroke.color, _warnings(run), _facts(run, row), _recipe(run), shown)
+        Part(row, stroke.color, warnings(run), facts(run, row), recipe(run), shown)
         for run, row, stroke, shown in zip(runs, table, drawn, galleries, strict=True)
     ]
-    title = title or _title(table)
+    title = title or _title(runs, table)
     html = _template().render(
         title=title,
         rows=table,
         columns=columns(table),
         common=[text for text in common(table) if text not in title],
         scored=any(row.clean is not None for row in table),
+        asides=asides(table),
         unscored=any(row.clean is None for row in table),
         cost=curves.cost(table),
         training=curves.training(runs),
         parts=parts,
+        heading=" and ".join(kind for kind, _ in _kinds(runs)),
+        costed=any(row.cost is not None for row in table),
     )
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -119,15 +125,23 @@ def _template() -> Template:
     return environment.get_template("page.html.j2")
 
 
-def _title(table: Sequence[Row]) -> str:
-    data = {row.data for row in table}
-    subject = table[0].name if len(table) == 1 else f"{len(table)} runs"
-    return f"{subject} on {data.pop()}" if len(data) == 1 else subject
+def _title(runs: Sequence[Shown], table: Sequence[Row]) -> str:
+    data = {row.data or "" for row in table}
+    counted = " and ".join(f"{count} {kind}" for kind, count in _kinds(runs))
+    subject = table[0].name if len(table) == 1 else counted
+    return f"{subject} on {data.pop()}" if len(data) == 1 and all(data) else subject
 
 
-def _gallery(run: Run, f: nn.Module | None, images_of: Callable[[str], Source]) -> Gallery | None:
+def _kinds(runs: Sequence[Shown]) -> list[tuple[str, int]]:
+    """What is shown, and how many of it: [("runs", 2), ("evaluation", 1)]."""
+    verdicts = sum(isinstance(run, VerdictFolder) for run in runs)
+    counts = {"run": len(runs) - verdicts, "evaluation": verdicts}
+    return [(kind + "s" * (count > 1), count) for kind, count in counts.items() if count]
+
+
+def _gallery(run: Shown, f: nn.Module | None, images_of: Callable[[str], Source]) -> Gallery | None:
     """The gallery of a run, None without its network."""
-    if f is None:
+    if f is None or isinstance(run, VerdictFolder):
         return None
     config = run.config
     ball = read_ball(config["recipe"]["ball"])
@@ -139,35 +153,3 @@ def _gallery(run: Run, f: nn.Module | None, images_of: Callable[[str], Source]) 
         return Gallery(name, gallery(f, images, classes, ball, attack(ATTACK, ball)))
     except (InputError, NonFinite) as error:
         return Gallery(name, missing=str(error))
-
-
-def _warnings(run: Run) -> list[str]:
-    """What went wrong in training, as the engine wrote it down."""
-    return [
-        f"{line['collapse']}{'; training was stopped' if line.get('stopped') else ''}"
-        for line in run.metrics
-        if line.get("collapse")
-    ]
-
-
-def _recipe(run: Run) -> list[Item]:
-    return [item for item in outline(run.config["recipe"]) if item.name not in TOLD]
-
-
-def _facts(run: Run, row: Row) -> list[tuple[str, str]]:
-    config = run.config
-    data, recipe = config["data"], config["recipe"]
-    sizes = ", ".join(f"{data[split]:,} {split}" for split in ("train", "val", "test"))
-    facts = [
-        ("folder", run.path.name),
-        ("data", f"{row.data}: {len(data['classes'])} classes, {sizes}"),
-        ("model", f"{row.model}, {config['parameters']:,} parameters"),
-        ("trained for", ball_text(recipe["ball"])),
-        ("seed", str(config["seed"])),
-        ("epochs", f"{row.epochs} of {row.planned}"),
-        ("training time", clock(row.seconds or 0)),
-        ("source", recipe.get("source", "")),
-        ("note", recipe.get("note", "")),
-        ("versions", ", ".join(f"{name} {text}" for name, text in config["versions"].items())),
-    ]
-    return [(name, text) for name, text in facts if text]

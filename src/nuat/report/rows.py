@@ -1,37 +1,43 @@
-"""Runs in figures: a row for each."""
+"""Runs and evaluations in figures: a row for each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from nuat.evaluate import Scores
+from torch import nn
+
+from nuat.network import fingerprint
+from nuat.report.evaluations import Evaluation, of_run
+from nuat.report.folders import Shown, VerdictFolder
 from nuat.report.naming import Name, ball_text, names
-from nuat.runs import Run
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run in figures; shares are between 0 and 1, None is unknown.
+    """One run or evaluation in figures; shares are between 0 and 1, None is unknown.
 
     Attributes:
-        name: the recipe's, with more beside it if another run has the same.
+        name: the recipe's or the folder's, with more beside it if another row has the same.
         kind: the name without the seed.
         data, model: by name.
         ball: the threat model of the scores, or else the recipe's.
-        split: the name of the score file that the figures come from.
-        images: how many images were attacked.
+        split: the split whose images were attacked.
+        images: how many they were.
         clean, robust, worst: accuracies, `robust` by attack.
         val_clean, val_robust: of the last epoch, on the validation split.
         cost: forward-equivalents of a training step.
         seconds: of training.
         epochs, planned: done so far, and in all.
+        places: the place and the true class of each image.
+        left_out: evaluations that are there too and not shown, in words.
     """
 
     name: str
     kind: str
-    data: str
-    model: str
+    data: str | None
+    model: str | None
     ball: str
     split: str | None = None
     images: int | None = None
@@ -44,6 +50,8 @@ class Row:
     seconds: float | None = None
     epochs: int = 0
     planned: int = 0
+    places: frozenset[tuple[int, int]] = frozenset()
+    left_out: Sequence[str] = ()
 
     @property
     def unfinished(self) -> str:
@@ -54,42 +62,52 @@ class Row:
     @property
     def comparable(self) -> tuple[object, ...]:
         """What must be the same for two worst accuracies to be compared."""
-        return self.data, self.ball, self.split, self.images, frozenset(self.robust)
+        attacks = frozenset(self.robust)
+        return self.data, self.ball, self.split, self.images, self.places, attacks
 
 
-def rows(runs: Sequence[Run]) -> list[Row]:
-    """A row for each run, in their order."""
-    return [_row(run, name) for run, name in zip(runs, names(runs), strict=True)]
+def rows(runs: Sequence[Shown], networks: Mapping[Path, nn.Module] | None = None) -> list[Row]:
+    """A row for each run or folder of verdicts, in their order.
+
+    Evaluations of other weights than those of a run's network, if that is given, are left out.
+    """
+    weights = {path.resolve(): fingerprint(f) for path, f in (networks or {}).items()}
+    named = zip(runs, names(runs), strict=True)
+    return [_row(run, name, weights.get(run.path.resolve())) for run, name in named]
 
 
-def _row(run: Run, name: Name) -> Row:
+def _row(run: Shown, name: Name, network: str | None) -> Row:
+    if isinstance(run, VerdictFolder):
+        shown = Evaluation.of(run.name, run.scores)
+        return _with_figures(Row(str(name), name.kind, shown.data, None, shown.ball), shown)
     config, metrics = run.config, run.metrics
     last = metrics[-1] if metrics else {}
-    split, scores = _scores(run)
-    return Row(
+    shown, left_out = of_run(run, network)
+    row = Row(
         name=str(name),
         kind=name.kind,
         data=config["data"]["name"],
         model=config["model"],
-        ball=scores.ball if scores else ball_text(config["recipe"]["ball"]),
-        split=split,
-        images=len(scores.ids) if scores else None,
-        clean=scores.clean if scores else None,
-        robust={each: scores.robust(each) for each in scores.standing} if scores else {},
-        worst=scores.worst if scores and scores.standing else None,
+        ball=ball_text(config["recipe"]["ball"]),
         val_clean=last.get("val_clean"),
         val_robust=last.get("val_robust"),
         cost=config.get("forward_equivalents"),
         seconds=last.get("seconds"),
         epochs=last.get("epoch", 0),
         planned=config["recipe"]["epochs"],
+        left_out=left_out,
     )
+    return _with_figures(row, shown) if shown else row
 
 
-def _scores(run: Run) -> tuple[str | None, Scores | None]:
-    """The evaluation of the most images and its name; of several, the last by name."""
-    found = {name: Scores.from_dict(scores) for name, scores in run.scores.items()}
-    if not found:
-        return None, None
-    name = max(found, key=lambda name: (len(found[name].ids), name))
-    return name, found[name]
+def _with_figures(row: Row, shown: Evaluation) -> Row:
+    return replace(
+        row,
+        ball=shown.ball,
+        split=shown.split,
+        images=len(shown.images),
+        places=shown.images,
+        clean=shown.share(shown.right),
+        robust={attack: shown.share(places) for attack, places in shown.standing.items()},
+        worst=shown.worst,
+    )

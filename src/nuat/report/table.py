@@ -12,7 +12,7 @@ from rich.text import Text
 from nuat.report.naming import printable
 from nuat.report.rows import Row, rows
 
-__all__ = ["Column", "Row", "best", "columns", "common", "percent", "render", "rows"]
+__all__ = ["Column", "Row", "asides", "best", "columns", "common", "percent", "render", "rows"]
 
 LONGEST = 40
 """Names of runs up to so many letters stay on one line; longer ones would push figures out."""
@@ -56,16 +56,24 @@ def best(rows: Sequence[Row]) -> frozenset[int]:
 
 def common(rows: Sequence[Row]) -> list[str]:
     """What is the same for every row and needs no column: data, model, ball, images."""
-    same = [
-        next(iter(found)) for read in _SETTING.values() if len(found := {*map(read, rows)}) == 1
-    ]
-    images = {_images(row) for row in rows if row.images}
+    settings = [{*map(read, rows)} for read in _SETTING.values()]
+    same = [found.pop() for found in settings if len(found) == 1 and DASH not in found]
+    images = {*_images(rows)} - {DASH}
     return same + (list(images) if len(images) == 1 else [])
 
 
+def asides(rows: Sequence[Row]) -> list[str]:
+    """What the table does not show of runs, a line for each run with such a thing."""
+    return [
+        printable(f"{row.name}: also there, not shown: {'; '.join(row.left_out)}")
+        for row in rows
+        if row.left_out
+    ]
+
+
 _SETTING: dict[str, Callable[[Row], str]] = {
-    "data": lambda row: row.data,
-    "model": lambda row: row.model,
+    "data": lambda row: row.data or DASH,
+    "model": lambda row: row.model or DASH,
     "ball": lambda row: row.ball,
 }
 
@@ -80,8 +88,8 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     for heading, read in _SETTING.items():
         if len({*map(read, rows)}) > 1:
             built.append(Column(heading, "", [read(row) for row in rows], number=False))
-    if len({_images(row) for row in rows if row.images}) > 1:
-        built.append(Column("images", "", [_images(row) for row in rows], number=False))
+    if len({*(images := _images(rows))} - {DASH}) > 1:
+        built.append(Column("images", "", images, number=False))
     if any(row.clean is not None for row in rows):
         built.append(Column("clean", "%", [percent(row.clean) for row in rows]))
         for name in attacks(rows):
@@ -90,8 +98,10 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     if any(row.clean is None for row in rows):
         built.append(Column("validation clean", "%", [percent(row.val_clean) for row in rows]))
         built.append(Column("validation robust", "%", [percent(row.val_robust) for row in rows]))
-    built.append(Column("cost", "per step", [_decimal(row.cost) for row in rows]))
-    built.append(Column("training", "s", [_decimal(row.seconds) for row in rows]))
+    if any(row.cost is not None for row in rows):
+        built.append(Column("cost", "per step", [_decimal(row.cost) for row in rows]))
+    if any(row.seconds is not None for row in rows):
+        built.append(Column("training", "s", [_decimal(row.seconds) for row in rows]))
     return built
 
 
@@ -108,12 +118,24 @@ def _decimal(value: float | None) -> str:
     return DASH if value is None else f"{value:,.1f}"
 
 
-def _images(row: Row) -> str:
-    return DASH if row.images is None else f"{row.images:,} images ({row.split})"
+def _images(rows: Sequence[Row]) -> list[str]:
+    """How many, of which split; as many others are called that."""
+    first: dict[str, Row] = {}
+    texts = []
+    for row in rows:
+        split = f" ({row.split})" if row.split else ""
+        text = f"{row.images:,} images{split}" if row.images else DASH
+        others = first.setdefault(text, row).places != row.places
+        texts.append(text.replace(" images", " other images") if others else text)
+    return texts
 
 
 def render(rows: Sequence[Row], built: Sequence[Column] | None = None) -> Table:
-    """The table for a terminal: what all rows share stands below it."""
+    """The table for a terminal: what all rows share stands below it.
+
+    A figure is never broken; where that needs more room than there is, lines are longer (print it
+    with crop=False).
+    """
     caption = Text(" \N{MIDDLE DOT} ".join(common(rows)))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, caption=caption)
     built = columns(rows) if built is None else built
@@ -123,6 +145,7 @@ def render(rows: Sequence[Row], built: Sequence[Column] | None = None) -> Table:
             justify="right" if column.number else "left",
             vertical="bottom",
             overflow="fold",
+            min_width=max(map(len, ("worst", *column.cells))) if column.number else None,
             no_wrap=column.heading == "run" and max(map(len, column.cells), default=0) <= LONGEST,
         )
     for place in range(len(built[0].cells)):

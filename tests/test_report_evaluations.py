@@ -1,0 +1,215 @@
+"""Which evaluations a report shows: those of the same images as one; what is left out is said."""
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from torch import nn
+
+import nuat
+from nuat.data import load
+from nuat.errors import InputError
+from nuat.evaluate import Scores
+from nuat.network import fingerprint
+from nuat.report import asides, render, rows, write_page
+from nuat.report.table import Row, best, columns, common
+from nuat.runs import Run
+from test_cli import TINY, call, work  # noqa: F401
+from test_report import Page, text
+
+OWN = nn.Identity()
+RIGHT, STRONG = [True, True, True, False], [True, False, False, False]
+
+
+def scores(standing: dict[str, list[bool]], **changes) -> Scores:
+    """Of four images, of which the last is misclassified."""
+    made = Scores(
+        ids=[0, 1, 2, 3],
+        labels=[0, 1, 0, 1],
+        predicted=[0, 1, 0, 0],
+        standing=standing,
+        seconds={},
+        ball="Linf(0.2)",
+        attacks={name: {"is": name} for name in standing},
+        seed=0,
+        network=fingerprint(OWN),
+        versions={},
+        search={"precision": "fp32"},
+        about={"data": "digits", "split": "test"},
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def larger(found: Scores, times: int = 2) -> Scores:
+    standing = {name: times * stood for name, stood in found.standing.items()}
+    return dataclasses.replace(
+        found,
+        ids=list(range(4 * times)),
+        labels=times * found.labels,
+        predicted=times * found.predicted,
+        standing=standing,
+    )
+
+
+def run(folder: Path, **found: Scores) -> Run:
+    """A run that was not trained, with these scores; `_` is a dash in their names."""
+    recipe = nuat.recipe("normal", "digits").against(nuat.Linf(0.2))
+    data = {"name": "digits", "classes": list("0123456789"), "train": 1, "val": 1, "test": 1}
+    made = Run.start(
+        folder,
+        {
+            "recipe": nuat.values.describe(recipe),
+            "data": data,
+            "model": "small-cnn",
+            "parameters": 1,
+            "seed": 0,
+            "versions": {},
+        },
+    )
+    for name, each in found.items():
+        made.save_scores(name.replace("_", "-"), each.as_dict())
+    return made
+
+
+def test_evaluations_of_the_same_images_are_one_row(tmp_path):
+    weak, strong = [False, True, True, False], [True, True, False, False]
+    made = run(
+        tmp_path / "run",
+        test=scores({"pgd-20": weak}),
+        test_autoattack=scores({"autoattack": strong}),
+    )
+    (row,) = rows([made])
+    assert row.robust == {"pgd-20": 0.5, "autoattack": 0.5}
+    assert row.worst == 0.25, "only the image that stands in both"
+    assert (row.clean, row.images, row.split, row.left_out) == (0.75, 4, "test", [])
+
+
+def test_images_in_another_order_are_the_same_images(tmp_path):
+    turned = scores({"fgsm": [False, False, False, True]}, ids=[3, 2, 1, 0], labels=[1, 0, 1, 0])
+    turned = dataclasses.replace(turned, predicted=[0, 0, 1, 0])
+    made = run(tmp_path / "run", test=scores({"pgd-20": STRONG}), test_fgsm=turned)
+    (row,) = rows([made])
+    assert row.robust == {"pgd-20": 0.25, "fgsm": 0.25}
+    assert (row.clean, row.worst) == (0.75, 0.25), "both are of image 0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "attacks"),
+    [
+        ({}, {"pgd-20": 0.25}),
+        ({"seed": 1}, {"pgd-20": 0.75, "pgd-20 (seed 1)": 0.25}),
+        ({"search": {"precision": "bf16"}}, {"pgd-20": 0.75, "pgd-20 (bf16)": 0.25}),
+        ({"attacks": {"pgd-20": {"is": "FGSM"}}}, {"pgd-20": 0.75, "pgd-20 (test-x)": 0.25}),
+    ],
+    ids=["same", "seed", "search", "attack"],
+)
+def test_an_attack_with_other_settings_has_a_column_of_its_own(tmp_path, changes, attacks):
+    made = run(
+        tmp_path / "run",
+        test=scores({"pgd-20": RIGHT}),
+        test_x=scores({"pgd-20": STRONG}, **changes),
+    )
+    (row,) = rows([made])
+    assert dict(row.robust) == attacks
+    assert row.worst == 0.25
+
+
+def test_a_snapshot_is_of_its_attack(tmp_path):
+    standing = {"pgd-20 at 7": RIGHT, "pgd-20": STRONG}
+    one, other = (scores(standing, attacks={"pgd-20": {"steps": k}}) for k in (20, 21))
+    (row,) = rows([run(tmp_path / "run", test=one, test_x=other)])
+    assert list(row.robust) == [
+        "pgd-20 at 7",
+        "pgd-20",
+        "pgd-20 at 7 (test-x)",
+        "pgd-20 (test-x)",
+    ]
+
+
+FGSM = scores({"fgsm": RIGHT})
+
+
+@pytest.mark.parametrize(
+    ("shown", "left_out", "said"),
+    [
+        (FGSM, larger(dataclasses.replace(FGSM, about={"split": "train"})), "8 images of train"),
+        (FGSM, larger(dataclasses.replace(FGSM, ball="Linf(0.1)")), "Linf(0.1), worst 75.0 %"),
+        (larger(FGSM), FGSM, "4 images of test"),
+        (FGSM, larger(dataclasses.replace(FGSM, network="older")), "of other weights"),
+        (FGSM, larger(dataclasses.replace(FGSM, about={"data": "mnist"})), "of other data, mnist"),
+        (FGSM, dataclasses.replace(FGSM, labels=[1, 1, 0, 1]), "4 images of test"),
+    ],
+    ids=["split", "ball", "images", "weights", "data", "labels"],
+)
+def test_what_is_shown_and_what_is_said_of_the_rest(tmp_path, shown, left_out, said):
+    names = ("test_b", "test_a")
+    made = run(tmp_path / "run", **dict(zip(names, (shown, left_out), strict=True)))
+    (row,) = rows([made], {made.path: OWN})
+    assert (row.ball, row.images, row.split) == (shown.ball, len(shown.ids), "test")
+    (aside,) = asides([row])
+    assert aside.startswith("normal: also there, not shown: test-a (") and said in aside
+    page = Page(write_page([made], tmp_path / "page.html"))
+    assert "not shown: test-" in page.text
+
+
+def test_scores_of_other_weights_alone_are_no_figures(tmp_path):
+    made = run(tmp_path / "run", test=dataclasses.replace(FGSM, network="older"))
+    (row,) = rows([made], {made.path: OWN})
+    assert row.clean is None and "of other weights" in row.left_out[0]
+    assert rows([made])[0].clean == 0.75, "without the weights nobody knows"
+
+
+def test_as_many_other_images_are_not_compared(tmp_path):
+    others = dataclasses.replace(FGSM, ids=[4, 5, 6, 7])
+    one, other = (run(tmp_path / name, test_4=each) for name, each in (("a", FGSM), ("b", others)))
+    table = rows([one, other])
+    assert best(table) == frozenset() and best([table[0], table[0]]) == {0, 1}
+    assert not [line for line in common(table) if "images" in line]
+    column = next(each for each in columns(table) if each.heading == "images")
+    assert column.cells == ["4 images (test)", "4 other images (test)"]
+
+
+def test_scores_that_do_not_say_their_split_are_named_after_it(tmp_path):
+    old = FGSM.as_dict()
+    del old["about"]
+    made = run(tmp_path / "run", val=larger(FGSM))
+    made.save_scores("test-60", old)
+    assert rows([made])[0].split == "test"
+    made.save_scores("val", {"clean": 0.5})
+    with pytest.raises(InputError, match=r"scores/val.json: these scores lack ids"):
+        rows([made])
+
+
+def test_autoattack_after_pgd_on_the_command_line(call, work):  # noqa: F811
+    assert call(f"train normal {TINY} --out run").status == 0
+    for line in ("--attack pgd-2", "--attack fgsm", "--split train --attack fgsm", "--samples 50"):
+        assert call(f"evaluate run {line} --eps 0.1 --attack rfgsm").status == 0, line
+    done = call("report run")
+    assert (done.status, done.err) == (0, "")
+    head = " ".join(done.out.split())
+    assert "pgd-2" in head and "fgsm" in head and "rfgsm" in head
+    assert f"{len(load('digits').test)} images (test)" in head
+    assert head.count("also there, not shown: ") == 1
+    assert "images of train" in head and "50 images of test" in head
+    written = json.loads(Path("run/scores/test-pgd-2-rfgsm-eps-0.1.json").read_text())
+    assert written["about"] == {"data": "digits", "split": "test"}
+    assert Scores.from_dict(written).about == written["about"]
+    assert text(render(rows([Run.open("run")])))
+
+
+def test_figures_stay_whole_however_many_attacks_there_are():
+    names = [f"gama-{k}(restarts=5)" for k in range(12)]
+    shares = {name: 0.101 + k / 100 for k, name in enumerate(names)}
+    table = [
+        Row("a", "a", "digits", model, "Linf(0.2)", "test", 9, 0.5, shares, 0.1, cost=1234.5)
+        for model in ("small-cnn", "resnet18-nuat(width=4)")
+    ]
+    console = Console(width=60, file=io.StringIO(), color_system=None)
+    console.print(render(table), crop=False)
+    shown = console.file.getvalue().split()
+    figures = [f"{100 * share:.1f}" for share in shares.values()]
+    assert [word for word in shown if word in figures] == 2 * figures
+    assert shown.count("1,234.5") == 2

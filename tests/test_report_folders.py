@@ -1,0 +1,124 @@
+"""`nuat report` of folders that `nuat evaluate --out` wrote, alone and beside runs."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from nuat.errors import InputError
+from nuat.evaluate import Scores
+from nuat.report import opened, rows, write_page
+from nuat.report.table import best, columns, common
+from test_cli import TINY, assert_refused, call, here, place, work  # noqa: F401
+from test_report import Page
+from test_report_evaluations import FGSM, run
+
+
+def folder(path: Path, scores: Scores = FGSM, **config: object) -> Path:
+    """A folder of verdicts with these scores."""
+    path.mkdir(parents=True)
+    about = {"network": "own", "attacks": {}, "about": scores.about} | config
+    (path / "config.json").write_text(json.dumps(about))
+    (path / "scores.json").write_text(json.dumps(scores.as_dict()))
+    return path
+
+
+def test_a_folder_is_a_row_named_after_it(tmp_path):
+    (row,) = rows([opened(folder(tmp_path / "verdict"))])
+    assert (row.name, row.data, row.split, row.ball) == ("verdict", "digits", "test", "Linf(0.2)")
+    assert (row.clean, row.worst, row.robust, row.images) == (0.75, 0.75, {"fgsm": 0.75}, 4)
+    headings = [column.heading for column in columns([row])]
+    assert headings == ["run", "clean", "fgsm", "worst"], "nothing of training"
+    assert common([row]) == ["digits", "Linf(0.2)", "4 images (test)"]
+
+
+def test_what_nobody_said_is_a_dash(tmp_path):
+    found = opened(folder(tmp_path / "verdict", dataclasses.replace(FGSM, about={})))
+    (row,) = rows([found])
+    assert common([row]) == ["Linf(0.2)", "4 images"]
+    assert "<title>verdict</title>" in write_page([found], tmp_path / "page.html").read_text()
+
+
+def test_older_scores_are_about_what_their_config_says(tmp_path):
+    path = folder(tmp_path / "verdict")
+    old = FGSM.as_dict()
+    del old["about"]
+    (path / "scores.json").write_text(json.dumps(old))
+    assert rows([opened(path)])[0].split == "test"
+
+
+def test_namesakes_and_runs_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = [folder(Path(letter) / "verdict") for letter in "ab"]
+    table = rows([*map(opened, paths), run(tmp_path / "run", test=FGSM)])
+    assert [row.name for row in table] == ["a/verdict", "b/verdict", "normal"]
+    assert best(table) == {0, 1, 2}, "the same images, ball and attacks"
+    both = [run(tmp_path / "run"), opened(folder(tmp_path / "normal"))]
+    assert len({row.kind for row in rows(both)}) == 2
+
+
+def test_a_page_of_both_shows_what_there_is(tmp_path):
+    verdict = opened(folder(tmp_path / "verdict", dataclasses.replace(FGSM, notes=["a <note>"])))
+    trained = run(tmp_path / "run", test=FGSM)
+    trained.log({"epoch": 1, "loss": 1.0, "seconds": 1.0, "val_clean": 0.5})
+    both = Page(write_page([verdict, trained], tmp_path / "both.html"))
+    alone = Page(write_page([verdict], tmp_path / "alone.html"))
+    assert [line[0][:7] for line in both.table[1:]] == ["verdict", "normal1"]
+    assert "1 run and 1 evaluation on digits" in both.text and "verdict on digits" in alone.text
+    assert both.tags["svg"] > alone.tags["svg"] == 0
+    for page in (both, alone):
+        assert "a <note>" in page.text and "pgd" not in page.text.partition("Recipe")[0]
+    assert "Recipe" not in alone.text and "training step" not in alone.text
+    dots = [value for value in both.values("style") if "background" in value]
+    assert len(set(dots)) == 2
+    assert dots[1].partition(":")[2].lower() in both.html.partition("<svg")[2].lower()
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [
+        ("scores.json", "is not finished: the same nuat evaluate goes on"),
+        ("config.json", "is not a run folder, nor one of nuat evaluate: it has no config.json"),
+    ],
+)
+def test_a_folder_that_lacks_a_file_is_refused(tmp_path, lost, words):
+    path = folder(tmp_path / "verdict")
+    (path / lost).unlink()
+    with pytest.raises(InputError, match=words):
+        opened(path)
+
+
+@pytest.mark.parametrize(("content", "words"), [("{", "is damaged"), ("{}", "is damaged")])
+def test_damaged_scores_are_refused(tmp_path, content, words):
+    path = folder(tmp_path / "verdict")
+    (path / "scores.json").write_text(content)
+    with pytest.raises(InputError, match=words):
+        opened(path)
+
+
+def test_what_was_likely_meant_is_named(tmp_path):
+    path = folder(tmp_path / "all" / "verdict")
+    with pytest.raises(InputError, match=f"such as {path}"):
+        opened(tmp_path / "all")
+    with pytest.raises(InputError, match=f"name the folder, {path}$"):
+        opened(path / "scores.json")
+    with pytest.raises(InputError, match="it is not there"):
+        opened(tmp_path / "none")
+
+
+def test_a_reviewer_who_only_evaluated_has_a_table(call, here, tmp_path):  # noqa: F811
+    known = "--model 'small-cnn(width=4)' --data digits --eps 0.1 --samples 40"
+    line = f"evaluate weights.pt {known} --attack fgsm --attack pgd-2 --out {tmp_path}/verdict"
+    assert call(line).status == 0
+    done = call(f"report {tmp_path}/verdict")
+    assert (done.status, done.err) == (0, "")
+    shown = " ".join(done.out.split())
+    assert "verdict" in shown and "digits · Linf(0.1) · 40 images (test)" in shown
+    scores = opened(tmp_path / "verdict").scores
+    for share in (scores.clean, scores.robust("fgsm"), scores.robust("pgd-2"), scores.worst):
+        assert f"{100 * share:.1f}" in shown
+    assert (tmp_path / "verdict" / "report.html").exists()
+    beside = call(f"report run {tmp_path}/verdict --out {tmp_path}/page.html")
+    assert (beside.status, beside.err) == (0, "") and "verdict" in beside.out
+    assert call(line).status == 0, "a page in the folder is not in the way of a resume"

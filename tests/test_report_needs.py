@@ -1,0 +1,113 @@
+"""What `nuat report` needs for the images on its page: data and networks, if at all."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from nuat.data import datasets, load
+from nuat.data.places import root
+from nuat.errors import InputError
+from nuat.models import building
+from test_cli import assert_refused, call, copy, here, place  # noqa: F401
+from test_report import Page
+
+FACTORY = """
+from nuat.models import build
+
+def make(classes, channels):
+    return build("small-cnn(width=4)", classes, channels)
+
+def narrow(classes, channels):
+    return build("small-cnn(width=2)", classes, channels)
+"""
+
+
+def elsewhere():
+    """The digits, if a folder `elsewhere` lies where data are looked for."""
+    if not (root() / "elsewhere").is_dir():
+        raise InputError("elsewhere was not found; name the folder that holds it with --data-dir")
+    return load("digits")
+
+
+@pytest.fixture
+def far(copy, monkeypatch):  # noqa: F811
+    """A run whose data are found with --data-dir alone."""
+    datasets.register("elsewhere", elsewhere)
+    monkeypatch.setenv("NUAT_DATA", "nowhere")  # and what the command changes of it is put back
+    rewrite(copy / "run", data={"name": "elsewhere"})
+    (copy / "disk" / "elsewhere").mkdir(parents=True)
+    yield copy
+    datasets._entries.pop("elsewhere")
+
+
+def rewrite(folder: Path, **changes: object) -> None:
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    merged = {
+        key: {**config[key], **value} if isinstance(value, dict) else value
+        for key, value in changes.items()
+    }
+    file.write_text(json.dumps(config | merged))
+
+
+def test_data_are_looked_for_where_it_is_said(far, call):  # noqa: F811
+    without = call("report run")
+    assert without.status == 0 and "--data-dir" in without.err and "\n" not in without.err.strip()
+    assert without.err.startswith("warning: run is shown without images: elsewhere was not found")
+    assert Page(far / "run" / "report.html").tags["img"] == 0
+    done = call("report run --data-dir disk")
+    assert (done.status, done.err) == (0, "")
+    assert Page(far / "run" / "report.html").tags["img"] == 18
+
+
+def test_a_folder_for_data_must_be_there(copy, call):  # noqa: F811
+    assert_refused(call, copy, "report run --data-dir nodisk", "--data-dir nodisk")
+    assert_refused(call, copy, "evaluate run --data-dir nodisk", "--data-dir nodisk")
+
+
+@pytest.fixture
+def own(copy, monkeypatch, call):  # noqa: F811
+    """`mine`, a run of a network of somebody's own; `run`, one that says its own.
+
+    Gives `call` in a process where nothing of the user's own is known.
+    """
+    (copy / "nets_of_mine.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(copy)
+    line = "train normal --data digits --epochs 1 --model nets_of_mine:make --out mine"
+    assert call(line).status == 0
+
+    def fresh(line):
+        sys.modules.pop("nets_of_mine", None)
+        building._named.clear()
+        return call(line)
+
+    yield fresh
+    sys.modules.pop("nets_of_mine", None)
+
+
+def test_a_network_of_ones_own_is_built_if_it_is_named(own):
+    without = own("report mine run --out page.html")
+    assert without.status == 0 and "add --model 'nets_of_mine:make'" in without.err
+    assert Page(Path("page.html")).tags["img"] == 18
+    done = own("report mine run --model nets_of_mine:make --out page.html")
+    assert (done.status, done.err) == (0, "") and "not needed" not in done.out
+    assert Page(Path("page.html")).tags["img"] == 36
+
+
+@pytest.mark.parametrize("model", ["nets_of_mine:narrow", "nets_of_mine:none", "smal-cnn"])
+def test_a_network_that_does_not_fit_is_refused(own, model):
+    assert_refused(own, Path(), f"report mine --model {model}", model.partition(":")[0])
+
+
+def test_what_is_not_needed_is_not_asked_for(own):
+    spoken = own("report run --model nets_of_mine:make")
+    assert (spoken.status, spoken.err) == (0, "")
+    assert "--model nets_of_mine:make was not needed" in spoken.out
+    line = "evaluate mine --model nets_of_mine:make --attack fgsm --samples 10 --out verdict"
+    assert own(line).status == 0
+    shutil.rmtree("mine")
+    done = own("report verdict --data-dir .")
+    assert (done.status, done.err) == (0, "")
