@@ -169,13 +169,16 @@ def test_a_folder_of_other_images_is_refused(net, images, tmp_path):
             nuat.evaluate(net, other, **asked)
 
 
+CONFIG = {"network": "its fingerprint", "attacks": {}, "seed": 0}
+
+
 def test_ranks_may_make_the_folder_at_once(tmp_path):
     for turn in range(30):
         folder, ready = tmp_path / str(turn), threading.Barrier(2)
 
         def start(rank, folder=folder, ready=ready):
             ready.wait()
-            return Journal.start(folder, {"seed": 0}, rank)
+            return Journal.start(folder, CONFIG, rank)
 
         with ThreadPoolExecutor(2) as ranks:
             assert [journal.lines for journal in ranks.map(start, (0, 1))] == [[], []]
@@ -184,7 +187,7 @@ def test_ranks_may_make_the_folder_at_once(tmp_path):
 
 def test_a_kill_while_the_folder_was_made_leaves_one_to_use(tmp_path):
     (tmp_path / "config.json-0.partial").write_text("{")
-    assert Journal.start(tmp_path, {"seed": 0}).lines == []
+    assert Journal.start(tmp_path, CONFIG).lines == []
 
 
 def test_a_damaged_line_is_named(net, images, tmp_path):
