@@ -165,6 +165,8 @@ def test_scores_of_other_data_are_not_the_run_s(call, tmp_path, monkeypatch):  #
     [
         ("train nuat --data photos", "for your own files, folder:photos"),
         ("train nuat --data folder:", "folder needs a place: folder:PATH"),
+        ("train nuat --data 'folder:photos(size=64'", "bracket missing? folder:photos(size=64)"),
+        ("train nuat --device gpu", "no device 'gpu': write cuda, cuda:1 or cpu"),
         ("train nuat --data 'folder:photos(sise=64)'", "'sise'; did you mean 'size'?"),
         ("train nuat --model 'small-cnn(widht=4)'", "'widht'; did you mean 'width'?"),
         ("train nuat --model 'resnet18(widht=4)'", "'widht'; did you mean 'width'?"),
@@ -176,6 +178,49 @@ def test_a_slip_is_answered_with_the_likely_fix(call, tmp_path, monkeypatch, lin
     outcome = call(f"{line} --out none")
     assert outcome.status == 2 and said in outcome.err, outcome.err
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("pgd-20,gama-100", "more than one attack: repeat --attack"),
+        ("pgd-20(restarts=2), fgsm", "more than one attack: repeat --attack"),
+        ("pgd20", "did you mean 'pgd-20'?"),
+        ("gama-fw20", "did you mean 'gama-fw-20'?"),
+        ("fgsm-10", "fgsm is one step; 10 of them are pgd-10"),
+        ("rfgsm(steps=4)", "rfgsm is one step; 4 of them are pgd-4"),
+    ],
+)
+def test_an_attack_s_name_is_answered_with_the_likely_one(text, said):
+    import nuat
+    from nuat.attacks import attack
+    from nuat.errors import InputError
+
+    with pytest.raises(InputError) as caught:
+        attack(text, nuat.Linf(0.1))
+    assert said in str(caught.value)
+
+
+def test_one_step_may_be_counted():
+    import nuat
+    from nuat.attacks import attack
+
+    parts = attack('custom(parts=("pgd-2", "fgsm-1"))', nuat.Linf(0.1))
+    assert attack("fgsm-1", nuat.Linf(0.1)).steps == 1 and len(parts.parts) == 2
+
+
+def test_a_class_with_one_image_is_named(tmp_path):
+    from PIL import Image
+
+    from nuat.data import load
+    from nuat.errors import InputError
+
+    for name, count in {"robin": 1, "wren": 3}.items():
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            Image.new("RGB", (8, 8)).save(tmp_path / name / f"{number}.png")
+    with pytest.raises(InputError, match=r"class 0 \(robin\) has 1 image left"):
+        load(f"folder:{tmp_path}(size=8)")
 
 
 def test_a_setting_that_an_attack_does_not_have():
