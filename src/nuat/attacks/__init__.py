@@ -84,8 +84,8 @@ def attack(text: str, ball: Ball) -> Attack | Ensemble:
             raise InputError(f"{text!r} says twice how many steps there are")
         settings["steps"] = int(numbered.group(2))
     kind = attacks[name]
-    if kind in ONE_STEP and settings.get("steps", 1) != 1:
-        steps = settings["steps"]
+    steps = settings.get("steps", 1)
+    if kind in ONE_STEP and isinstance(steps, int) and steps > 1:
         raise InputError(f"{text!r}: {name} is one step; {steps} of them are pgd-{steps}")
     try:
         made = kind(**{"ball": ball, **settings})
