@@ -35,7 +35,7 @@ def build(text: str, classes: int, channels: int) -> nn.Module:
 
     Raises InputError for an unknown name or setting.
     """
-    name, settings = split(text, STATISTICS)
+    name, settings = split(text, STATISTICS if "normalise" in text else {})
     try:
         f = _build(name, classes, channels, settings)
     except (TypeError, InputError) as error:
