@@ -1,6 +1,9 @@
 """What people who have never seen the program type, and the one line it answers."""
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from nuat import cli
 from test_cli import call  # noqa: F401
@@ -23,8 +26,6 @@ def test_one_line_with_the_value_and_the_fix(call, tmp_path, monkeypatch, line, 
 
 
 def test_samples_out_of_range_name_the_range():
-    import torch
-
     from nuat.data import class_balanced
     from nuat.errors import InputError
 
@@ -62,8 +63,6 @@ def test_a_factory_that_fails_is_one_line(call, tmp_path, monkeypatch):  # noqa:
 
 
 def test_a_checkpoint_around_a_state_dict_is_told_apart(call, tmp_path):  # noqa: F811
-    import torch
-
     torch.save({"state_dict": {"w": torch.zeros(1)}, "epoch": 3}, tmp_path / "net.pt")
     line = f"evaluate {tmp_path}/net.pt --model small-cnn --data digits --eps 0.1"
     assert "save one of its parts alone: 'state_dict'" in call(line).err
@@ -141,8 +140,6 @@ def test_scores_print_their_figures_not_their_images():
 
 
 def test_scores_of_other_data_are_not_the_run_s(call, tmp_path, monkeypatch):  # noqa: F811
-    import numpy as np
-
     from nuat.runs import Run
 
     monkeypatch.chdir(tmp_path)
@@ -157,6 +154,70 @@ def test_scores_of_other_data_are_not_the_run_s(call, tmp_path, monkeypatch):  #
     outcome = call(f"{evaluate} --data npz:other.npz")
     assert outcome.status == 0 and "other data than the run's" in outcome.out
     assert Run("run").scores == own and len(own) == 1
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """A run whose network, a Sequential of 1 channel and 10 classes, was given from Python."""
+    import nuat
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("mine")
+    f = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 10))
+    nuat.fit(nuat.recipe("normal", "digits").lasting(1), f, out=folder / "runs" / "mine")
+    (folder / "mynet.py").write_text(
+        "from torch import nn\n\n\ndef make(channels):\n"
+        "    return nn.Sequential(nn.Conv2d(channels, 2, 3), nn.Flatten(), nn.Linear(72, 10))\n"
+    )
+    (folder / "runs/mine/scores/one").mkdir(parents=True)
+    (folder / "runs/mine/scores/one/config.json").write_text('{"attacks": {}}')
+    x = np.zeros((40, 8, 8, 3), dtype=np.uint8)
+    for name, data, count in (("rgb", x, 10), ("few", x[..., 0], 4)):
+        y = np.arange(40) % count
+        np.savez(folder / f"{name}.npz", x_train=data, y_train=y, x_test=data, y_test=y)
+    return folder
+
+
+@pytest.mark.filterwarnings("default:no recipe")
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("evaluate runs/mine", "holds a Sequential that a Python program handed over"),
+        ("evaluate runs/mine", "--model module:factory"),
+        (
+            "evaluate runs/mine --data npz:rgb.npz",
+            "images of 1 channel (grey), but the data have 3",
+        ),
+        ("evaluate runs/mine --data npz:few.npz", "for 10 classes, but the data have 4"),
+        (
+            "train normal --data npz:rgb.npz --model mynet:make --init runs/mine --out none",
+            "images of 1 channel (grey), but the data have 3",
+        ),
+        ("report runs", "the runs in it are runs/*"),
+        (
+            "train normal --out runs/mine/scores/one",
+            "not that of a run of nuat: choose another folder",
+        ),
+        ("evaluate runs/yours", "no weights file runs/yours, nor a run folder"),
+    ],
+)
+def test_what_does_not_fit_a_run_is_said(call, mine, monkeypatch, line, said):  # noqa: F811
+    monkeypatch.chdir(mine)
+    monkeypatch.syspath_prepend(mine)
+    outcome = call(line)
+    assert outcome.status == 2 and said in outcome.err, outcome.err
+    assert not (mine / "none").exists()
+
+
+def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatch):  # noqa: F811
+    from nuat.models import remarks
+
+    (line,) = remarks(nn.Sequential(nn.Flatten()))
+    assert "will not open by itself" in line and "--model module:factory" in line
+    monkeypatch.chdir(mine)
+    monkeypatch.syspath_prepend(mine)
+    line = "evaluate runs/mine --model mynet:make --samples 10 --attack fgsm --out verdicts"
+    assert call(line).status == 0
 
 
 @pytest.mark.filterwarnings("default:no recipe")
