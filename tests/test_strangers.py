@@ -209,6 +209,38 @@ def test_what_does_not_fit_a_run_is_said(call, mine, monkeypatch, line, said):  
     assert not (mine / "none").exists()
 
 
+@pytest.mark.filterwarnings("default:no recipe")
+def test_what_is_lent_is_said_once_the_data_are_there(call, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    outcome = call("train nuat --data folder:nowhere --out none")
+    assert outcome.status == 2 and "no recipe" not in outcome.err
+    assert outcome.err.count("\n") == 1
+    x, y = np.zeros((40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 4
+    np.savez("own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    tiny = "--model 'small-cnn(width=4)' --max-time 0s"
+    assert (
+        "no recipe 'nuat' of its own for npz:own.npz"
+        in call(f"train nuat --data npz:own.npz {tiny} --out run").err
+    )
+
+
+def test_training_ends_with_the_command_that_opens_the_run(call, mine, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(mine)
+    monkeypatch.syspath_prepend(mine)
+    (mine / "own.py").write_text("")
+    outcome = call("train normal --epochs 1 --model mynet:make --use own.py --out runs/named")
+    assert outcome.out.endswith("nuat evaluate runs/named --model mynet:make --use own.py\n")
+
+
+def test_a_path_is_no_network(mine):
+    import nuat
+    from nuat.errors import InputError
+
+    images = torch.zeros(4, 1, 8, 8), torch.arange(4)
+    with pytest.raises(InputError, match=r"not a torch\.nn\.Module; .*from_pretrained"):
+        nuat.evaluate("runs/mine", images, nuat.Linf(0.1))
+
+
 def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatch):  # noqa: F811
     from nuat.models import remarks
 
@@ -231,6 +263,8 @@ def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatc
             "train nuat --lr 0.1",
             "No such option: --lr: it is a field of the recipe, --set lr=VALUE",
         ),
+        ("list", "Missing argument 'kind'. Choose from: recipes, attacks, models, data"),
+        ("reproduce digits --seeds 0", "seeds is 0, but must be a whole number from 1 up"),
         ("train nuat --batch-size 32", "--set batch_size=VALUE"),
         ("train nuat --lam=4", "--set lam=VALUE"),
         ("bench nuat --precision bf16", "--set precision=VALUE"),
@@ -250,8 +284,9 @@ def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatc
 def test_a_slip_is_answered_with_the_likely_fix(call, tmp_path, monkeypatch, line, said):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
-    outcome = call(f"{line} --out none")
+    outcome = call(line if line == "list" else f"{line} --out none")
     assert outcome.status == 2 and said in outcome.err, outcome.err
+    assert outcome.err.count("\n") == 1
     assert not (tmp_path / "none").exists()
 
 
