@@ -410,7 +410,7 @@ KNOWN = f"{MODEL} --data digits --eps 0.1"
         ("report nowhere", ["nowhere is not a run folder"]),
         ("reproduce digit", ["'digit'", "did you mean 'digits'?"]),
         ("reproduce digits --rows normal,nuat-w --epochs 1", ["did you mean 'nuat-wa'?"]),
-        ("reproduce digits --rows normal --seeds 0", ["no runs"]),
+        ("reproduce digits --rows normal --seeds 0", ["seeds is 0", "from 1 up"]),
     ],
 )
 def test_is_one_line_and_nothing_is_written(here, call, line, words):

@@ -140,8 +140,11 @@ def test_a_byte_that_is_off_leaves_nothing(server, tmp_path, off):
 
 def test_without_a_network_it_says_what_to_do_by_hand(server, tmp_path):
     server.content.clear()
-    with pytest.raises(InputError, match=r"404.*get the toys from http://toys.example by hand"):
-        house.download("toys", tmp_path)
+    with pytest.raises(
+        InputError, match=r"404.*get the toys from http://toys.example by hand and unpack it"
+    ):
+        house.download("toys", tmp_path / "data")
+    assert not list(tmp_path.iterdir())
     with pytest.raises(
         InputError, match=r"unknown data set to download 'toy'; did you mean 'toys'"
     ):

@@ -349,7 +349,7 @@ def test_another_start_is_another_run(tmp_path):
 @pytest.mark.parametrize(
     ("init", "words"),
     [
-        ("grey.safetensors", "features.0.weight is [4, 1, 3, 3] and should be [4, 3, 3, 3]"),
+        ("grey.safetensors", "is a network for images of 1 channel (grey), but the data have 3"),
         ("wide.safetensors", "holds weights of small-cnn(width=8), not of small-cnn(width=4)"),
         ("wide.pt", "does not fit small-cnn(width=4)"),
         ("nan.pt", "features.0.weight is NaN or infinite"),

@@ -107,7 +107,7 @@ def two_val_folders(here):
     return read(here)
 
 
-@case("class 0 has 1 image left: too few")
+@case(r"class 0 \(cat\) has 1 image left: too few")
 def a_class_of_one_image(here):
     return read(photos(here, count=1))
 

@@ -1,6 +1,9 @@
 """What people who have never seen the program type, and the one line it answers."""
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from nuat import cli
 from test_cli import call  # noqa: F401
@@ -23,8 +26,6 @@ def test_one_line_with_the_value_and_the_fix(call, tmp_path, monkeypatch, line, 
 
 
 def test_samples_out_of_range_name_the_range():
-    import torch
-
     from nuat.data import class_balanced
     from nuat.errors import InputError
 
@@ -62,8 +63,6 @@ def test_a_factory_that_fails_is_one_line(call, tmp_path, monkeypatch):  # noqa:
 
 
 def test_a_checkpoint_around_a_state_dict_is_told_apart(call, tmp_path):  # noqa: F811
-    import torch
-
     torch.save({"state_dict": {"w": torch.zeros(1)}, "epoch": 3}, tmp_path / "net.pt")
     line = f"evaluate {tmp_path}/net.pt --model small-cnn --data digits --eps 0.1"
     assert "save one of its parts alone: 'state_dict'" in call(line).err
@@ -141,8 +140,6 @@ def test_scores_print_their_figures_not_their_images():
 
 
 def test_scores_of_other_data_are_not_the_run_s(call, tmp_path, monkeypatch):  # noqa: F811
-    import numpy as np
-
     from nuat.runs import Run
 
     monkeypatch.chdir(tmp_path)
@@ -159,12 +156,126 @@ def test_scores_of_other_data_are_not_the_run_s(call, tmp_path, monkeypatch):  #
     assert Run("run").scores == own and len(own) == 1
 
 
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """A run whose network, a Sequential of 1 channel and 10 classes, was given from Python."""
+    import nuat
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("mine")
+    f = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 10))
+    nuat.fit(nuat.recipe("normal", "digits").lasting(1), f, out=folder / "runs" / "mine")
+    (folder / "mynet.py").write_text(
+        "from torch import nn\n\n\ndef make(channels):\n"
+        "    return nn.Sequential(nn.Conv2d(channels, 2, 3), nn.Flatten(), nn.Linear(72, 10))\n"
+    )
+    (folder / "runs/mine/scores/one").mkdir(parents=True)
+    (folder / "runs/mine/scores/one/config.json").write_text('{"attacks": {}}')
+    x = np.zeros((40, 8, 8, 3), dtype=np.uint8)
+    for name, data, count in (("rgb", x, 10), ("few", x[..., 0], 4)):
+        y = np.arange(40) % count
+        np.savez(folder / f"{name}.npz", x_train=data, y_train=y, x_test=data, y_test=y)
+    return folder
+
+
+@pytest.mark.filterwarnings("default:no recipe")
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("evaluate runs/mine", "holds a Sequential that a Python program handed over"),
+        ("evaluate runs/mine", "--model module:factory"),
+        (
+            "evaluate runs/mine --data npz:rgb.npz",
+            "images of 1 channel (grey), but the data have 3",
+        ),
+        ("evaluate runs/mine --data npz:few.npz", "for 10 classes, but the data have 4"),
+        (
+            "train normal --data npz:rgb.npz --model mynet:make --init runs/mine --out none",
+            "images of 1 channel (grey), but the data have 3",
+        ),
+        ("report runs", "the runs in it are runs/*"),
+        (
+            "train normal --out runs/mine/scores/one",
+            "not that of a run of nuat: choose another folder",
+        ),
+        ("evaluate runs/yours", "no weights file runs/yours, nor a run folder"),
+    ],
+)
+def test_what_does_not_fit_a_run_is_said(call, mine, monkeypatch, line, said):  # noqa: F811
+    monkeypatch.chdir(mine)
+    monkeypatch.syspath_prepend(mine)
+    outcome = call(line)
+    assert outcome.status == 2 and said in outcome.err, outcome.err
+    assert not (mine / "none").exists()
+
+
+@pytest.mark.filterwarnings("default:no recipe")
+def test_what_is_lent_is_said_once_the_data_are_there(call, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    outcome = call("train nuat --data folder:nowhere --out none")
+    assert outcome.status == 2 and "no recipe" not in outcome.err
+    assert outcome.err.count("\n") == 1
+    x, y = np.zeros((40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 4
+    np.savez("own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    tiny = "--model 'small-cnn(width=4)' --max-time 0s"
+    assert (
+        "no recipe 'nuat' of its own for npz:own.npz"
+        in call(f"train nuat --data npz:own.npz {tiny} --out run").err
+    )
+
+
+def test_training_ends_with_the_command_that_opens_the_run(call, mine, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(mine)
+    monkeypatch.syspath_prepend(mine)
+    (mine / "own.py").write_text("")
+    outcome = call("train normal --epochs 1 --model mynet:make --use own.py --out runs/named")
+    assert outcome.out.endswith("nuat evaluate runs/named --model mynet:make --use own.py\n")
+
+
+def test_a_path_is_no_network(mine):
+    import nuat
+    from nuat.errors import InputError
+
+    images = torch.zeros(4, 1, 8, 8), torch.arange(4)
+    with pytest.raises(InputError, match=r"not a torch\.nn\.Module; .*from_pretrained"):
+        nuat.evaluate("runs/mine", images, nuat.Linf(0.1))
+
+
+def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatch):  # noqa: F811
+    from nuat.models import remarks
+
+    (line,) = remarks(nn.Sequential(nn.Flatten()))
+    assert "will not open by itself" in line and "--model module:factory" in line
+    monkeypatch.chdir(mine)
+    monkeypatch.syspath_prepend(mine)
+    line = "evaluate runs/mine --model mynet:make --samples 10 --attack fgsm --out verdicts"
+    assert call(line).status == 0
+
+
 @pytest.mark.filterwarnings("default:no recipe")
 @pytest.mark.parametrize(
     "line, said",
     [
         ("train nuat --data photos", "for your own files, folder:photos"),
         ("train nuat --data folder:", "folder needs a place: folder:PATH"),
+        ("train nuat --data 'folder:photos(size=64'", "bracket missing? folder:photos(size=64)"),
+        (
+            "train nuat --lr 0.1",
+            "No such option: --lr: it is a field of the recipe, --set lr=VALUE",
+        ),
+        ("list", "Missing argument 'kind'. Choose from: recipes, attacks, models, data"),
+        ("reproduce digits --seeds 0", "seeds is 0, but must be a whole number from 1 up"),
+        ("train nuat --batch-size 32", "--set batch_size=VALUE"),
+        ("train nuat --lam=4", "--set lam=VALUE"),
+        ("bench nuat --precision bf16", "--set precision=VALUE"),
+        ("train nuat --set lam=abc", "takes a Schedule (one of: a number, Constant, "),
+        ("train nuat --set lr=rampp", "did you mean 'Ramp'?), not rampp"),
+        ("train nuat --set batch_size=abc", "batch_size is 64 and takes a int, not abc"),
+        ("train nuat --set start=uniform", "(one of: Bernoulli, Clean, Gaussian, Uniform; did"),
+        ("train nuat --set distance=frobenus", "did you mean 'frobenius'?"),
+        ("train nuat --model 'small-cnn(width=abc)'", "width is abc, but must be a number"),
+        ("train nuat --data 'cifar10(train=abc)'", "train is abc, but must be a number"),
+        ("train nuat --device gpu", "no device 'gpu': write cuda, cuda:1 or cpu"),
         ("train nuat --data 'folder:photos(sise=64)'", "'sise'; did you mean 'size'?"),
         ("train nuat --model 'small-cnn(widht=4)'", "'widht'; did you mean 'width'?"),
         ("train nuat --model 'resnet18(widht=4)'", "'widht'; did you mean 'width'?"),
@@ -173,9 +284,53 @@ def test_scores_of_other_data_are_not_the_run_s(call, tmp_path, monkeypatch):  #
 def test_a_slip_is_answered_with_the_likely_fix(call, tmp_path, monkeypatch, line, said):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
-    outcome = call(f"{line} --out none")
+    outcome = call(line if line == "list" else f"{line} --out none")
     assert outcome.status == 2 and said in outcome.err, outcome.err
+    assert outcome.err.count("\n") == 1
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("pgd-20,gama-100", "more than one attack: repeat --attack"),
+        ("pgd-20(restarts=2), fgsm", "more than one attack: repeat --attack"),
+        ("pgd20", "did you mean 'pgd-20'?"),
+        ("gama-fw20", "did you mean 'gama-fw-20'?"),
+        ("fgsm-10", "fgsm is one step; 10 of them are pgd-10"),
+        ("rfgsm(steps=4)", "rfgsm is one step; 4 of them are pgd-4"),
+    ],
+)
+def test_an_attack_s_name_is_answered_with_the_likely_one(text, said):
+    import nuat
+    from nuat.attacks import attack
+    from nuat.errors import InputError
+
+    with pytest.raises(InputError) as caught:
+        attack(text, nuat.Linf(0.1))
+    assert said in str(caught.value)
+
+
+def test_one_step_may_be_counted():
+    import nuat
+    from nuat.attacks import attack
+
+    parts = attack('custom(parts=("pgd-2", "fgsm-1"))', nuat.Linf(0.1))
+    assert attack("fgsm-1", nuat.Linf(0.1)).steps == 1 and len(parts.parts) == 2
+
+
+def test_a_class_with_one_image_is_named(tmp_path):
+    from PIL import Image
+
+    from nuat.data import load
+    from nuat.errors import InputError
+
+    for name, count in {"robin": 1, "wren": 3}.items():
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            Image.new("RGB", (8, 8)).save(tmp_path / name / f"{number}.png")
+    with pytest.raises(InputError, match=r"class 0 \(robin\) has 1 image left"):
+        load(f"folder:{tmp_path}(size=8)")
 
 
 def test_a_setting_that_an_attack_does_not_have():

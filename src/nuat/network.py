@@ -37,6 +37,9 @@ def device_named(name: torch.device | str | None) -> torch.device:
         return name
     try:
         device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"there is no device {name!r}: write cuda, cuda:1 or cpu") from None
+    try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first_line = str(error).splitlines()[0]

@@ -10,11 +10,15 @@ import ast
 import operator
 import re
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from nuat.errors import InputError, unknown
 
 T = TypeVar("T")
+
+FEW = 10
+"""Names that are soon read; more are not listed to somebody who meant none of them."""
 
 _ARITHMETIC = {
     ast.Add: operator.add,
@@ -97,6 +101,15 @@ def _number(node: ast.expr, names: Mapping[str, Any]) -> Any:
     return value
 
 
+def _setting(key: str, node: ast.expr, names: Mapping[str, Any]) -> Any:
+    """What stands behind `key=`. A word that is no name, nor near one, is said to be none."""
+    if isinstance(node, ast.Name) and node.id not in names:
+        if names and (len(names) < FEW or get_close_matches(node.id, names, n=1, cutoff=0.5)):
+            raise unknown("name", node.id, names)
+        raise InputError(f"{key} is {node.id}, but must be a number, or text in quotes")
+    return _value(node, names)
+
+
 def _keywords(call: ast.Call, names: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for keyword in call.keywords:
@@ -104,5 +117,5 @@ def _keywords(call: ast.Call, names: Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError("** is not allowed")
         if keyword.arg in found:
             raise TypeError(f"{keyword.arg} is given twice")
-        found[keyword.arg] = _value(keyword.value, names)
+        found[keyword.arg] = _setting(keyword.arg, keyword.value, names)
     return found

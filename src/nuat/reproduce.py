@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nuat.attacks import attack
 from nuat.data import Splits, load
+from nuat.errors import InputError
 from nuat.evaluate import ATTACKS, Scores, evaluate
 from nuat.loading import trained
 from nuat.network import fingerprint
@@ -37,6 +38,8 @@ def reproduce(
     Returns:
         The runs, row by row.
     """
+    if seeds < 1:
+        raise InputError(f"seeds is {seeds}, but must be a whole number from 1 up")
     out, splits = Path(out), load(data)
     chosen = [recipe(name, data) for name in rows]
     chosen = [row if epochs is None else row.lasting(epochs) for row in chosen]

@@ -67,7 +67,9 @@ class Run:
         """The run in an existing folder. Raises InputError if there is none."""
         run = Run(Path(path))
         if not run._config_file.exists():
-            raise InputError(f"{path} is not a run folder: it has no config.json")
+            inside = any(run.path.glob("*/config.json"))
+            hint = f"; the runs in it are {run.path}/*" if inside else ""
+            raise InputError(f"{path} is not a run folder: it has no config.json{hint}")
         return run
 
     @property
@@ -77,7 +79,9 @@ class Run:
             config: dict[str, Any] = json.loads(self._config_file.read_text())
             config["recipe"], config["data"]
         except (ValueError, KeyError, TypeError):
-            raise InputError(f"{self._config_file} is not that of a run of nuat") from None
+            raise InputError(
+                f"{self._config_file} is not that of a run of nuat: choose another folder"
+            ) from None
         return config
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -122,16 +123,40 @@ def _assign(
     if steps[1:]:
         new = _assign(getattr(value, name), steps[1:], path, text, names, adapt)
     else:
+        old = getattr(value, name)
+        shown = getattr(old, "__name__", repr(old))
+        if hint is not str and _is_word(text) and text not in names:
+            wanted = f"{_words(hint)}{_choices(hint, text, names)}"
+            raise InputError(f"{path} is {shown} and takes {wanted}, not {text}")
         try:
             new = text if hint is str else adapt(parse(text, names))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         new = _as(new, hint)
         if not _fits(new, hint):
-            old = getattr(value, name)
-            shown = getattr(old, "__name__", repr(old))
             raise InputError(f"{path} is {shown} and takes {_words(hint)}, not {text}")
     return dataclasses.replace(value, **{name: new})
+
+
+def _is_word(text: str) -> bool:
+    """Whether this is a name and nothing else."""
+    return text.isidentifier() and text not in ("None", "True", "False")
+
+
+def _choices(hint: Any, text: str, names: Mapping[str, Any]) -> str:
+    """The names that stand for something of this type, or make it; those near `text` first."""
+    kinds = [one for one in get_args(hint) or (hint,) if isinstance(one, type)]
+    made = [
+        name
+        for name, value in names.items()
+        if (isinstance(value, type) and issubclass(value, tuple(kinds)))
+        or (not isinstance(value, type) and _fits(value, hint))
+    ]
+    number = ["a number"] if hint is Schedule else []
+    near = get_close_matches(text, made, n=1, cutoff=0.5)
+    guess = f"; did you mean {near[0]!r}?" if near else ""
+    listed = ", ".join([*number, *sorted(made)])
+    return f" (one of: {listed}{guess})" if listed else ""
 
 
 def _as(new: Any, hint: Any) -> Any:

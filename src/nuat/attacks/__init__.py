@@ -51,6 +51,7 @@ for _version in VERSIONS:
 
 NUCLEAR = (losses.nuclear, losses.nuclear_svd, losses.nuclear_polar)
 DISTANCES = (*NUCLEAR, losses.frobenius, losses.squared_l2)
+ONE_STEP = (FGSM, RFGSM)
 WORDS: dict[str, Any] = {
     **{c.__name__: c for c in (threat.Clean, threat.Uniform, threat.Bernoulli, threat.Gaussian)},
     **{c.__name__: c for c in (schedules.Constant, schedules.Drops, schedules.Piecewise)},
@@ -69,6 +70,7 @@ def attack(text: str, ball: Ball) -> Attack | Ensemble:
     left standing, are `custom(parts=("apgd-ce", "square-1000"))`. Raises InputError for an unknown
     name or setting.
     """
+    _check_slips(text)
     names = {word: meaning for word, meaning in WORDS.items() if meaning not in DISTANCES}
     try:
         name, settings = split(text, names)
@@ -82,6 +84,9 @@ def attack(text: str, ball: Ball) -> Attack | Ensemble:
             raise InputError(f"{text!r} says twice how many steps there are")
         settings["steps"] = int(numbered.group(2))
     kind = attacks[name]
+    steps = settings.get("steps", 1)
+    if kind in ONE_STEP and isinstance(steps, int) and steps > 1:
+        raise InputError(f"{text!r}: {name} is one step; {steps} of them are pgd-{steps}")
     try:
         made = kind(**{"ball": ball, **settings})
         check_types(made)
@@ -89,6 +94,17 @@ def attack(text: str, ball: Ball) -> Attack | Ensemble:
         why = misread(error, name, kind)
         raise InputError(f"cannot read the attack {text!r}: {why}") from None
     return made
+
+
+def _check_slips(text: str) -> None:
+    """Raise InputError for several attacks in one text, and for a number without its hyphen."""
+    if re.match(r"\s*[\w-]+(\([^()]*\))?\s*,", text):
+        raise InputError(
+            f"{text!r} is more than one attack: repeat --attack, once for each; in Python, a list"
+        )
+    run_on = re.match(r"\s*([\w-]*[a-z])(\d+)\b(?!-)", text)
+    if run_on and run_on.group(0).strip() not in attacks and run_on.group(1) in attacks:
+        raise InputError(f"unknown attack {text!r}; did you mean '{'-'.join(run_on.groups())}'?")
 
 
 @attacks.named("custom")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from dataclasses import fields
 from typing import Annotated
 
 import typer
@@ -18,6 +19,7 @@ from nuat.cli.listing import list_names
 from nuat.cli.tables import report, reproduce
 from nuat.cli.train import train
 from nuat.errors import InputError, NonFinite
+from nuat.recipes import recipes
 
 app = typer.Typer(
     help=(nuat.__doc__ or "").removeprefix("nuat: "),
@@ -59,6 +61,22 @@ INTERRUPTED = 130
 """The exit status after Ctrl-C, which the parser turns into this number by itself."""
 
 
+def _said(error: Exception) -> str:
+    """What the parser says, as one line; of an option that is a field of recipes, how to set it."""
+    message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    option = (getattr(error, "option_name", None) or "").lstrip("-").replace("-", "_")
+    command = getattr(getattr(error, "ctx", None), "info_name", None)
+    if command not in ("train", "bench") or option not in _fields():
+        return message
+    return f"{message.partition(' (')[0]}: it is a field of the recipe, --set {option}=VALUE"
+
+
+def _fields() -> set[str]:
+    """What `--set` can set: the fields of recipes and of their methods."""
+    rows = recipes()
+    return {field.name for row in rows for part in (row, row.method) for field in fields(part)}
+
+
 def main() -> None:
     """Run the command line; what a user got wrong is one line and exit status 2."""
     warnings.showwarning = terminal.warn
@@ -68,7 +86,7 @@ def main() -> None:
         terminal.error(str(error))
         sys.exit(1 if isinstance(error, NonFinite) else 2)
     except UsageError as error:
-        if message := error.format_message():  # type: ignore[attr-defined]
+        if message := _said(error):
             terminal.error(message)  # a bare `nuat` has shown its help instead
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +13,10 @@ import typer
 
 from nuat.cli.options import BadImages, DataDir, Device, Eps, Norm, Threads, Use, ball_of, load_own
 from nuat.cli.terminal import say
-from nuat.data import look_in, with_bad_images
+from nuat.data import load, look_in, with_bad_images
 from nuat.errors import InputError
+from nuat.importing import is_own
+from nuat.models.timm_nets import PREFIX
 from nuat.recipes import Recipe, recipe
 from nuat.train import fit
 
@@ -58,7 +62,9 @@ def train(
     load_own(use)
     look_in(data_dir)
     data = with_bad_images(data, bad_images)
-    row = recipe(name, data)
+    with warnings.catch_warnings(record=True) as lent:
+        warnings.simplefilter("always")
+        row = recipe(name, data)
     if eps is not None or norm is not None:
         row = row.against(ball_of(row.ball, eps, norm))
     if epochs is not None:
@@ -67,10 +73,13 @@ def train(
         row = replace(row, on_collapse=on_collapse)
     for assignment in set or []:
         row = setting(row, assignment)
+    splits = load(data)
+    for warning in lent:
+        warnings.warn(warning.message, stacklevel=2)
     run = fit(
         row,
         model,
-        data,
+        splits,
         out=out,
         init=init,
         seed=seed,
@@ -80,7 +89,15 @@ def train(
         graphs=graphs,
     )
     if run.finished:
-        say(f"{run.path}/model.safetensors holds the weights; now: nuat evaluate {run.path}")
+        then = _opening(run.path, model or row.model, use or [])
+        say(f"{run.path}/model.safetensors holds the weights; now: nuat evaluate {then}")
+
+
+def _opening(run: Path, model: str, use: list[Path]) -> str:
+    """What to type after `nuat evaluate`: a run opens by itself unless it needs a user's code."""
+    name = model.partition("(")[0]
+    own = ["--model", model] if is_own(name) and not name.startswith(PREFIX) else []
+    return shlex.join([str(run), *own, *(part for file in use for part in ("--use", str(file)))])
 
 
 def setting(row: Recipe, assignment: str) -> Recipe:

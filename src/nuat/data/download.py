@@ -55,6 +55,7 @@ def download(name: str, into: Path | None = None) -> Path:
 
 def _fetch(remote: Remote, folder: Path, data: Official) -> Path:
     """The file, whole and checked, from the first address that has it."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / remote.name
     reasons = []
@@ -69,9 +70,13 @@ def _fetch(remote: Remote, folder: Path, data: Official) -> Path:
             return target
         partial.unlink()
         reasons.append(f"{url}: what came is not the official file (its md5 differs)")
+    for each in made:
+        if not any(each.iterdir()):
+            each.rmdir()
+    by_hand = "unpack it in" if remote.name.endswith(".tar.gz") else "lay it in"
     raise InputError(
         f"{remote.name} could not be fetched: {'; '.join(reasons)}. The same command goes on; or "
-        f"get {data.what} from {data.page} by hand and lay it in {folder}"
+        f"get {data.what} from {data.page} by hand and {by_hand} {folder}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,10 @@ def folder(
     reader = FolderReader(size, val, test, seed, bad_images, workers)
     if not top.is_dir():
         what = "is a file, not a folder" if top.exists() else "does not exist"
-        raise InputError(f"folder:{path}: {top.absolute()} {what}; lay it out as train/CLASS/*.jpg")
+        fix = "lay it out as train/CLASS/*.jpg"
+        if re.search(r"\(\s*\w+\s*=[^)]*$", path):
+            fix = f"is a bracket missing? folder:{path})"
+        raise InputError(f"folder:{path}: {top.absolute()} {what}; {fix}")
     return reader(top, f"folder:{path}")
 
 
@@ -67,7 +71,7 @@ class FolderReader:
         trees = {split: walk(place, classes, only is None) for split, place in places.items()}
         trees, notes = self._readable(trees, top)
         parts = {split: self._images(tree) for split, tree in trees.items()}
-        done, made = completed(parts, name, self.val, self.test, self.seed)
+        done, made = completed(parts, name, self.val, self.test, self.seed, classes)
         said = [note for tree in trees.values() for note in tree.notes]
         return Splits(**done, classes=classes, name=name, notes=(*said, *notes, *made))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,10 +32,11 @@ def class_balanced(y: Tensor, count: int, seed: int) -> Tensor:
     return shuffled[turn.argsort(stable=True)][:count].sort().values
 
 
-def held_out(y: Tensor, share: float, seed: int) -> Tensor:
+def held_out(y: Tensor, share: float, seed: int, classes: Sequence[str] = ()) -> Tensor:
     """The places of that share of each class, one image at least, drawn by the seed; in order.
 
-    Raises InputError if a class has a single image, which cannot be on both sides.
+    `classes` are their names, for the message. Raises InputError if a class has a single image,
+    which cannot be on both sides.
     """
     if not 0 < share < 1:
         raise InputError(f"the share held out is {share}, but must lie between 0 and 1")
@@ -42,7 +45,8 @@ def held_out(y: Tensor, share: float, seed: int) -> Tensor:
     for label in y.unique():
         mine = (y == label).nonzero()[:, 0]
         if len(mine) < 2:
-            raise InputError(f"class {int(label)} has 1 image left: too few to hold one out")
+            name = f" ({classes[int(label)]})" if classes else ""
+            raise InputError(f"class {int(label)}{name} has 1 image left: too few to hold one out")
         order = torch.randperm(len(mine), generator=generator)
         drawn.append(mine[order[: max(1, round(share * len(mine)))]])
     return torch.cat(drawn).sort().values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -139,6 +139,7 @@ def completed(
     val: float = 0.1,
     test: float = 0.2,
     seed: int = 0,
+    classes: Sequence[str] = (),
 ) -> tuple[dict[str, Source], tuple[str, ...]]:
     """Train, val and test out of what is there, and what was done, in words.
 
@@ -154,7 +155,7 @@ def completed(
     for name, share in (("test", test), ("val", val)):
         if name not in done:
             y = done["train"].y
-            places = held_out(y, share, seed)
+            places = held_out(y, share, seed, classes)
             done[name] = done["train"].take(places)
             done["train"] = done["train"].take(without(y, places))
             notes.append(

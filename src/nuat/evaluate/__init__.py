@@ -86,6 +86,11 @@ def evaluate(
     Raises:
         InputError: something given cannot be used; nothing was changed.
     """
+    if not isinstance(f, nn.Module):
+        raise InputError(
+            f"f is {f!r}, not a torch.nn.Module; the network of a run or of a weights file is "
+            "nuat.from_pretrained(PATH).f"
+        )
     images = images_of(images).to(device_of(f))
     images.check()
     attacks, ids = asked(attacks, ball), chosen(images, samples, indices, seed)

@@ -15,9 +15,9 @@ from nuat.errors import InputError
 from nuat.importing import is_own
 from nuat.loading.answer import check_answer, told
 from nuat.loading.files import read, run_in
-from nuat.loading.fitting import adapted, check_architecture, pour
+from nuat.loading.fitting import adapted, check_architecture, check_data, pour
 from nuat.loading.transfer import Start, beginning, start_from
-from nuat.models import build, models, runs_code_unasked
+from nuat.models import build, is_a_kit, models, runs_code_unasked
 from nuat.models.timm_nets import PREFIX
 from nuat.network import device_named
 from nuat.notation import parse
@@ -66,6 +66,7 @@ def trained(
         return _ready(str(source), model, classes or 10, channels or 3, device)
     path = Path(source)
     run, (weights, about) = run_in(path), read(path)
+    check_data(about, classes, channels, path)
     recorded = about.get("model")
     if model is None:
         model = _recorded(path, recorded)
@@ -104,6 +105,12 @@ def _ready(
 def _recorded(path: Path, recorded: str | None) -> str:
     if recorded is None:
         raise InputError(f"{path} does not say which network it belongs to: name it with --model")
+    if is_a_kit(recorded):
+        raise InputError(
+            f"{path} holds a {recorded.rpartition(':')[2]} that a Python program handed over; that "
+            "name does not tell what is in it: name a function that builds it with --model "
+            'module:factory; in Python, model="module:factory"'
+        )
     if runs_code_unasked(recorded):
         raise InputError(
             f"{path} was trained on {recorded}, which is code of somebody's own and is not run "

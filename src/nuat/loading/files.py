@@ -28,6 +28,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if (run := run_in(path)) is not None and not run.has_weights:
             raise InputError(f"{path} has no {WEIGHTS} yet: train an epoch first")
         path = path / WEIGHTS
+    if not path.exists():
+        raise InputError(f"there is no weights file {path}, nor a run folder of this name")
     return read_weights(path)
 
 

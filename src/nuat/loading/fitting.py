@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,6 +31,33 @@ def check_architecture(f: nn.Module, model: str, recorded: str | None, source: o
         f"{source} holds weights of {recorded}, not of {model}; weights that fit may still be of "
         f"another function. Use --model {recorded!r}"
     )
+
+
+def check_data(
+    about: Mapping[str, str], classes: int | None, channels: int | None, source: object
+) -> None:
+    """Raise InputError if the weights are known to be for other images than those asked for.
+
+    None asks for nothing, and what is not written beside the weights is not known.
+    """
+    known = {"channels": about.get("channels"), "classes": about.get("classes")}
+    asked = {"channels": channels, "classes": classes}
+    for what, number in asked.items():
+        text = known[what]
+        if number is None or text is None:
+            continue
+        there = int(text) if what == "channels" else len(json.loads(text))
+        if there != number:
+            raise InputError(
+                f"{source} is a network for {_counted(there, what)}, but the data have {number}: "
+                "name data that fit it"
+            )
+
+
+def _counted(number: int, what: str) -> str:
+    if what == "classes":
+        return f"{number} classes"
+    return "images of 1 channel (grey)" if number == 1 else f"images of {number} channels"
 
 
 def adapted(weights: Weights, f: nn.Module) -> dict[str, Tensor]:

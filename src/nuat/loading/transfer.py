@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nuat.errors import InputError
 from nuat.loading.files import read
-from nuat.loading.fitting import adapted, check_architecture, misfits, refuse
+from nuat.loading.fitting import adapted, check_architecture, check_data, misfits, refuse
 from nuat.models import name_of
 from nuat.models.normalise import STATISTICS
 from nuat.models.timm_nets import PREFIX, pretrained_weights
@@ -65,6 +65,7 @@ def start_from(init: Path | str, f: nn.Module, classes: int, channels: int) -> S
     else:
         weights, about = read(Path(init))
         recorded = about.get("model")
+        check_data(about, None, channels, init)
     check_architecture(f, model, recorded, init)
     return _start(str(init), weights if recorded else adapted(weights, f), f, model, classes)
 

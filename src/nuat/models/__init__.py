@@ -1,6 +1,13 @@
 """Networks by name: `build("small-cnn(width=32)", classes=10, channels=1)`."""
 
-from nuat.models.building import build, name_of, remarks, runs_code_unasked, same_architecture
+from nuat.models.building import (
+    build,
+    is_a_kit,
+    name_of,
+    remarks,
+    runs_code_unasked,
+    same_architecture,
+)
 from nuat.models.normalise import Normalised
 from nuat.models.small import SmallCNN
 from nuat.models.table import models
@@ -11,6 +18,7 @@ __all__ = [
     "build",
     "models",
     "name_of",
+    "is_a_kit",
     "remarks",
     "runs_code_unasked",
     "same_architecture",

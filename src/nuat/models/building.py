@@ -35,7 +35,7 @@ def build(text: str, classes: int, channels: int) -> nn.Module:
 
     Raises InputError for an unknown name or setting.
     """
-    name, settings = split(text, STATISTICS)
+    name, settings = split(text, STATISTICS if "normalise" in text else {})
     try:
         f = _build(name, classes, channels, settings)
     except (TypeError, InputError) as error:
@@ -105,6 +105,11 @@ def runs_code_unasked(text: str) -> bool:
     return not (isinstance(found, type) and issubclass(found, nn.Module))
 
 
+def is_a_kit(name: str) -> bool:
+    """Whether this is a class of torch's own, such as Sequential, which anything may be made of."""
+    return name.startswith("torch.nn.") and is_own(name)
+
+
 def same_architecture(one: str, other: str) -> bool:
     """Whether two names mean the same network, defaults and spelling aside."""
     return _canonical(one) == _canonical(other)
@@ -139,7 +144,13 @@ def remarks(f: nn.Module) -> list[str]:
     if name.startswith(PREFIX) and isinstance(f, Normalised):
         mean, std = (_numbers(values.flatten().tolist()) for values in f.normalise.buffers())
         lines.append(f"{name}: images are normalised in its first layer, mean {mean}, std {std}")
-    if name not in models and "(" not in name and ":" not in name:
+    if is_a_kit(name):
+        lines.append(
+            f"the network is a {type(f).__name__}, a name that does not say what is in it, so the "
+            "run will not open by itself: name a function that builds it then, --model "
+            "module:factory"
+        )
+    elif name not in models and "(" not in name and ":" not in name:
         lines.append(
             f"the network's class {name} cannot be imported, so the run will not open by itself: "
             "name a function that builds it then, --model module:factory"
