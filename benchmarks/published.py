@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nuat.network import recorded
+from nuat.batchnorm import recorded
 from nuat.recipes import Recipe
 from nuat.weights import Average
 

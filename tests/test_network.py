@@ -12,15 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nuat import InputError, NonFinite, frozen
-from nuat.network import (
-    BatchNormRecord,
-    bare,
-    check_images,
-    check_labels,
-    check_logits,
-    device_of,
-    recorded,
-)
+from nuat.batchnorm import BatchNormRecord, recorded
+from nuat.checks import check_images, check_labels, check_logits
+from nuat.network import bare, device_of
 
 
 def mixed() -> nn.Module:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from nuat.checks import check_loss
 from nuat.methods import Method, Moment
-from nuat.network import check_loss
 from nuat.weights import Averages
 
 

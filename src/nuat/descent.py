@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nuat.checks import check_loss
 from nuat.graphs import Graphs
 from nuat.methods import Moment
-from nuat.network import check_loss, device_of
+from nuat.network import device_of
 from nuat.noise import seed_of
 from nuat.precision import computing_in
 from nuat.recipes import Recipe

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nuat.checks import check_loss
 from nuat.methods import Method, Moment
-from nuat.network import check_loss
 
 Work = Callable[[], None]
 

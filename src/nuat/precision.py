@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nuat.checks import check_logits
 from nuat.errors import InputError, unknown
-from nuat.network import check_logits
 
 PRECISIONS = ("fp32", "bf16")
 

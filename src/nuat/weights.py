@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from nuat.batchnorm import statistics_untouched
 from nuat.errors import InputError
-from nuat.network import bare, statistics_untouched
+from nuat.network import bare
 
 
 class Average:

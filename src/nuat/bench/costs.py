@@ -16,13 +16,14 @@ import torch
 
 from nuat.bench.arms import Arm
 from nuat.bench.watch import Clock, Matmul, clock_of
+from nuat.checks import check_logits
 from nuat.cost import flops, forward_equivalents
 from nuat.data import Splits
 from nuat.errors import InputError
 from nuat.memory import memory_errors_alike
 from nuat.methods import Standard
 from nuat.models import build
-from nuat.network import check_logits, frozen
+from nuat.network import frozen
 from nuat.precision import lay_out
 from nuat.recipes import Recipe
 from nuat.versions import versions

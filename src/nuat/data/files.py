@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nuat.checks import check_labels
 from nuat.data import photo
 from nuat.data.augment import Augment
 from nuat.data.streamed import Streamed, default_workers
 from nuat.errors import InputError
-from nuat.network import check_labels
 from nuat.noise import seed_of
 
 

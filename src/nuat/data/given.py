@@ -23,12 +23,12 @@ from torch.utils.data import (
     default_collate,
 )
 
+from nuat.checks import check_images, check_labels
 from nuat.data.augment import Augment
 from nuat.data.source import Source
 from nuat.data.splits import NAMES, Images, Splits, completed
 from nuat.data.streamed import Streamed
 from nuat.errors import InputError
-from nuat.network import check_images, check_labels
 from nuat.noise import seed_of
 
 WANTED = "a pair of tensors (x, y), a torch Dataset or DataLoader, or an iterable of (x, y)"

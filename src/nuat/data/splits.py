@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from nuat.checks import check_images, check_labels
 from nuat.data.augment import Augment
 from nuat.data.samples import first_of_each_class, held_out, without
 from nuat.data.source import Source, floats, order_of
 from nuat.errors import InputError
-from nuat.network import check_images, check_labels
 
 NAMES = ("train", "val", "test")
 

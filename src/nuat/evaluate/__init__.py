@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from nuat.checks import check_images, check_logits
 from nuat.data import images_of
 from nuat.diagnose import suspicions
 from nuat.distributed import rank, wait, world
@@ -21,7 +22,7 @@ from nuat.evaluate.journal import Journal
 from nuat.evaluate.pursuit import Batches, Pursuit
 from nuat.evaluate.scores import Scores
 from nuat.evaluate.verdicts import Found
-from nuat.network import check_images, check_logits, device_of, digest, fingerprint
+from nuat.network import device_of, digest, fingerprint
 from nuat.noise import seed_of
 from nuat.progress import Progress
 from nuat.runs import whole

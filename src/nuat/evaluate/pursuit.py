@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks import Attack, Trial, logits, ranked, trial
+from nuat.checks import check_images
 from nuat.data import Source
 from nuat.distributed import rank, world
 from nuat.errors import InputError
@@ -17,7 +18,7 @@ from nuat.evaluate.journal import Journal, Line, Outcome
 from nuat.evaluate.verdicts import Clean
 from nuat.losses import margin_each
 from nuat.memory import memory_errors_alike
-from nuat.network import check_images, frozen
+from nuat.network import frozen
 from nuat.noise import Keyed
 from nuat.progress import Progress
 from nuat.search import Searched

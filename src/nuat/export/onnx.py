@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nuat.checks import check_logits
 from nuat.errors import InputError
 from nuat.export.extras import extra
 from nuat.loading import Trained, trained
-from nuat.network import check_logits
 from nuat.runs import whole
 
 TOLERANCE = 1e-5

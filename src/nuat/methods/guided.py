@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from nuat.attacks import ascend
+from nuat.batchnorm import recorded
 from nuat.losses import Distance, ce, squared_l2_of_softmax
 from nuat.methods.base import Method, Moment
-from nuat.network import frozen, recorded
+from nuat.network import frozen
 from nuat.schedules import Drops, Ramp, Schedule
 from nuat.threat import Ball, Bernoulli, Linf, Start
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks import ascend
+from nuat.batchnorm import recorded
 from nuat.losses import ce, kl
 from nuat.methods.adversarial import AT
 from nuat.methods.base import Method, Moment
-from nuat.network import frozen, recorded
+from nuat.network import frozen
 from nuat.schedules import Constant, From, Schedule
 from nuat.threat import Ball, Gaussian, Linf, Start
 from nuat.weights import worst_nearby

@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nuat.attacks import Attack, stands
+from nuat.checks import check_logits
 from nuat.data import Source, class_balanced
-from nuat.network import check_logits, device_of, frozen
+from nuat.network import device_of, frozen
 from nuat.noise import Keyed, seed_of
 from nuat.threat import Ball, Linf
 

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nuat.checks import check_last_batch, check_logits
 from nuat.cost import forward_equivalents
 from nuat.data import Splits, load, short, splits_of
 from nuat.errors import InputError
 from nuat.loading import beginning
 from nuat.models import build, name_of, remarks
-from nuat.network import check_last_batch, check_logits, device_named
+from nuat.network import device_named
 from nuat.noise import seed_of
 from nuat.precision import lay_out, to_contiguous
 from nuat.recipes import Recipe
