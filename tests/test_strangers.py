@@ -193,7 +193,7 @@ def mine(tmp_path_factory):
             "train normal --data npz:rgb.npz --model mynet:make --init runs/mine --out none",
             "images of 1 channel (grey), but the data have 3",
         ),
-        ("report runs", "the runs in it are runs/*"),
+        ("report runs", "name what is in it, such as runs/mine, or runs/*"),
         (
             "train normal --out runs/mine/scores/one",
             "not that of a run of nuat: choose another folder",

@@ -70,7 +70,7 @@ def _why(path: Path) -> str:
     if path.is_file():
         return f"it is a file; name the folder, {path.parent}"
     if inside := sorted(file.parent for file in path.glob("*/config.json")):
-        return f"it has no config.json; name what is in it, such as {inside[0]}"
+        return f"it has no config.json; name what is in it, such as {inside[0]}, or {path}/*"
     return "it has no config.json"
 
 
