@@ -17,6 +17,9 @@ __all__ = ["Column", "Row", "asides", "best", "columns", "common", "percent", "r
 LONGEST = 40
 """Names of runs up to so many letters stay on one line; longer ones would push figures out."""
 
+WORD = 20
+"""Letters in a word that is not broken."""
+
 DASH = "\N{EN DASH}"
 
 
@@ -130,11 +133,18 @@ def _images(rows: Sequence[Row]) -> list[str]:
     return texts
 
 
+def _least(column: Column) -> int:
+    """The width below which a figure or a word of usual length would be broken."""
+    words = [word for text in (*column.lines, *column.cells) for word in text.split()]
+    usual = max((len(word) for word in words if len(word) <= WORD), default=1)
+    return max(usual, *map(len, column.cells)) if column.number else usual
+
+
 def render(rows: Sequence[Row], built: Sequence[Column] | None = None) -> Table:
     """The table for a terminal: what all rows share stands below it.
 
-    A figure is never broken; where that needs more room than there is, lines are longer (print it
-    with crop=False).
+    A figure is never broken, nor a word of usual length; where that needs more room than there is,
+    lines are longer (print it with crop=False).
     """
     caption = Text(" \N{MIDDLE DOT} ".join(common(rows)))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, caption=caption)
@@ -145,8 +155,9 @@ def render(rows: Sequence[Row], built: Sequence[Column] | None = None) -> Table:
             justify="right" if column.number else "left",
             vertical="bottom",
             overflow="fold",
-            min_width=max(map(len, ("worst", *column.cells))) if column.number else None,
-            no_wrap=column.heading == "run" and max(map(len, column.cells), default=0) <= LONGEST,
+            min_width=_least(column),
+            no_wrap=column.heading in ("run", "images")
+            and max(map(len, column.cells), default=0) <= LONGEST,
         )
     for place in range(len(built[0].cells)):
         cells = [
