@@ -107,6 +107,15 @@ def test_what_was_likely_meant_is_named(tmp_path):
         opened(tmp_path / "none")
 
 
+def test_the_page_beside_the_folders_is_passed_over(call, here, tmp_path):  # noqa: F811
+    paths = [folder(tmp_path / "runs" / name) for name in ("one", "other")]
+    page = tmp_path / "runs" / "report.html"
+    page.write_text("what an earlier report wrote")
+    assert call(f"report {paths[0]} {paths[1]} {page} --out {tmp_path / 'page.html'}").status == 0
+    alone = call(f"report {page}")
+    assert alone.status == 2 and "it is a file" in alone.err
+
+
 def test_a_reviewer_who_only_evaluated_has_a_table(call, here, tmp_path):  # noqa: F811
     known = "--model 'small-cnn(width=4)' --data digits --eps 0.1 --samples 40"
     line = f"evaluate weights.pt {known} --attack fgsm --attack pgd-2 --out {tmp_path}/verdict"

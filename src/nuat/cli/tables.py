@@ -83,11 +83,18 @@ def report(
     """
     load_own(use)
     look_in(data_dir)
-    runs = [opened(folder) for folder in folders]
+    # `runs/*` also names the page that `nuat reproduce` wrote beside its runs
+    runs = [opened(folder) for folder in _without_pages(folders)]
     networks = _networks(runs, model)
     show(runs, networks)
     target = out or runs[0].path / "report.html"
     say(f"the page: {write_page(runs, target, networks=networks, note=warn)}")
+
+
+def _without_pages(folders: list[Path]) -> list[Path]:
+    """The folders without pages of earlier reports among them; one alone stays, to be refused."""
+    kept = [each for each in folders if not (each.name == "report.html" and each.is_file())]
+    return kept or folders
 
 
 def show(runs: Sequence[Shown], networks: dict[Path, nn.Module] | None = None) -> None:
