@@ -2,6 +2,7 @@
 
     python benchmarks/attacks.py networks NETS             # trains three small networks: 5 minutes
     python benchmarks/attacks.py verdicts NETS | tee benchmarks/attacks-verdicts.log
+    python benchmarks/attacks.py seeds NETS | tee benchmarks/attacks-seeds.log
     python benchmarks/attacks.py speed NETS | tee benchmarks/attacks-speed.log
     python benchmarks/attacks.py profile NETS | tee benchmarks/attacks-profile.log
 
@@ -93,6 +94,22 @@ def verdicts(nets: Path) -> None:
             f"{'within' if within else 'NOT WITHIN'} each other's spread",
             flush=True,
         )
+
+
+def more_seeds(nets: Path) -> None:
+    """Six further seeds on the digits: how far either varies."""
+    eps, count = CASES["digits"]
+    run = nuat.trained(nets / "digits")
+    images, ball = load(run.data).test, nuat.Linf(eps)
+    x, y = images.batch(class_balanced(images.y, count, seed=0))
+    f = copy.deepcopy(run.f).eval()
+    right = f(x).argmax(1) == y
+    for seed in range(3, 9):
+        adversarial = MultiAttack(list(theirs(f, eps, seed).values()))(x[right], y[right])
+        found = int((f(adversarial).argmax(1) == y[right]).sum())
+        scores = nuat.evaluate(run.f, (x, y), ball, "autoattack", seed=seed)
+        ours = sum(scores.standing["autoattack"])
+        print(f"seed {seed}: ours {ours}, torchattacks {found}", flush=True)
 
 
 def all_standing(
@@ -204,7 +221,7 @@ def report(taken: dict[str, list[dict[str, float]]]) -> None:
 
 if __name__ == "__main__":
     reader = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    reader.add_argument("what", choices=("networks", "verdicts", "speed", "profile"))
+    reader.add_argument("what", choices=("networks", "verdicts", "seeds", "speed", "profile"))
     reader.add_argument("nets", type=Path)
     reader.add_argument("--images", type=int, default=64, help="for speed")
     reader.add_argument("--share", type=int, default=25, help="of the steps, for speed: 1 / share")
@@ -216,6 +233,8 @@ if __name__ == "__main__":
         train(asked.nets)
     elif asked.what == "verdicts":
         verdicts(asked.nets)
+    elif asked.what == "seeds":
+        more_seeds(asked.nets)
     elif asked.what == "profile":
         profiled(asked.nets, asked.images, asked.share)
     else:
