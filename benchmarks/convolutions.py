@@ -1,63 +1,42 @@
-"""Would another algorithm for 3x3 convolutions make float32 faster on a CPU?
+"""Which algorithm for 3x3 convolutions makes float32 faster on a CPU, and how exact it is.
 
     OMP_NUM_THREADS=1 python benchmarks/convolutions.py | tee benchmarks/convolutions.log
 
-The four shapes that ResNet-18 consists of, forward: torch's own convolution (oneDNN, direct), the
-Winograd convolution of NNPACK, which torch carries and does not use, and F(4x4, 3x3) of
-arXiv:1509.09308 in products of matrices, which multiplies a quarter as often. nuat uses torch's.
+The shapes that ResNet-18 and WideResNet-34-10 consist of, and those of a ResNet on images of 224:
+torch's own convolution (oneDNN, direct) in either layout, the Winograd convolution of NNPACK, which
+torch carries and does not use, and `nuat.winograd`. Medians of processor time, one after the other.
+At last, of the gradient by the image that an attack takes the signs of: how many signs are not
+those of float64.
 """
 
+import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, cross_entropy
 
+from nuat.models import build
+from nuat.network import frozen
+from nuat.precision import BFloat16, to_channels_last
 from nuat.versions import versions
+from nuat.winograd import to_winograd
+from nuat.winograd.convolution import Convolution
 
-SHAPES = (64, 32), (128, 16), (256, 8), (512, 4)
-"""Channels in and out, height and width."""
-
-_B = torch.tensor(
-    [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ]
-)
-_G = torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
-_A = torch.tensor(
-    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
-)
-B, G, A = (torch.kron(one, one).float() for one in (_B, _G, _A))
+SHAPES = {
+    "ResNet-18": [(64, 64, 32), (64, 128, 16), (64, 256, 8), (64, 512, 4)],
+    "a quarter of the batch": [(16, 128, 16), (16, 256, 8), (16, 512, 4)],
+    "narrower": [(64, 64, 16), (64, 96, 16), (64, 128, 8)],
+    "WideResNet-34-10": [(32, 160, 32), (32, 320, 16), (32, 640, 8)],
+    "ResNet-18 of 224x224": [(16, 64, 56), (16, 128, 28), (16, 256, 14), (16, 512, 7)],
+}
+"""Images, channels in and out, height and width."""
 
 
-def transformed(w: Tensor) -> Tensor:
-    """Weights [O, I, 3, 3] in the basis of the tiles, [36, I, O]: once for all batches."""
-    outputs, inputs = w.shape[:2]
-    return (G @ w.permute(2, 3, 1, 0).reshape(9, -1)).view(36, inputs, outputs)
-
-
-def winograd(x: Tensor, u: Tensor) -> Tensor:
-    """The convolution of x [B, I, 4h, 4w], padded by 1, in tiles of 6x6 that give 4x4."""
-    inputs, outputs = u.shape[1:]
-    rows, columns = x.shape[2] // 4, x.shape[3] // 4
-    padded = functional.pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1).contiguous()
-    s = padded.stride()
-    tiles = padded.as_strided(
-        (6, 6, len(x), rows, columns, inputs), (s[1], s[2], s[0], 4 * s[1], 4 * s[2], 1)
-    )
-    v = (B @ tiles.reshape(36, -1)).view(36, -1, inputs)
-    y = (A @ torch.bmm(v, u).view(36, -1)).view(4, 4, len(x), rows, columns, outputs)
-    return y.permute(2, 5, 3, 0, 4, 1).reshape(len(x), outputs, 4 * rows, 4 * columns)
-
-
-def seconds(run: Callable[[], Tensor], rounds: int = 9) -> float:
+def milliseconds(run: Callable[[], object], rounds: int) -> float:
     """Median processor time."""
     run()
     taken = []
@@ -65,36 +44,96 @@ def seconds(run: Callable[[], Tensor], rounds: int = 9) -> float:
         begun = time.process_time()
         run()
         taken.append(time.process_time() - begun)
-    return statistics.median(taken)
+    return 1e3 * statistics.median(taken)
 
 
-@torch.no_grad()
-def compare(batch: int, channels: int, side: int) -> None:
-    x = torch.randn(batch, channels, side, side)
-    w = torch.randn(channels, channels, 3, 3) / (9 * channels) ** 0.5
-    x_last, u = x.contiguous(memory_format=torch.channels_last), transformed(w)
+def direct(x: Tensor, w: Tensor) -> Tensor:
+    return conv2d(x, w, padding=1)
+
+
+def nnpack(x: Tensor, w: Tensor) -> Tensor:
+    return torch._nnpack_spatial_convolution(x, w, None, [1, 1])
+
+
+def timed(convolution: Callable[[Tensor, Tensor], Tensor], x: Tensor, w: Tensor, rounds: int):
+    """Forward, the gradient of x alone (an attack), the gradients of x and w (training)."""
+    live, weights = x.clone().requires_grad_(), w.clone().requires_grad_()
+    attacked, trained = convolution(live, w), convolution(live, weights)
+    g = torch.rand_like(attacked)
+    yield milliseconds(lambda: convolution(x, w), rounds)
+    yield milliseconds(
+        lambda: torch.autograd.grad(attacked, live, g, retain_graph=True),
+        rounds,
+    )
+    yield milliseconds(
+        lambda: torch.autograd.grad(trained, (live, weights), g, retain_graph=True), rounds
+    )
+
+
+def shape(images: int, channels: int, size: int, rounds: int) -> None:
+    x = torch.randn(images, channels, size, size)
+    w = torch.randn(channels, channels, 3, 3) / (3 * channels**0.5)
+    last = {"memory_format": torch.channels_last}
     arms = {
-        "direct": lambda: functional.conv2d(x, w, padding=1),
-        "nnpack": lambda: torch._nnpack_spatial_convolution(x, w, None, 1, 1),
-        "winograd": lambda: winograd(x_last, u),
+        "direct": list(timed(direct, x, w, rounds)),
+        "channels_last": list(timed(direct, x.to(**last), w.to(**last), rounds)),
+        "winograd": list(timed(Convolution.apply, x.to(**last), w.to(**last), rounds)),
     }
-    exact = functional.conv2d(x.double(), w.double(), padding=1)
-    operations = 2 * 9 * channels**2 * side**2 * batch
-    first = seconds(arms["direct"])
-    print(f"{batch:4} x {channels:3} at {side:2}x{side:<2} {operations / first / 1e9:6.0f}", end="")
-    for name, arm in arms.items():
-        error = float((arm() - exact).abs().max() / exact.abs().max())
-        taken = first if name == "direct" else seconds(arm)
-        print(f"   {name} {first / taken:4.2f}, error {error:.0e}", end="")
-    print(flush=True)
+    gflop = 2 * 9 * channels**2 * images * size**2 / 1e9
+    exact = direct(x.double(), w.double())
+    faster = milliseconds(lambda: nnpack(x, w), rounds)
+    print(f"{images:4} x {channels:3} at {size}x{size}, {gflop:.1f} GFLOP; nnpack {faster:.1f} ms")
+    for name, took in arms.items():
+        nuats = sum(a * b for a, b in zip((3, 1, 2), took, strict=True))
+        print(f"  {name:14}" + "".join(f"{ms:8.1f}" for ms in took) + f"{nuats:9.1f} ms in NuAT")
+    for name, found in {"direct": direct(x, w), "winograd": Convolution.apply(x, w)}.items():
+        print(f"  {name:14} largest error {(found - exact).abs().max() / exact.abs().max():.0e}")
+
+
+def signs(images: int, width: int) -> None:
+    """Of a ResNet-18 at its initial weights, in eval mode."""
+    torch.manual_seed(0)
+    f = build(f"resnet18(width={width})", 10, 3).double()
+    x, y = torch.rand(images, 3, 32, 32, dtype=torch.float64), torch.arange(images) % 10
+    single = copy.deepcopy(f).float()
+    last, winograd = copy.deepcopy(single), copy.deepcopy(single)
+    to_channels_last(last, x.float())
+    to_winograd(winograd)
+    exact = gradient(f, x, y)
+    arms: dict[str, nn.Module] = {"direct": single, "direct, channels_last": last}
+    arms |= {"winograd": winograd, "bf16": BFloat16(single)}
+    for name, g in arms.items():
+        found = gradient(g, x.float(), y).double()
+        flipped = found.sign() != exact.sign()
+        mass = exact[flipped].abs().sum() / exact.abs().sum()
+        print(
+            f"{name:22} signs that differ {flipped.double().mean():.1e}, of |gradient| {mass:.1e}"
+        )
+
+
+def gradient(f: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    with frozen(f) as g:
+        return torch.autograd.grad(cross_entropy(g(x), y), x)[0]
+
+
+def main() -> None:
+    reader = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    reader.add_argument("--tiny", action="store_true", help="an exercise of seconds")
+    tiny = reader.parse_args().tiny
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    print(versions())
+    print(
+        "ms: forward, gradient of x, gradients of x and w; 3, 1 and 2 of which NuAT has in a step"
+    )
+    for network, shapes in ({"tiny": [(2, 8, 8)]} if tiny else SHAPES).items():
+        print(network)
+        for each in shapes:
+            shape(*each, rounds=1 if tiny else 9)
+    print("\nsigns of the gradient by the image, ResNet-18, against float64")
+    signs(*((8, 16) if tiny else (64, 64)))
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    print(versions())
-    print(
-        "batch x channels, GFLOP/s of the direct one; times as fast as it, largest error / largest"
-    )
-    for batch in (8, 64):
-        for channels, side in SHAPES:
-            compare(batch, channels, side)
+    main()

@@ -30,9 +30,15 @@ from nuat.noise import seed_of
 from nuat.precision import to_channels_last
 from nuat.recipes import Recipe
 from nuat.versions import versions
+from nuat.winograd import convolve
 
 EPOCH = 60
 BATCHES = 700
+OPTIONS: dict[str, dict[str, str]] = {
+    "": {},
+    ", winograd": {"convolutions": "winograd"},
+    ", bf16": {"precision": "bf16"},
+}
 ROUNDED = ("+ foreach average", "ours, torch's norm")
 """Where the averages, which NuAT2-WA attacks, are rounded in another order."""
 
@@ -46,6 +52,7 @@ class Ours:
     """A recipe's step by nuat's engine."""
 
     def __init__(self, recipe: Recipe, f: nn.Module, layout: bool = False):
+        convolve(f, torch.rand(2, 3, 32, 32), recipe.convolutions)
         self.descent = Descent(recipe, f, BATCHES)
         if layout:
             to_channels_last(f, torch.rand(2, 3, 32, 32))
@@ -68,8 +75,8 @@ def ladder(recipe: Recipe, f: nn.Module, short: bool) -> dict:
             with_distance(recipe, nuclear_svd), copy.deepcopy(f), BATCHES, CHANGES[:count]
         )
 
-    def ours(distance=nuclear_svd, layout: bool = False, precision: str = "fp32") -> Ours:
-        changed = replace(with_distance(recipe, distance), precision=precision)
+    def ours(distance=nuclear_svd, layout: bool = False, **options: str) -> Ours:
+        changed = replace(with_distance(recipe, distance), **options)
         return Ours(changed, copy.deepcopy(f), layout)
 
     standard = replace(recipe, method=Standard(), average=None)
@@ -78,12 +85,13 @@ def ladder(recipe: Recipe, f: nn.Module, short: bool) -> dict:
         arms |= {f"+ {CHANGES[i]}": published(i + 1) for i in range(4)}
         arms |= {"ours, torch's norm": ours(torch_nuclear), "ours, polar norm": ours(nuclear_polar)}
         arms["ours"] = ours()
-    arms["ours, channels_last"] = ours(layout=True)
-    arms["ours, channels_last, bf16"] = ours(layout=True, precision="bf16")
-    arms["standard, channels_last"] = Ours(standard, copy.deepcopy(f), True)
-    arms["standard, channels_last, bf16"] = Ours(
-        replace(standard, precision="bf16"), copy.deepcopy(f), True
-    )
+    for name, options in OPTIONS.items():
+        if name == ", winograd" and not short:
+            continue  # nothing in a narrow network suits
+        arms[f"ours, channels_last{name}"] = ours(layout=True, **options)
+        arms[f"standard, channels_last{name}"] = Ours(
+            replace(standard, **options), copy.deepcopy(f), True
+        )
     return arms
 
 

@@ -27,6 +27,7 @@ from nuat.network import frozen
 from nuat.precision import lay_out
 from nuat.recipes import Recipe
 from nuat.versions import versions
+from nuat.winograd import convolve, directly
 
 Say = Callable[[str], None]
 
@@ -42,7 +43,8 @@ class Cost:
         images_per_s: training images a second.
         standard_steps: in steps of standard training: median of the ratios in each round, and their
             lower and upper quartile.
-        gflops: floating-point operations a second, in billions, counted over timed.
+        gflops: floating-point operations a second, in billions, counted over timed; those of the
+            direct convolution, whatever way it is computed.
         of_matmul: the same as a share of what a product of matrices reaches beside it.
         peak_mib: most memory in use, MiB: of this recipe on a GPU, of the process so far on a CPU.
         shares: of the time, by section of the step.
@@ -71,8 +73,8 @@ def bench(
     """Time recipes against standard training, on the network and the batch size of the first.
 
     Args:
-        recipes: what to compare. Precision and layout are each one's own, and for standard training
-            the first's.
+        recipes: what to compare. Precision, layout and the way of convolutions are each one's own,
+            and for standard training the first's.
         data: images to train on; nothing is kept.
         device: where.
         rounds: how often each is timed, two steps at a time, in the last epoch of its schedules.
@@ -136,8 +138,9 @@ def _arms(
     for recipe in (replace(first, name="standard", method=Standard(), average=None), *recipes):
         alike = replace(recipe, model=first.model, batch_size=first.batch_size)
         g = copy.deepcopy(f)
-        if remark := lay_out(g, x, alike.channels_last):
-            say(f"{recipe.name}: {remark}")
+        for remark in (convolve(g, x, alike.convolutions), lay_out(g, x, alike.channels_last)):
+            if remark:
+                say(f"{recipe.name}: {remark}")
         arms.append(Arm(alike, g, data.train, graphs, say))
     return arms
 
@@ -156,7 +159,7 @@ def _cost(arm: Arm, standard: Arm, matmul: Matmul, clock: Clock) -> Cost:
     f, batch = arm.descent.f, arm.recipe.batch_size
     x, y = arm.images.batch(torch.arange(2))
     forwards = forward_equivalents(arm.recipe.method, f, x, y, arm.epoch)
-    with frozen(f) as g, torch.no_grad():
+    with frozen(f) as g, directly(f), torch.no_grad():
         operations = forwards * flops(lambda: g(x)) / len(x) * batch
     seconds = statistics.median(arm.times)
     return Cost(

@@ -25,6 +25,7 @@ from nuat.threads import settle_threads
 from nuat.train.loop import Training
 from nuat.values import describe
 from nuat.versions import versions
+from nuat.winograd import convolve, to_direct
 
 
 def fit(
@@ -87,6 +88,7 @@ def fit(
         check_last_batch(f, two, len(splits.train), recipe.batch_size)
         engine = [
             settle_threads(threads, f, _first(splits, recipe.batch_size), _threads_of(folder)),
+            convolve(f, two, recipe.convolutions),
             lay_out(f, two, recipe.channels_last),
         ]
         once = [*splits.notes, *remarks(f)]
@@ -98,6 +100,7 @@ def fit(
             Training(recipe, f, splits, run, seed, device, max_time, once, engine, graphs).go()
             f.eval()
         finally:
+            to_direct(f)
             to_contiguous(f)
     return run
 
