@@ -195,7 +195,7 @@ def test_autoattack_after_pgd_on_the_command_line(call, work):  # noqa: F811
     assert head.count("also there, not shown: ") == 1
     assert "images of train" in head and "50 images of test" in head
     written = json.loads(Path("run/scores/test-pgd-2-rfgsm-eps-0.1.json").read_text())
-    assert written["about"] == {"data": "digits", "split": "test"}
+    assert written["about"] == {"data": "digits", "split": "test", "model": "small-cnn(width=4)"}
     assert Scores.from_dict(written).about == written["about"]
     assert text(render(rows([Run.open("run")])))
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -188,3 +188,17 @@ def test_a_torn_last_line_of_metrics_is_forgotten(tmp_path):
     run.forget_after(1)
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1]
+
+
+def test_a_run_begun_before_a_recipe_had_a_field_goes_on(tmp_path):
+    """What the field's default does is what was done then; another value is another run."""
+    asked = {"data": "digits", "model": "small-cnn(width=4)", "out": tmp_path / "run"}
+    recipe = nuat.recipe("nuat", "digits").lasting(2)
+    assert not nuat.fit(recipe, **asked, max_time=0).finished
+    file = tmp_path / "run" / "config.json"
+    config = json.loads(file.read_text())
+    del config["recipe"]["convolutions"], config["recipe"]["augment"]["scale"]
+    file.write_text(json.dumps(config))
+    with pytest.raises(nuat.InputError, match="convolutions: winograd here, direct there"):
+        nuat.fit(replace(recipe, convolutions="winograd"), **asked)
+    assert nuat.fit(recipe, **asked).finished

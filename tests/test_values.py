@@ -30,7 +30,7 @@ from nuat import (
 from nuat.recipes.recipe import LANGUAGE
 from nuat.schedules import Schedule
 from nuat.threat import Ball
-from nuat.values import assign, describe, differences, swap
+from nuat.values import assign, completed, describe, differences, swap
 
 ONE, NEAR = Constant(1.0), Linf(0.1)
 
@@ -102,6 +102,28 @@ def test_differences(here: dict, there: dict, lines: list[str]) -> None:
 def test_differences_of_methods_name_the_field() -> None:
     here, there = describe(NuAT(lam=Ramp(4.5, 90))), describe(NuAT(lam=Ramp(4.0, 90)))
     assert differences(here, there) == ["lam.to: 4.5 here, 4.0 there"]
+
+
+# ---- completed
+
+
+def test_what_a_description_lacks_counts_as_its_default() -> None:
+    old = describe(Tree(Leaf(count=7)))
+    for field in ("name", "lam", "share"):
+        del old["leaf"][field]
+    del old["parts"]
+    assert differences(describe(Tree(Leaf(count=7))), completed(old, Tree())) == []
+    assert differences(describe(Tree(Leaf(name="oak"))), completed(old, Tree())) == [
+        "leaf.count: 3 here, 7 there",
+        "leaf.name: oak here, leaf there",
+    ]
+    assert "name" not in old["leaf"], "the original is left as it was"
+
+
+def test_what_is_something_else_is_not_completed() -> None:
+    assert completed({"is": "Ramp", "to": 4}, ONE) == {"is": "Ramp", "to": 4}
+    assert completed({"is": "Ramp"}, Ramp(4, 9)) == {"is": "Ramp"}, "no default for `to`"
+    assert completed(3, Tree()) == 3 and completed({"a": 1}, Tree()) == {"a": 1}
 
 
 # ---- swap

@@ -185,6 +185,13 @@ def test_ranks_may_make_the_folder_at_once(tmp_path):
         assert [file.name for file in folder.iterdir()] == ["config.json"]
 
 
+def test_a_network_is_known_by_its_weights_and_not_by_its_name(tmp_path):
+    Journal.start(tmp_path, CONFIG | {"about": {"data": "digits"}})
+    Journal.start(tmp_path, CONFIG | {"about": {"data": "digits", "model": "resnet18"}})
+    with pytest.raises(InputError, match=r"about.data: mnist here, digits there"):
+        Journal.start(tmp_path, CONFIG | {"about": {"data": "mnist"}})
+
+
 def test_a_kill_while_the_folder_was_made_leaves_one_to_use(tmp_path):
     (tmp_path / "config.json-0.partial").write_text("{")
     assert Journal.start(tmp_path, CONFIG).lines == []

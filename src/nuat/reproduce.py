@@ -70,6 +70,9 @@ def _attack(run: Run, data: Splits, attacks: Sequence[str], device: str | None) 
             return scores
     digest = seed_of(fingerprint(network.f), *attacks)
     folder = run.path / "scores" / f"test-{digest:016x}"
-    scores = evaluate(network.f, data.test, network.ball, attacks, out=folder, quiet=False)
+    about = {"data": data.name, "split": "test", "model": network.model}
+    scores = evaluate(
+        network.f, data.test, network.ball, attacks, out=folder, about=about, quiet=False
+    )
     run.save_scores("test", scores.as_dict())
     return scores

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from nuat.errors import InputError
-from nuat.values import differences
+from nuat.values import completed, differences
 
 ABOUT = ("versions", "forward_equivalents", "init_from", "threads")
 """Parts of config.json that tell about a run and do not define it."""
@@ -41,15 +41,17 @@ class Run:
         object.__setattr__(self, "path", Path(self.path))
 
     @staticmethod
-    def start(path: Path | str, config: dict[str, Any]) -> Run:
+    def start(path: Path | str, config: dict[str, Any], recipe: Any = None) -> Run:
         """Make the folder, or go on with it if it holds this very run.
 
-        What only tells about it, such as the versions, may differ. Raises InputError if the folder
-        holds anything else.
+        What only tells about it, such as the versions, may differ; fields of the `recipe` that it
+        knew nothing of count as their defaults. Raises InputError if the folder holds anything
+        else.
         """
         run = Run(Path(path))
         if run._config_file.exists():
-            found = differences(_comparable(config), _comparable(run.config))
+            there = run.config | {"recipe": completed(run.config["recipe"], recipe)}
+            found = differences(_comparable(config), _comparable(there))
             if found:
                 raise InputError(
                     f"{run.path} holds another run; it differs in {'; '.join(found)}. "

@@ -30,6 +30,23 @@ def describe(value: Any) -> Any:
     return getattr(value, "__name__", None) or repr(value)
 
 
+def completed(description: Any, value: Any) -> Any:
+    """A description from before the class of `value` had some of its fields, with their defaults.
+
+    What is described as another class, or lacks a field without a default, is left as it is.
+    """
+    same = isinstance(description, Mapping) and description.get("is") == type(value).__name__
+    if not (same and dataclasses.is_dataclass(value)):
+        return description
+    found = dict(description)
+    for field in dataclasses.fields(value):
+        if field.name in found:
+            found[field.name] = completed(found[field.name], getattr(value, field.name))
+        elif field.default is not dataclasses.MISSING:
+            found[field.name] = describe(field.default)
+    return found
+
+
 def differences(here: Any, there: Any, path: str = "") -> list[str]:
     """Where two descriptions differ, a line each: `method.lam.to: 4.5 here, 4.0 there`."""
     if isinstance(here, Mapping) and isinstance(there, Mapping):

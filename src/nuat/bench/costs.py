@@ -107,6 +107,7 @@ def bench(
         "data": data.name,
         "batch_size": recipes[0].batch_size,
         "precision": recipes[0].precision,
+        "convolutions": recipes[0].convolutions,
         "graphs": graphs,
         "rounds": rounds,
         "matmul_gflops": matmul.flops_per_s / 1e9,

@@ -13,10 +13,10 @@ from rich.table import Table
 
 from nuat.bench import SECTIONS
 from nuat.bench import bench as timed
-from nuat.cli.options import Device, Threads, Use, load_own
+from nuat.cli.options import DataDir, Device, Threads, Use, load_own
 from nuat.cli.terminal import console, say
 from nuat.cli.train import setting
-from nuat.data import load
+from nuat.data import load, look_in
 from nuat.errors import InputError
 from nuat.models import build
 from nuat.network import device_named
@@ -38,10 +38,12 @@ def bench(
     threads: Threads = None,
     graphs: Annotated[bool, typer.Option("--graphs", help="Recorded steps; a GPU only.")] = False,
     out: Annotated[Path, typer.Option(help="The JSON file.")] = Path("bench.json"),
+    data_dir: DataDir = None,
     use: Use = None,
 ) -> None:
     """Time training steps: each recipe against standard training, in this very process."""
     load_own(use)
+    look_in(data_dir)
     rows = [recipe(name, data) for name in names]
     for assignment in set or []:
         rows = [setting(row, assignment) for row in rows]
@@ -63,7 +65,10 @@ def bench(
 
 
 def _costs(found: dict[str, Any]) -> Table:
-    title = "{model} on {data}, batches of {batch_size}, {device}, {precision}".format(**found)
+    title = (
+        "{model} on {data}, batches of {batch_size}, {device}, {precision}, "
+        "{convolutions} convolutions"
+    ).format(**found)
     shown = Table(title=title)
     shown.add_column("recipe", no_wrap=True)
     headings = "forwards", "/ 3", "standard steps", "quartiles", "ms", "images/s"

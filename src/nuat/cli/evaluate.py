@@ -113,7 +113,7 @@ def evaluate(
         batch_size=size,
         seed=seed,
         out=folder,
-        about={"data": data, "split": split},
+        about={"data": data, "split": split, "model": network.model},
         save_adversarial=save_adversarial,
         search=search,  # type: ignore[arg-type]
         quiet=rank() > 0,

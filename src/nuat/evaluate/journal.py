@@ -181,4 +181,6 @@ def _run_of(path: Path) -> str:
 
 
 def _defining(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in ABOUT}
+    """What makes it this evaluation; the network is known by its weights, not by its name."""
+    about = {key: value for key, value in config.get("about", {}).items() if key != "model"}
+    return {key: value for key, value in config.items() if key not in ABOUT} | {"about": about}

@@ -61,6 +61,7 @@ def _of_verdicts(folder: VerdictFolder) -> list[tuple[str, str]]:
         ("folder", folder.name),
         ("data", str(scores.about.get("data") or "not said")),
         ("split", str(scores.about.get("split") or "not said")),
+        ("model", str(scores.about.get("model") or "not said")),
         ("images", f"{len(scores.ids):,}"),
         ("attacked within", scores.ball),
         ("attacks", ", ".join(scores.attacks)),

@@ -93,7 +93,7 @@ def fit(
         ]
         once = [*splits.notes, *remarks(f)]
         try:
-            run = Run.start(folder, _config(recipe, f, splits, seed) | origin)
+            run = Run.start(folder, _config(recipe, f, splits, seed) | origin, recipe)
             if start is not None:
                 start.into(f)
                 once.append(str(start))
