@@ -14,6 +14,7 @@ import nuat
 from nuat.cost import forward_equivalents
 from nuat.descent import Descent
 from nuat.network import fingerprint
+from nuat.precision import lay_out
 from nuat.winograd import (
     LEAST_CHANNELS,
     Winograd,
@@ -259,6 +260,17 @@ def test_what_cannot_be_is_refused():
     assert type(f.body[2]) is nn.Conv2d
     assert "changes nothing here" in convolve(Small(width=8), X, "winograd")
     assert convolve(f, X, "winograd") == convolve(f, X, "direct") == ""
+
+
+def test_it_is_laid_out_as_is_faster_unless_asked_otherwise(f):
+    convolve(f, X, "winograd")
+    assert lay_out(f, X, False) == "" and f.body[2].weight.is_contiguous()
+    assert lay_out(f, X, None) == ""
+    assert f.body[2].weight.is_contiguous(memory_format=torch.channels_last)
+    g = nn.Sequential(conv(), nn.Conv2d(96, 8, 1), nn.Conv2d(8, 10, 1, stride=2), nn.Flatten())
+    convolve(g, torch.rand(2, 96, 1, 1), "winograd")
+    assert "going on without" in lay_out(g, torch.rand(2, 96, 1, 1), None)
+    assert type(g[0]) is Winograd and g[0].weight.is_contiguous()
 
 
 def quick(**changes):

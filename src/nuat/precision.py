@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from nuat.checks import check_logits
 from nuat.errors import InputError, unknown
+from nuat.winograd import Winograd
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -89,9 +90,11 @@ def to_contiguous(f: nn.Module) -> None:
 def lay_out(f: nn.Module, x: Tensor, channels_last: bool | None) -> str:
     """Lay the network out as asked, or for None as suits the device; what there is to say about it.
 
-    On a GPU that is channels_last, if the network takes it; on a CPU the usual layout.
+    That is channels_last, if the network takes it, on a GPU and for Winograd's convolutions; else
+    on a CPU the usual layout.
     """
-    if channels_last is False or (channels_last is None and x.device.type == "cpu"):
+    gains = x.device.type != "cpu" or any(isinstance(m, Winograd) for m in f.modules())
+    if channels_last is False or (channels_last is None and not gains):
         return ""
     try:
         to_channels_last(f, x)

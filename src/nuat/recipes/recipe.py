@@ -45,8 +45,8 @@ class Recipe:
         augment: what is done to training images.
         precision: what the layers compute in during training, "fp32" or "bf16"; weights, logits,
             losses, perturbations, statistics and averages are float32, and so is all evaluation.
-        channels_last: the layout of weights and activations; None: on a GPU, if the network takes
-            it.
+        channels_last: the layout of weights and activations; None: if the network takes it, on a
+            GPU and for Winograd's convolutions.
         convolutions: how 3x3 convolutions of many channels are computed in training, "direct" or
             "winograd" (see nuat.winograd): in float32, on a CPU.
         ball: the threat model that validation and evaluation use, the method's own if it has one.
