@@ -185,11 +185,20 @@ def test_ranks_may_make_the_folder_at_once(tmp_path):
         assert [file.name for file in folder.iterdir()] == ["config.json"]
 
 
-def test_a_network_is_known_by_its_weights_and_not_by_its_name(tmp_path):
-    Journal.start(tmp_path, CONFIG | {"about": {"data": "digits"}})
-    Journal.start(tmp_path, CONFIG | {"about": {"data": "digits", "model": "resnet18"}})
-    with pytest.raises(InputError, match=r"about.data: mnist here, digits there"):
-        Journal.start(tmp_path, CONFIG | {"about": {"data": "mnist"}})
+def test_what_an_older_evaluation_did_not_tell_may_be_told(tmp_path):
+    """And what it did must be so still; networks of the same weights may differ."""
+    Journal.start(tmp_path / "older", CONFIG | {"about": {}})
+    Journal.start(tmp_path / "older", CONFIG | {"about": {"data": "digits", "model": "resnet18"}})
+    Journal.start(tmp_path / "oldest", CONFIG)
+    Journal.start(tmp_path / "oldest", CONFIG | {"about": {"data": "digits"}})
+    Journal.start(tmp_path / "new", CONFIG | {"about": {"data": "digits", "model": "resnet18"}})
+    for about, said in (
+        ({"data": "mnist", "model": "resnet18"}, "about.data: mnist here, digits there"),
+        ({"data": "digits", "model": "resnet18-nuat"}, "model: resnet18-nuat here, resnet18 there"),
+        ({"data": "digits"}, "about.model: nothing here, resnet18 there"),
+    ):
+        with pytest.raises(InputError, match=said):
+            Journal.start(tmp_path / "new", CONFIG | {"about": about})
 
 
 def test_a_kill_while_the_folder_was_made_leaves_one_to_use(tmp_path):

@@ -18,6 +18,7 @@ from nuat.precision import lay_out
 from nuat.winograd import (
     LEAST_CHANNELS,
     Winograd,
+    computed,
     convolve,
     directly,
     suits,
@@ -192,7 +193,9 @@ X, Y = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
 def test_a_network_is_changed_and_changed_back(f):
     z, mark, hooked = f(X), fingerprint(f), []
     f.body[2].register_forward_hook(lambda *_: hooked.append(1))
-    assert to_winograd(f) == 2 and to_winograd(f) == 0
+    to_winograd(f)
+    to_winograd(f)
+    assert computed(f) == [f.body[2], f.body[5]]
     assert [type(m) is Winograd for m in f.body if isinstance(m, nn.Conv2d)] == [0, 1, 1, 0]
     fast = f(X)
     assert 0 < (fast - z).abs().max() < 1e-4 * z.abs().max()
@@ -203,7 +206,8 @@ def test_a_network_is_changed_and_changed_back(f):
     with directly(f):
         assert torch.equal(f(X), z)
     assert torch.equal(f(X), fast)
-    assert len(to_direct(f)) == 2 and torch.equal(f(X), z)
+    to_direct(f)
+    assert torch.equal(f(X), z) and not scratch.kept
 
 
 def test_where_it_does_not_pay_the_numbers_are_torchs(f):
@@ -259,7 +263,9 @@ def test_what_cannot_be_is_refused():
         convolve(f, torch.empty(2, 1, 8, 8, device="meta"), "winograd")
     assert type(f.body[2]) is nn.Conv2d
     assert "changes nothing here" in convolve(Small(width=8), X, "winograd")
-    assert convolve(f, X, "winograd") == convolve(f, X, "direct") == ""
+    assert convolve(f, X, "winograd") == convolve(f, X, "winograd") == ""
+    assert len(computed(f)) == 2
+    assert convolve(f, X, "direct") == "" and not computed(f)
 
 
 def test_it_is_laid_out_as_is_faster_unless_asked_otherwise(f):
@@ -285,28 +291,71 @@ def data():
     return {split: digits[split].batch(torch.arange(100)) for split in ("train", "val", "test")}
 
 
-def test_fit_trains_so_resumes_to_the_same_bits_and_gives_the_network_back(
-    data, tmp_path, monkeypatch
-):
+@pytest.fixture
+def calls(monkeypatch):
+    """What was computed this way: for each call, whether the weights were learning."""
+    seen, apply = [], Convolution.apply
+
+    def counted(x, w):
+        seen.append(w.requires_grad)
+        return apply(x, w)
+
+    monkeypatch.setattr(nuat.winograd, "convolved", counted)
+    return seen
+
+
+def begun(start):
     f = Small()
-    start = copy.deepcopy(f.state_dict())
+    f.load_state_dict(start)
+    return f
+
+
+def test_fit_trains_so_resumes_to_the_same_bits_and_gives_the_network_back(
+    data, tmp_path, monkeypatch, calls
+):
+    start = Small().state_dict()
+    f = begun(start)
     whole = nuat.fit(quick(), f, data, out=tmp_path / "whole")
-    assert all(type(m) is not Winograd for m in f.modules())
+    # of the two batches of an epoch the one of 64 images has tiles enough, the one of 36 too;
+    # two layers, three passes, of which the attack's is frozen; and none in validation
+    assert len(calls) == 2 * 2 * 2 * 3 and calls.count(False) == len(calls) / 3
+    assert not computed(f)
     assert whole.config["recipe"]["convolutions"] == "winograd"
     steps = iter(range(3))
     monkeypatch.setattr(
         "nuat.train.loop.Training.time_is_up", property(lambda self: next(steps, None) is None)
     )
-    g = Small()
-    g.load_state_dict(start)
+    g = begun(start)
     assert not nuat.fit(quick(), g, data, out=tmp_path / "stopped", max_time=1).finished
     monkeypatch.undo()
     stopped = nuat.fit(quick(), g, data, out=tmp_path / "stopped")
     states = (torch.load(r.path / "checkpoint.pt", weights_only=True) for r in (whole, stopped))
     one, other = (state["network"] for state in states)
     assert all(torch.equal(one[k], other[k]) for k in one)
-    plain = nuat.fit(replace(quick(), convolutions="direct"), Small(), data, out=tmp_path / "plain")
-    assert plain.metrics[-1]["loss"] != whole.metrics[-1]["loss"]
+
+
+def test_a_refused_fit_leaves_the_network_as_it_was(data, tmp_path):
+    f = Small()
+    f.body.append(nn.Conv2d(LEAST_CHANNELS, 8, 1))
+    f.body.append(nn.Conv2d(8, LEAST_CHANNELS, 1, stride=2))
+    with pytest.raises(nuat.InputError, match="channels_last does not suit"):
+        nuat.fit(quick(channels_last=True), f, data, out=tmp_path / "run")
+    assert not computed(f) and not (tmp_path / "run").exists()
+
+
+def test_an_evaluation_is_direct_whatever_the_network_is(f, calls):
+    asked = {"images": (X, Y), "ball": nuat.Linf(0.1), "attacks": ["pgd-3"]}
+    expected = nuat.evaluate(f, **asked)
+    to_winograd(f)
+    found = nuat.evaluate(f, **asked)
+    assert not calls and len(computed(f)) == 2
+    assert (found.standing, found.search) == (expected.standing, expected.search)
+
+
+def test_it_can_be_compiled(f):
+    to_winograd(f)
+    compiled = torch.compile(f, backend="eager")
+    assert torch.equal(compiled(X), f(X))
 
 
 def test_a_network_it_does_not_suit_is_trained_and_told(data, tmp_path, capsys):
@@ -314,8 +363,7 @@ def test_a_network_it_does_not_suit_is_trained_and_told(data, tmp_path, capsys):
     assert "convolutions=winograd changes nothing here" in capsys.readouterr().out
 
 
-def test_gradients_reach_the_weights_through_hooks_and_losses(f):
-    """The whole network, against the direct one."""
+def test_gradients_reach_every_weight(f):
     g = copy.deepcopy(f)
     to_winograd(g)
     for network in (f, g):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from nuat.checks import check_logits
 from nuat.errors import InputError, unknown
-from nuat.winograd import Winograd
+from nuat.winograd import computed
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -93,7 +93,7 @@ def lay_out(f: nn.Module, x: Tensor, channels_last: bool | None) -> str:
     That is channels_last, if the network takes it, on a GPU and for Winograd's convolutions; else
     on a CPU the usual layout.
     """
-    gains = x.device.type != "cpu" or any(isinstance(m, Winograd) for m in f.modules())
+    gains = x.device.type != "cpu" or bool(computed(f))
     if channels_last is False or (channels_last is None and not gains):
         return ""
     try:

@@ -44,6 +44,8 @@ def completed(description: Any, value: Any) -> Any:
             found[field.name] = completed(found[field.name], getattr(value, field.name))
         elif field.default is not dataclasses.MISSING:
             found[field.name] = describe(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = describe(field.default_factory())
     return found
 
 

@@ -30,6 +30,7 @@ from nuat.search import Precision, searched
 from nuat.threat import Ball
 from nuat.values import describe
 from nuat.versions import versions
+from nuat.winograd import directly
 
 ATTACKS = ("pgd-20", "pgd-100(restarts=5)", "gama-100")
 """What is run when nothing else is asked for."""
@@ -78,8 +79,8 @@ def evaluate(
             does not suffice.
         seed: of the attacks' noise and of the samples.
         out: a folder for verdicts.jsonl, scores.json and what a resume needs.
-        about: what else defines this evaluation, such as the names of the data and the split;
-            kept in config.json and scores.json.
+        about: what else defines this evaluation, such as the names of the data, the split and the
+            model; kept in config.json and scores.json.
         save_adversarial: keep the points that images fell to, in adversarial.safetensors.
         search: precision of the search: float32, or bfloat16 as a faster and weaker tier.
         quiet: no progress bar.
@@ -99,10 +100,10 @@ def evaluate(
     _check_options(search, out, save_adversarial)
     x, y = images.batch(torch.tensor(sorted(ids)[:PROBES]))
     check_images(x)
-    classes = check_logits(f, x, classes)
-    images.check(classes)
-    parts, notes = fitted(attacks, classes)
-    with _full_precision():
+    with _full_precision(), directly(f):
+        classes = check_logits(f, x, classes)
+        images.check(classes)
+        parts, notes = fitted(attacks, classes)
         faster = searched(f, x, search)
         notes += [*suspicions(f, x, y), *faster.notes]
         config = {

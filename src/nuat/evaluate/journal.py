@@ -80,7 +80,7 @@ class Journal:
         taken = folder.exists() and _is_taken(folder)  # before another rank has made its own
         if file.exists():
             there = _read(file)
-            found = differences(_defining(plain), _defining(there))
+            found = differences(_defining(plain, there), _defining(there))
             if found:
                 raise InputError(
                     f"{folder} holds another evaluation; it differs in {'; '.join(found)}. "
@@ -180,7 +180,8 @@ def _run_of(path: Path) -> str:
         return str(file.metadata()["run"])
 
 
-def _defining(config: dict[str, Any]) -> dict[str, Any]:
-    """What makes it this evaluation; the network is known by its weights, not by its name."""
-    about = {key: value for key, value in config.get("about", {}).items() if key != "model"}
+def _defining(config: dict[str, Any], begun: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What makes it this evaluation; what is not told about one `begun` before does not."""
+    told = (begun or config).get("about", {})
+    about = {key: value for key, value in config.get("about", {}).items() if key in told}
     return {key: value for key, value in config.items() if key not in ABOUT} | {"about": about}

@@ -48,7 +48,7 @@ class Recipe:
         channels_last: the layout of weights and activations; None: if the network takes it, on a
             GPU and for Winograd's convolutions.
         convolutions: how 3x3 convolutions of many channels are computed in training, "direct" or
-            "winograd" (see nuat.winograd): in float32, on a CPU.
+            "winograd" (see nuat.winograd): in float32, on a CPU; evaluation is always direct.
         ball: the threat model that validation and evaluation use, the method's own if it has one.
         on_collapse: what to do when a catastrophic overfitting is seen (see nuat.guard): "warn",
             "stop" with the weights from before, or "rollback" to them and go on.

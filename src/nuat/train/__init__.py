@@ -86,13 +86,13 @@ def fit(
         check_logits(f, two, shape[0])
         start, origin = beginning(init, f, *shape, folder)
         check_last_batch(f, two, len(splits.train), recipe.batch_size)
-        engine = [
-            settle_threads(threads, f, _first(splits, recipe.batch_size), _threads_of(folder)),
-            convolve(f, two, recipe.convolutions),
-            lay_out(f, two, recipe.channels_last),
-        ]
         once = [*splits.notes, *remarks(f)]
         try:
+            engine = [
+                settle_threads(threads, f, _first(splits, recipe.batch_size), _threads_of(folder)),
+                convolve(f, two, recipe.convolutions),
+                lay_out(f, two, recipe.channels_last),
+            ]
             run = Run.start(folder, _config(recipe, f, splits, seed) | origin, recipe)
             if start is not None:
                 start.into(f)

@@ -6,7 +6,7 @@ A tile d of 6x6 inputs gives 4x4 outputs, for weights g of 3x3, in 36 products i
 
 Over channels and tiles that is 36 products of matrices, which torch computes near the peak of a
 core. Written as linear maps of flattened tiles the backward pass is the same maps transposed.
-Rounding errors are some 20 times those of the direct convolution, 1e-5 of the largest value.
+Rounding errors are some 30 times those of the direct convolution, 1e-5 of the largest value.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from nuat.errors import InputError, unknown
-from nuat.winograd.convolution import Convolution
-from nuat.winograd.tiles import OUT
+from nuat.winograd.convolution import convolved
+from nuat.winograd.tiles import OUT, scratch
 
 WAYS = ("direct", "winograd")
 
 LEAST_CHANNELS, LEAST_TILES = 96, 64
-"""From where on it pays, as measured (benchmarks/convolutions.log)."""
+"""From where on it pays whatever the rest (benchmarks/convolutions.log); often it does before."""
 
 
 class Winograd(nn.Conv2d):
@@ -34,16 +34,16 @@ class Winograd(nn.Conv2d):
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not pays(x):
             return super()._conv_forward(x, weight, bias)
-        y: Tensor = Convolution.apply(x, weight)
+        y: Tensor = convolved(x, weight)
         return y if bias is None else y + bias.view(-1, 1, 1)
 
 
 def pays(x: Tensor) -> bool:
-    """Whether x is float32 or float64 and has tiles enough to make up for those of the weights."""
-    if x.dim() != 4 or torch.is_autocast_enabled(x.device.type):
+    """Whether x has tiles enough to make up for those of the weights, and is what this is for."""
+    if not (x.is_cpu and x.dim() == 4 and x.dtype in (torch.float32, torch.float64)):
         return False
     tiles = len(x) * math.prod(-(-side // OUT) for side in x.shape[2:])
-    return tiles >= LEAST_TILES and x.dtype in (torch.float32, torch.float64)
+    return tiles >= LEAST_TILES and not torch.is_autocast_enabled("cpu")
 
 
 def suits(module: nn.Module) -> bool:
@@ -59,30 +59,34 @@ def suits(module: nn.Module) -> bool:
     )
 
 
-def to_winograd(f: nn.Module) -> int:
-    """Compute the convolutions of f that suit this way; how many they are.
+def computed(f: nn.Module) -> list[nn.Module]:
+    """The convolutions of f that are computed this way."""
+    return [module for module in f.modules() if type(module) is Winograd]
+
+
+def to_winograd(f: nn.Module) -> None:
+    """Compute the convolutions of f that suit this way.
 
     The same modules with the same weights, until `to_direct`.
     """
-    suited = [module for module in f.modules() if suits(module)]
-    for module in suited:
+    for module in filter(suits, f.modules()):
         module.__class__ = Winograd
-    return len(suited)
 
 
-def to_direct(f: nn.Module) -> list[nn.Module]:
-    """Compute them as torch does; those that this changed."""
-    changed = [module for module in f.modules() if isinstance(module, Winograd)]
-    for module in changed:
+def to_direct(f: nn.Module) -> None:
+    """Compute them as torch does, and let go of the memory that was kept for them."""
+    for module in computed(f):
         module.__class__ = nn.Conv2d
-    return changed
+    scratch.kept.clear()
 
 
 @contextmanager
 def directly(f: nn.Module) -> Iterator[None]:
     """In here every convolution of f is computed as torch does."""
-    changed = to_direct(f)
+    changed = computed(f)
     try:
+        for module in changed:
+            module.__class__ = nn.Conv2d
         yield
     finally:
         for module in changed:
@@ -96,13 +100,15 @@ def convolve(f: nn.Module, x: Tensor, way: str) -> str:
     """
     check_way(way)
     if way == "direct":
+        to_direct(f)
         return ""
     if x.device.type != "cpu":
         raise InputError(
             f"convolutions=winograd is for a CPU, but this is {x.device}, where the libraries "
             "choose by themselves: leave it out"
         )
-    if to_winograd(f):
+    to_winograd(f)
+    if computed(f):
         return ""
     return (
         "convolutions=winograd changes nothing here: no convolution of this network is 3x3, of "

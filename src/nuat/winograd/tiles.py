@@ -47,7 +47,7 @@ class Scratch(threading.local):
         size, key = math.prod(shape), (name, like.dtype)
         if key not in self.kept or self.kept[key].numel() < size:
             with torch.inference_mode(False):
-                self.kept[key] = torch.empty(size, dtype=like.dtype)
+                self.kept[key] = torch.empty(size, dtype=like.dtype, device=like.device)
         return self.kept[key][:size].view(shape)
 
 
