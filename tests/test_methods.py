@@ -139,7 +139,7 @@ def test_awp_moves_only_weights_and_its_gradient_lands_on_the_network():
     method = AWP(AT(nuat.FGSM(nuat.Linf(0.1))), gamma=Constant(0.5))
     (plain,) = method.base.step(f, x, y, nuat.Moment(20))
     (loss,) = method.step(f, x, y, nuat.Moment(20))
-    assert float(loss) > float(plain) + 0.1, "the weights nearby are not worse"
+    assert float(loss.detach()) > float(plain.detach()) + 0.1, "the weights nearby are not worse"
     loss.backward()
     assert all(p.grad is not None for p in f.parameters())
     assert all(torch.equal(before[k], p) for k, p in f.named_parameters())
