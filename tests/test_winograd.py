@@ -187,7 +187,7 @@ def f():
     return Small().eval()
 
 
-X, Y = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
+X, Y = torch.rand(64, 1, 8, 8), torch.arange(64) % 10
 
 
 def test_a_network_is_changed_and_changed_back(f):
@@ -213,13 +213,13 @@ def test_a_network_is_changed_and_changed_back(f):
 def test_where_it_does_not_pay_the_numbers_are_torchs(f):
     """Few tiles, an image without a batch, other types of number, bfloat16 by autocast."""
     whole = torch.rand(LEAST_CHANNELS, 40, 40)
-    few, single = f(X[:3]), f.body[2](whole)
+    few, single = f(X[:32]), f.body[2](whole)
     with torch.autocast("cpu", torch.bfloat16):
         low = f(X)
     half = copy.deepcopy(f).bfloat16()
     halves = half(X.bfloat16())
     to_winograd(f), to_winograd(half)
-    assert torch.equal(f(X[:3]), few) and torch.equal(f.body[2](whole), single)
+    assert torch.equal(f(X[:32]), few) and torch.equal(f.body[2](whole), single)
     assert f(X[:0]).shape == (0, 10)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(f(X), low)
@@ -316,9 +316,9 @@ def test_fit_trains_so_resumes_to_the_same_bits_and_gives_the_network_back(
     start = Small().state_dict()
     f = begun(start)
     whole = nuat.fit(quick(), f, data, out=tmp_path / "whole")
-    # of the two batches of an epoch the one of 64 images has tiles enough, the one of 36 too;
-    # two layers, three passes, of which the attack's is frozen; and none in validation
-    assert len(calls) == 2 * 2 * 2 * 3 and calls.count(False) == len(calls) / 3
+    # two epochs, of whose batches of 64 and 36 images the first alone is large enough; two layers;
+    # three passes, of which the attack's is frozen; and none in validation
+    assert len(calls) == 2 * 2 * 3 and calls.count(False) == len(calls) / 3
     assert not computed(f)
     assert whole.config["recipe"]["convolutions"] == "winograd"
     steps = iter(range(3))

@@ -24,26 +24,26 @@ from nuat.winograd.tiles import OUT, scratch
 
 WAYS = ("direct", "winograd")
 
-LEAST_CHANNELS, LEAST_TILES = 96, 64
-"""From where on it pays whatever the rest (benchmarks/convolutions.log); often it does before."""
+LEAST_CHANNELS, LEAST_TILES, LEAST_WORK = 96, 32, 1 << 21
+"""From where on it pays (benchmarks/convolutions.log); work: tiles x channels in x channels out."""
 
 
 class Winograd(nn.Conv2d):
     """A convolution of 3x3, stride 1 and padding 1 that is computed this way where it pays."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not pays(x):
+        if not self._pays(x):
             return super()._conv_forward(x, weight, bias)
         y: Tensor = convolved(x, weight)
         return y if bias is None else y + bias.view(-1, 1, 1)
 
-
-def pays(x: Tensor) -> bool:
-    """Whether x has tiles enough to make up for those of the weights, and is what this is for."""
-    if not (x.is_cpu and x.dim() == 4 and x.dtype in (torch.float32, torch.float64)):
-        return False
-    tiles = len(x) * math.prod(-(-side // OUT) for side in x.shape[2:])
-    return tiles >= LEAST_TILES and not torch.is_autocast_enabled("cpu")
+    def _pays(self, x: Tensor) -> bool:
+        """Whether there is enough to do to make up for the rest, and x is what this is for."""
+        if not (x.is_cpu and x.dim() == 4 and x.dtype in (torch.float32, torch.float64)):
+            return False
+        tiles = len(x) * math.prod(-(-side // OUT) for side in x.shape[2:])
+        enough = tiles * self.in_channels * self.out_channels >= LEAST_WORK
+        return enough and tiles >= LEAST_TILES and not torch.is_autocast_enabled("cpu")
 
 
 def suits(module: nn.Module) -> bool:
