@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 import nuat
 from nuat import cli
@@ -83,6 +84,8 @@ def test_an_arm_trains_as_the_engine_does():
         (["nuat", "--set", "convolutions=fft"], "there are: direct, winograd"),
         (["nuat", "--data", "cifar10", "--data-dir", "gone"], "--data-dir gone: there is no such"),
         (["nuat", "--out", "nowhere/bench.json"], "there is no folder nowhere"),
+        (["nuat", "--out", "."], "--out . is a folder"),
+        (["nuat", "--set", "convolution=winograd"], "did you mean 'convolutions'?"),
         (["nuat", "--graphs"], "CUDA graphs need a cuda device"),
     ],
 )
@@ -119,3 +122,16 @@ def test_a_way_that_changes_nothing_here_is_said():
     assert found["convolutions"] == "winograd"
     assert [line.partition(":")[0] for line in said] == ["standard", "nuat"]
     assert all("changes nothing here" in line for line in said)
+
+
+def test_data_that_are_read_from_files(tmp_path):
+    """They have no tensor of images to ask."""
+    for split in ("train", "val", "test"):
+        for label in "ab":
+            folder = tmp_path / split / label
+            folder.mkdir(parents=True)
+            for place in range(4):
+                Image.new("RGB", (8, 8), (place * 60, 9, 99)).save(folder / f"{place}.png")
+    data = nuat.load(f"folder:{tmp_path}(size=8)")
+    (standard,) = bench([row("normal", batch_size=4)], data, CPU, rounds=1)["costs"][:1]
+    assert standard["ms"] > 0

@@ -158,7 +158,7 @@ def test_fields_of_parts_of_parts():
 @pytest.mark.parametrize(
     ("path", "text", "message"),
     [
-        ("lamb", "3", r"field of NuAT 'lamb'; did you mean 'lam'\?"),
+        ("lamb", "3", r"field of the recipe or of NuAT 'lamb'; did you mean 'lam'\?"),
         ("lam.too", "3", r"field of Ramp 'too'; did you mean 'to'\?"),
         ("lam.to.x", "3", r"cannot set method\.lam\.to\.x"),
         ("lam", "Uniform()", "takes a Schedule, not Uniform"),
@@ -298,3 +298,15 @@ def test_an_outside_method_is_stretched_and_set_against_a_ball_as_well():
     row = replace(row, method=Mine()).against(Linf(0.2)).lasting(20)
     assert row.method == Mine(FGSM(Linf(0.2)), Ramp(1.0, epochs=20))
     assert row.method.threat() == Linf(0.2)
+
+
+@pytest.mark.parametrize("given", ["yes", 1, 0, "False"])
+def test_channels_last_is_true_false_or_none(given: object) -> None:
+    with pytest.raises(InputError, match=r"channels_last is .*must be True, False or None"):
+        replace(nuat.recipe("nuat", "digits"), channels_last=given)
+
+
+def test_a_choice_of_no_text_is_refused_in_words() -> None:
+    for name in ("convolutions", "precision", "on_collapse"):
+        with pytest.raises(InputError, match=r"unknown .* None \(there are: "):
+            replace(nuat.recipe("nuat", "digits"), **{name: None})

@@ -226,6 +226,30 @@ def test_where_it_does_not_pay_the_numbers_are_torchs(f):
     assert torch.equal(half(X.bfloat16()), halves)
 
 
+@pytest.fixture
+def calls(monkeypatch):
+    """What was computed this way: for each call, whether the weights were learning."""
+    seen, apply = [], Convolution.apply
+
+    def counted(x, w):
+        seen.append(w.requires_grad)
+        return apply(x, w)
+
+    monkeypatch.setattr(nuat.winograd, "convolved", counted)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("images", "side", "does"),
+    [(64, 8, True), (32, 8, False), (64, 5, False), (64, 6, False), (64, 7, True), (256, 4, True)],
+)
+def test_tiles_that_are_mostly_empty_do_not_pay(images, side, does, calls):
+    module = nn.Sequential(conv())
+    to_winograd(module)
+    module(torch.rand(images, LEAST_CHANNELS, side, side))
+    assert bool(calls) is does
+
+
 @pytest.mark.parametrize("name", ["nuat-wa", "nuat2-wa", "awp", "atf", "trades"])
 def test_a_step_of_training_is_the_same(name, f):
     """In float64 the weights after it are equal to rounding."""
@@ -291,19 +315,6 @@ def data():
     return {split: digits[split].batch(torch.arange(100)) for split in ("train", "val", "test")}
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """What was computed this way: for each call, whether the weights were learning."""
-    seen, apply = [], Convolution.apply
-
-    def counted(x, w):
-        seen.append(w.requires_grad)
-        return apply(x, w)
-
-    monkeypatch.setattr(nuat.winograd, "convolved", counted)
-    return seen
-
-
 def begun(start):
     f = Small()
     f.load_state_dict(start)
@@ -364,11 +375,10 @@ def test_a_network_it_does_not_suit_is_trained_and_told(data, tmp_path, capsys):
 
 
 def test_gradients_reach_every_weight(f):
-    g = copy.deepcopy(f)
+    g = copy.deepcopy(f.double())
     to_winograd(g)
     for network in (f, g):
-        cross_entropy(network(X), Y).backward()
+        cross_entropy(network(X.double()), Y).backward()
     for mine, torchs in zip(g.parameters(), f.parameters(), strict=True):
-        assert torch.allclose(
-            mine.grad, torchs.grad, rtol=1e-3, atol=1e-4 * torchs.grad.abs().max()
-        )
+        assert torch.allclose(mine.grad, torchs.grad, rtol=0, atol=1e-12 * torchs.grad.abs().max())
+    assert not torch.equal(g.body[2].weight.grad, f.body[2].weight.grad)

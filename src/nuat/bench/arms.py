@@ -13,6 +13,7 @@ from nuat.bench.watch import Clock, Laps, Watched
 from nuat.data import Images
 from nuat.descent import Descent
 from nuat.graphs import Graphs
+from nuat.network import device_of
 from nuat.recipes import Recipe
 
 STEPS = 2
@@ -36,7 +37,7 @@ class Arm:
         self.descent = Descent(recipe, f.train(), self.whole)
         self.descent.graphs = Graphs(recipe.method, say) if graphs else None
         self.epoch, self.batches = recipe.epochs - 1, self._batches()
-        self.on_gpu = images.x.is_cuda
+        self.on_gpu = device_of(f).type == "cuda"
         self.times: list[float] = []
         self.peak = 0.0
 

@@ -108,6 +108,7 @@ def bench(
         "batch_size": recipes[0].batch_size,
         "precision": recipes[0].precision,
         "convolutions": recipes[0].convolutions,
+        "channels_last": recipes[0].channels_last,
         "graphs": graphs,
         "rounds": rounds,
         "matmul_gflops": matmul.flops_per_s / 1e9,

@@ -52,6 +52,10 @@ def bench(
     rows = [replace(row, **changes) for row in rows]
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: there is no folder {out.parent}")
+    if out.is_dir():
+        raise InputError(
+            f"--out {out} is a folder; the results are a file, such as {out}/bench.json"
+        )
     splits, where = load(data), device_named(device)
     batch = splits.train.batch(torch.arange(min(rows[0].batch_size, len(splits.train))))[0]
     f = build(rows[0].model, len(splits.classes), splits.train.channels)
@@ -73,7 +77,7 @@ def _costs(found: dict[str, Any]) -> Table:
     shown.add_column("recipe", no_wrap=True)
     headings = "forwards", "/ 3", "standard steps", "quartiles", "ms", "images/s"
     for heading in (*headings, "GFLOP/s", "of matmul", "peak MiB"):
-        shown.add_column(heading, justify="right")
+        shown.add_column(heading, justify="right", overflow="fold")
     for cost in found["costs"]:
         middle, low, high = cost["standard_steps"]
         shown.add_row(
@@ -82,7 +86,7 @@ def _costs(found: dict[str, Any]) -> Table:
             f"{cost['forward_equivalents'] / 3:.2f}",
             f"{middle:.2f}",
             f"{low:.2f} to {high:.2f}",
-            f"{cost['ms']:.1f}",
+            f"{cost['ms']:.{1 if cost['ms'] < 100 else 0}f}",
             f"{cost['images_per_s']:.0f}",
             f"{cost['gflops']:.0f}",
             f"{cost['of_matmul']:.0%}",

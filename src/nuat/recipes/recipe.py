@@ -81,6 +81,10 @@ class Recipe:
             raise InputError(f"epochs is {self.epochs!r}, but must be a whole number from 1 up")
         check_precision(self.precision)
         check_way(self.convolutions)
+        if not (self.channels_last is None or isinstance(self.channels_last, bool)):
+            raise InputError(
+                f"channels_last is {self.channels_last!r}, but must be True, False or None"
+            )
         if self.convolutions == "winograd" and self.precision != "fp32":
             raise InputError(
                 "convolutions=winograd is arithmetic of float32: it does not go with "
@@ -123,7 +127,12 @@ class Recipe:
         attack or method written in `text` is against the ball of the recipe.
         """
         own = {f.name for f in fields(self)}
-        full = path if path.split(".")[0] in own else f"method.{path}"
+        head = path.split(".")[0]
+        full = path if head in own else f"method.{path}"
+        if head not in own | (theirs := {f.name for f in fields(self.method)}):
+            raise unknown(
+                f"field of the recipe or of {type(self.method).__name__}", head, own | theirs
+            )
         if "ball" in full.split("."):
             raise InputError("the threat model is one for the whole recipe: use --eps and --norm")
         if full in ("name", "data", "source", "note"):

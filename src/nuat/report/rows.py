@@ -79,7 +79,8 @@ def rows(runs: Sequence[Shown], networks: Mapping[Path, nn.Module] | None = None
 def _row(run: Shown, name: Name, network: str | None) -> Row:
     if isinstance(run, VerdictFolder):
         shown = Evaluation.of(run.name, run.scores)
-        return _with_figures(Row(str(name), name.kind, shown.data, None, shown.ball), shown)
+        model = run.scores.about.get("model")
+        return _with_figures(Row(str(name), name.kind, shown.data, model, shown.ball), shown)
     config, metrics = run.config, run.metrics
     last = metrics[-1] if metrics else {}
     shown, left_out = of_run(run, network)

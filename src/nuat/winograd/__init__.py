@@ -24,8 +24,12 @@ from nuat.winograd.tiles import OUT, scratch
 
 WAYS = ("direct", "winograd")
 
-LEAST_CHANNELS, LEAST_TILES, LEAST_WORK = 96, 32, 1 << 21
-"""From where on it pays (benchmarks/convolutions.log); work: tiles x channels in x channels out."""
+LEAST_CHANNELS, LEAST_TILES, LEAST_WORK, LEAST_FILL = 96, 32, 1 << 21, 0.7
+"""From where on it pays (benchmarks/convolutions.log).
+
+Work is tiles x channels in x channels out; fill, the share of the tiles' outputs that is wanted: an
+image of 5x5 takes four tiles of 4x4.
+"""
 
 
 class Winograd(nn.Conv2d):
@@ -42,8 +46,10 @@ class Winograd(nn.Conv2d):
         if not (x.is_cpu and x.dim() == 4 and x.dtype in (torch.float32, torch.float64)):
             return False
         tiles = len(x) * math.prod(-(-side // OUT) for side in x.shape[2:])
-        enough = tiles * self.in_channels * self.out_channels >= LEAST_WORK
-        return enough and tiles >= LEAST_TILES and not torch.is_autocast_enabled("cpu")
+        work = tiles * self.in_channels * self.out_channels
+        if tiles < LEAST_TILES or work < LEAST_WORK or torch.is_autocast_enabled("cpu"):
+            return False
+        return len(x) * math.prod(x.shape[2:]) >= LEAST_FILL * tiles * OUT**2
 
 
 def suits(module: nn.Module) -> bool:
