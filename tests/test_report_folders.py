@@ -123,7 +123,9 @@ def test_a_reviewer_who_only_evaluated_has_a_table(call, here, tmp_path):  # noq
     done = call(f"report {tmp_path}/verdict")
     assert (done.status, done.err) == (0, "")
     shown = " ".join(done.out.split())
-    assert "verdict" in shown and "digits · small-cnn(width=4) · Linf(0.1) · 40 images (test)" in shown
+    assert (
+        "verdict" in shown and "digits · small-cnn(width=4) · Linf(0.1) · 40 images (test)" in shown
+    )
     scores = opened(tmp_path / "verdict").scores
     for share in (scores.clean, scores.robust("fgsm"), scores.robust("pgd-2"), scores.worst):
         assert f"{100 * share:.1f}" in shown
