@@ -1,6 +1,7 @@
 """Which algorithm for 3x3 convolutions makes float32 faster on a CPU, and how exact it is.
 
     OMP_NUM_THREADS=1 python benchmarks/convolutions.py | tee benchmarks/convolutions.log
+    ... --only "partly filled tiles" | tee benchmarks/convolutions-fill.log
 
 The shapes that ResNet-18 and WideResNet-34-10 consist of, and those of a ResNet on images of 224:
 torch's own convolution (oneDNN, direct) in either layout, the Winograd convolution of NNPACK, which
@@ -32,6 +33,7 @@ SHAPES = {
     "a quarter of the batch": [(16, 128, 16), (16, 256, 8), (16, 512, 4)],
     "narrower": [(64, 64, 16), (64, 96, 16), (64, 128, 8), (64, 96, 4), (64, 128, 4)],
     "fewer tiles": [(8, 96, 8), (8, 128, 8), (8, 256, 8), (32, 512, 4), (48, 512, 4), (8, 640, 8)],
+    "partly filled tiles": [(64, 128, 5), (64, 128, 6), (64, 128, 7), (64, 512, 2), (64, 512, 6)],
     "WideResNet-34-10": [(32, 160, 32), (32, 320, 16), (32, 640, 8)],
     "ResNet-18 of 224x224": [(16, 64, 56), (16, 128, 28), (16, 256, 14), (16, 512, 7)],
 }
@@ -128,17 +130,22 @@ def gradient(f: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def main() -> None:
     reader = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     reader.add_argument("--tiny", action="store_true", help="an exercise of seconds")
-    tiny = reader.parse_args().tiny
+    reader.add_argument("--only", choices=SHAPES, help="these shapes alone, and no signs")
+    asked = reader.parse_args()
+    tiny = asked.tiny
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(versions())
     print(
         "ms: forward, gradient of x, gradients of x and w; 3, 1 and 2 of which NuAT has in a step"
     )
-    for network, shapes in ({"tiny": [(2, 8, 8)]} if tiny else SHAPES).items():
+    chosen = {asked.only: SHAPES[asked.only]} if asked.only else SHAPES
+    for network, shapes in ({"tiny": [(2, 8, 8)]} if tiny else chosen).items():
         print(network)
         for each in shapes:
             shape(*each, rounds=1 if tiny else 9)
+    if asked.only:
+        return
     print("\nsigns of the gradient by the image, ResNet-18, against float64")
     signs(*((8, 16, 2) if tiny else (64, 64, 5)))
 

@@ -25,7 +25,7 @@ from nuat.winograd.tiles import OUT, scratch
 WAYS = ("direct", "winograd")
 
 LEAST_CHANNELS, LEAST_TILES, LEAST_WORK, LEAST_FILL = 96, 32, 1 << 21, 0.7
-"""From where on it pays (benchmarks/convolutions.log).
+"""From where on it pays (benchmarks/convolutions.log, convolutions-fill.log).
 
 Work is tiles x channels in x channels out; fill, the share of the tiles' outputs that is wanted: an
 image of 5x5 takes four tiles of 4x4.
