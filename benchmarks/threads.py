@@ -13,7 +13,6 @@ from torch import nn
 import nuat
 from nuat.cost import flops
 from nuat.models import build
-from nuat.threads import cores
 
 CASES = [
     ("small-cnn(width=32)", (1, 8, 8), 64, 20),
@@ -32,12 +31,12 @@ def steps(f: nn.Module, x: torch.Tensor, y: torch.Tensor, count: int) -> float:
     return (time.perf_counter() - began) / count
 
 
-print(f"{cores()} cores, load average {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
+print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
 for model, shape, batch, count in CASES:
     f, x, y = build(model, 10, shape[0]), torch.rand(batch, *shape), torch.randint(10, (batch,))
     with torch.no_grad():
         work = flops(lambda f=f, x=x: f(x)) / 1e9
-    times: dict[int, list[float]] = {1: [], cores(): []}
+    times: dict[int, list[float]] = {1: [], os.cpu_count(): []}
     for _ in range(5):
         for threads, own in times.items():
             torch.set_num_threads(threads)

@@ -30,15 +30,10 @@ from nuat.noise import seed_of
 from nuat.precision import to_channels_last
 from nuat.recipes import Recipe
 from nuat.versions import versions
-from nuat.winograd import convolve
 
 EPOCH = 60
 BATCHES = 700
-OPTIONS: dict[str, dict[str, str]] = {
-    "": {},
-    ", winograd": {"convolutions": "winograd"},
-    ", bf16": {"precision": "bf16"},
-}
+OPTIONS: dict[str, dict[str, str]] = {"": {}, ", bf16": {"precision": "bf16"}}
 ROUNDED = ("+ foreach average", "ours, torch's norm")
 """Where the averages, which NuAT2-WA attacks, are rounded in another order."""
 
@@ -52,7 +47,6 @@ class Ours:
     """A recipe's step by nuat's engine."""
 
     def __init__(self, recipe: Recipe, f: nn.Module, layout: bool = False):
-        convolve(f, torch.zeros(2, 3, 32, 32), recipe.convolutions)
         self.descent = Descent(recipe, f, BATCHES)
         if layout:
             to_channels_last(f, torch.zeros(2, 3, 32, 32, dtype=next(f.parameters()).dtype))
@@ -86,8 +80,6 @@ def ladder(recipe: Recipe, f: nn.Module, short: bool) -> dict:
         arms |= {"ours, torch's norm": ours(torch_nuclear), "ours, polar norm": ours(nuclear_polar)}
         arms["ours"] = ours()
     for name, options in OPTIONS.items():
-        if name == ", winograd" and not short:
-            continue  # nothing in a narrow network suits
         arms[f"ours, channels_last{name}"] = ours(layout=True, **options)
         arms[f"standard, channels_last{name}"] = Ours(
             replace(standard, **options), copy.deepcopy(f), True

@@ -29,13 +29,6 @@ def test_training(tmp_path, monkeypatch, capsys):
     assert all(ladder["arms"]["published"]["faster"] == [1, 1, 1] for ladder in ladders)
 
 
-def test_convolutions(monkeypatch, capsys):
-    run("convolutions.py", "--tiny", monkeypatch=monkeypatch)
-    shown = capsys.readouterr().out
-    assert "2 x   8 at 8x8, 0.0 GFLOP, 8 tiles; nnpack" in shown
-    assert shown.count("largest error") == 2 and "of 24576 each, in 2 draws" in shown
-
-
 def test_gpu(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         run("gpu.py", "--tiny", "--out", tmp_path, monkeypatch=monkeypatch)

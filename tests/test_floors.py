@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "nuat"
 ROOMS = {
     1: "errors registry notation values schedules noise threat losses nuclear_norm network "
     "batchnorm checks memory weights runs ledger progress versions distributed search importing "
-    "intervals precision winograd",
+    "intervals precision",
     2: "attacks models data",
     3: "methods loading guard",
     4: "cost threads graphs recipes descent train evaluate diagnose report export",

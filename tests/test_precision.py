@@ -12,8 +12,8 @@ from nuat.cost import forward_equivalents
 from nuat.descent import Descent
 from nuat.models import build
 from nuat.network import fingerprint
-from nuat.precision import BFloat16, computing_in, has_bfloat16, lay_out, to_channels_last
-from nuat.threads import cores, settle_threads
+from nuat.precision import BFloat16, computing_in, lay_out, to_channels_last
+from nuat.threads import configure_threads
 from nuat.weights import worst_nearby
 
 X, Y = torch.rand(8, 3, 8, 8), torch.arange(8)
@@ -172,55 +172,21 @@ def test_fast_options_are_resumed_to_the_same_bits(tmp_path, monkeypatch):
 WIDE = "resnet18(width=64)"
 
 
-@pytest.mark.parametrize(
-    ("asked", "variable", "model", "before", "load", "expected", "said"),
-    [
-        (None, None, WIDE, None, 0.0, 1, ""),
-        (2, None, "small-cnn", None, 0.0, 2, "threads: 2, as asked"),
-        (2, "1", "small-cnn", 3, 0.0, 2, "threads: 2, as asked"),
-        ("auto", "1", WIDE, 3, 0.0, 1, "threads: 1 (OMP_NUM_THREADS)"),
-        ("auto", None, WIDE, 3, 0.0, 3, "threads: 3, as this run began"),
-        ("auto", None, "small-cnn", None, 0.0, 1, "(4 cores, 4 of them idle; a forward pass of a"),
-        ("auto", None, WIDE, None, 0.4, 4, "threads: 4 (4 cores, 4 of them idle"),
-        ("auto", None, WIDE, None, 1.0, 3, "threads: 3 (4 cores, 3 of them idle"),
-        ("auto", None, WIDE, None, 7.8, 1, "threads: 1 (4 cores, 1 of them idle"),
-    ],
-)
-def test_threads_are_chosen_and_said(
-    asked, variable, model, before, load, expected, said, monkeypatch
-):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("nuat.threads.cores", lambda: 4)
-    monkeypatch.setattr("os.getloadavg", lambda: (load, 0, 0), raising=False)
-    if variable:
-        monkeypatch.setenv("OMP_NUM_THREADS", variable)
-    f = build(model, 10, 3)
-    mark = fingerprint(f)
-    assert said in settle_threads(asked, f, torch.rand(1, 3, 32, 32), before)
-    assert torch.get_num_threads() == expected
-    assert f.training and fingerprint(f) == mark
-
-
-@pytest.mark.parametrize(
-    ("quota", "expected"),
-    [("100000 100000", 1), ("250000 100000", 3), ("max 100000", 8), ("900000 100000", 8)],
-)
-def test_cores_obey_affinity_and_quota(quota, expected, tmp_path, monkeypatch):
-    (tmp_path / "cpu.max").write_text(quota)
-    monkeypatch.setattr("nuat.threads.QUOTA", tmp_path / "cpu.max")
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
-    assert cores() == expected
-
-
-@pytest.mark.parametrize("asked", [0, -1, True, "many", 1.5])
-def test_threads_that_cannot_be(asked, f):
+@pytest.mark.parametrize("threads", [0, -1, True, "many", 1.5])
+def test_threads_that_cannot_be(threads):
     with pytest.raises(nuat.InputError, match="threads is"):
-        settle_threads(asked, f, X)
+        configure_threads(threads)
 
 
-def test_asking_a_processor_for_bfloat16():
-    assert has_bfloat16(torch.device("cpu")) in (True, False)
-    assert not has_bfloat16(torch.device("meta"))
+def test_threads_are_those_asked_for_or_torchs_own():
+    before = torch.get_num_threads()
+    try:
+        configure_threads(3)
+        assert torch.get_num_threads() == 3
+        configure_threads(None)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("width", "refused"), [(8, True), (16, False)])

@@ -307,6 +307,6 @@ def test_channels_last_is_true_false_or_none(given: object) -> None:
 
 
 def test_a_choice_of_no_text_is_refused_in_words() -> None:
-    for name in ("convolutions", "precision", "on_collapse"):
+    for name in ("precision", "on_collapse"):
         with pytest.raises(InputError, match=r"unknown .* None \(there are: "):
             replace(nuat.recipe("nuat", "digits"), **{name: None})

@@ -197,8 +197,8 @@ def test_a_run_begun_before_a_recipe_had_a_field_goes_on(tmp_path):
     assert not nuat.fit(recipe, **asked, max_time=0).finished
     file = tmp_path / "run" / "config.json"
     config = json.loads(file.read_text())
-    del config["recipe"]["convolutions"], config["recipe"]["augment"]["scale"]
+    del config["recipe"]["precision"], config["recipe"]["augment"]["scale"]
     file.write_text(json.dumps(config))
-    with pytest.raises(nuat.InputError, match="convolutions: winograd here, direct there"):
-        nuat.fit(replace(recipe, convolutions="winograd"), **asked)
+    with pytest.raises(nuat.InputError, match="precision: bf16 here, fp32 there"):
+        nuat.fit(replace(recipe, precision="bf16"), **asked)
     assert nuat.fit(recipe, **asked).finished

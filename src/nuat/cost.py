@@ -13,7 +13,6 @@ from torch.utils.flop_counter import flop_registry
 from nuat.checks import check_loss
 from nuat.methods import Method, Moment
 from nuat.weights import Averages
-from nuat.winograd import directly
 
 
 class _Counter(TorchDispatchMode):
@@ -39,8 +38,8 @@ def forward_equivalents(
 ) -> float:
     """Cost of a training step of this method in forward passes of the batch, mean of both parities.
 
-    Counted, not timed: convolutions, as torch computes them, and matrix products, forward and
-    backward. `f` gets gradients but no update; its BatchNorm statistics come back as they were.
+    Counted, not timed: convolutions and matrix products, forward and backward. `f` gets gradients
+    but no update; its BatchNorm statistics come back as they were.
     """
     before = {name: value.clone() for name, value in f.state_dict().items()}
     modes = [(module, module.training) for module in f.modules()]
@@ -56,11 +55,10 @@ def forward_equivalents(
                 f.zero_grad()
                 loss.backward()
 
-    with directly(f):
-        with torch.random.fork_rng():
-            spent = flops(steps) / 2
-        with torch.no_grad():
-            once = flops(lambda: f(x))
+    with torch.random.fork_rng():
+        spent = flops(steps) / 2
+    with torch.no_grad():
+        once = flops(lambda: f(x))
     f.zero_grad()
     f.load_state_dict(before)
     for module, training in modes:

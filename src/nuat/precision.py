@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from nuat.checks import check_logits
 from nuat.errors import InputError, unknown
-from nuat.winograd import computed
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -42,14 +41,6 @@ def check_precision(precision: str) -> None:
     """Raise InputError unless there is such a precision."""
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether products of bfloat16 are faster than of float32 there, as far as one can ask."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
 
 def to_channels_last(f: nn.Module, x: Tensor) -> None:
@@ -90,11 +81,9 @@ def to_contiguous(f: nn.Module) -> None:
 def lay_out(f: nn.Module, x: Tensor, channels_last: bool | None) -> str:
     """Lay the network out as asked, or for None as suits the device; what there is to say about it.
 
-    That is channels_last, if the network takes it, on a GPU and for Winograd's convolutions; else
-    on a CPU the usual layout.
+    That is channels_last on a GPU, if the network supports it, and the usual layout on a CPU.
     """
-    gains = x.device.type != "cpu" or bool(computed(f))
-    if channels_last is False or (channels_last is None and not gains):
+    if channels_last is False or (channels_last is None and x.device.type == "cpu"):
         return ""
     try:
         to_channels_last(f, x)

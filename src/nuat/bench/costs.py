@@ -27,7 +27,6 @@ from nuat.network import frozen
 from nuat.precision import lay_out
 from nuat.recipes import Recipe
 from nuat.versions import versions
-from nuat.winograd import convolve, directly
 
 Say = Callable[[str], None]
 
@@ -43,8 +42,7 @@ class Cost:
         images_per_s: training images a second.
         standard_steps: in steps of standard training: median of the ratios in each round, and their
             lower and upper quartile.
-        gflops: floating-point operations a second, in billions, counted over timed; those of the
-            direct convolution, whatever way it is computed.
+        gflops: floating-point operations a second, in billions, counted over timed.
         of_matmul: the same as a share of what a product of matrices reaches beside it.
         peak_mib: most memory in use, MiB: of this recipe on a GPU, of the process so far on a CPU.
         shares: of the time, by section of the step.
@@ -73,8 +71,8 @@ def bench(
     """Time recipes against standard training, on the network and the batch size of the first.
 
     Args:
-        recipes: what to compare. Precision, layout and the way of convolutions are each one's own,
-            and for standard training the first's.
+        recipes: what to compare. Precision and memory layout are each recipe's own; standard
+            training takes those of the first.
         data: images to train on; nothing is kept.
         device: where.
         rounds: how often each is timed, two steps at a time, in the last epoch of its schedules.
@@ -107,7 +105,6 @@ def bench(
         "data": data.name,
         "batch_size": recipes[0].batch_size,
         "precision": recipes[0].precision,
-        "convolutions": recipes[0].convolutions,
         "channels_last": recipes[0].channels_last,
         "graphs": graphs,
         "rounds": rounds,
@@ -140,9 +137,8 @@ def _arms(
     for recipe in (replace(first, name="standard", method=Standard(), average=None), *recipes):
         alike = replace(recipe, model=first.model, batch_size=first.batch_size)
         g = copy.deepcopy(f)
-        for remark in (convolve(g, x, alike.convolutions), lay_out(g, x, alike.channels_last)):
-            if remark:
-                say(f"{recipe.name}: {remark}")
+        if remark := lay_out(g, x, alike.channels_last):
+            say(f"{recipe.name}: {remark}")
         arms.append(Arm(alike, g, data.train, graphs, say))
     return arms
 
@@ -161,7 +157,7 @@ def _cost(arm: Arm, standard: Arm, matmul: Matmul, clock: Clock) -> Cost:
     f, batch = arm.descent.f, arm.recipe.batch_size
     x, y = arm.images.batch(torch.arange(2))
     forwards = forward_equivalents(arm.recipe.method, f, x, y, arm.epoch)
-    with frozen(f) as g, directly(f), torch.no_grad():
+    with frozen(f) as g, torch.no_grad():
         operations = forwards * flops(lambda: g(x)) / len(x) * batch
     seconds = statistics.median(arm.times)
     return Cost(

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.table import Table
 
@@ -18,11 +17,10 @@ from nuat.cli.terminal import console, say
 from nuat.cli.train import setting
 from nuat.data import load, look_in
 from nuat.errors import InputError
-from nuat.models import build
 from nuat.network import device_named
 from nuat.recipes import recipe
 from nuat.runs import whole
-from nuat.threads import settle_threads
+from nuat.threads import configure_threads
 
 
 def bench(
@@ -57,10 +55,7 @@ def bench(
             f"--out {out} is a folder; the results are a file, such as {out}/bench.json"
         )
     splits, where = load(data), device_named(device)
-    batch = splits.train.batch(torch.arange(min(rows[0].batch_size, len(splits.train))))[0]
-    f = build(rows[0].model, len(splits.classes), splits.train.channels)
-    if remark := settle_threads(threads or "auto", f, batch.to(where)):
-        say(remark)
+    configure_threads(threads)
     found = timed(rows, splits, where, rounds=rounds, graphs=graphs, say=say)
     console.print(_costs(found))
     console.print(_shares(found))
@@ -69,10 +64,7 @@ def bench(
 
 
 def _costs(found: dict[str, Any]) -> Table:
-    title = (
-        "{model} on {data}, batches of {batch_size}, {device}, {precision}, "
-        "{convolutions} convolutions"
-    ).format(**found)
+    title = "{model} on {data}, batches of {batch_size}, {device}, {precision}".format(**found)
     shown = Table(title=title)
     shown.add_column("recipe", no_wrap=True)
     headings = "forwards", "/ 3", "standard steps", "quartiles", "ms", "images/s"

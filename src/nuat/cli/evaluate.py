@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.table import Table
 
@@ -31,9 +30,9 @@ from nuat.evaluate import evaluate as attacked
 from nuat.evaluate.asked import asked
 from nuat.intervals import wilson
 from nuat.loading import Trained, described, trained
-from nuat.network import device_named, device_of
+from nuat.network import device_named
 from nuat.noise import seed_of
-from nuat.threads import settle_threads
+from nuat.threads import configure_threads
 
 
 def evaluate(
@@ -90,9 +89,7 @@ def evaluate(
     ball = ball_of(network.ball, eps, norm)
     size = _size(batch_size)
     attacks = asked(attack or ATTACKS, ball)
-    few = splits[split].batch(torch.arange(max(1, min(size or 64, len(splits[split])))))[0]
-    if said := settle_threads(threads or "auto", network.f, few.to(device_of(network.f))):
-        say(said)
+    configure_threads(threads)
     told = {"indices": indices, "eps": eps, "norm": norm, "seed": seed or None}
     told["data"] = short(data) if other else None
     told["search"] = search if search != "fp32" else None

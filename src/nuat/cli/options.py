@@ -26,7 +26,7 @@ BadImages = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="On a CPU; by default OMP_NUM_THREADS, or as the network is worth."),
+    typer.Option(min=1, help="On a CPU; by default OMP_NUM_THREADS, or all cores."),
 ]
 Attacks = Annotated[
     list[str] | None,

@@ -30,7 +30,6 @@ from nuat.search import Precision, searched
 from nuat.threat import Ball
 from nuat.values import describe
 from nuat.versions import versions
-from nuat.winograd import directly
 
 ATTACKS = ("pgd-20", "pgd-100(restarts=5)", "gama-100")
 """What is run when nothing else is asked for."""
@@ -100,7 +99,7 @@ def evaluate(
     _check_options(search, out, save_adversarial)
     x, y = images.batch(torch.tensor(sorted(ids)[:PROBES]))
     check_images(x)
-    with _full_precision(), directly(f):
+    with _full_precision():
         classes = check_logits(f, x, classes)
         images.check(classes)
         parts, notes = fitted(attacks, classes)

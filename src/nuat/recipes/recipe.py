@@ -15,7 +15,6 @@ from nuat.precision import check_precision
 from nuat.schedules import Constant, From, Schedule, numbers_become_schedules, triangle
 from nuat.threat import Ball, Linf, norms
 from nuat.values import assign, swap
-from nuat.winograd import check_way
 
 ON_COLLAPSE = ("warn", "stop", "rollback")
 
@@ -45,10 +44,8 @@ class Recipe:
         augment: what is done to training images.
         precision: what the layers compute in during training, "fp32" or "bf16"; weights, logits,
             losses, perturbations, statistics and averages are float32, and so is all evaluation.
-        channels_last: the layout of weights and activations; None: if the network takes it, on a
-            GPU and for Winograd's convolutions.
-        convolutions: how 3x3 convolutions of many channels are computed in training, "direct" or
-            "winograd" (see nuat.winograd): in float32, on a CPU; evaluation is always direct.
+        channels_last: the memory layout of weights and activations; None: on a GPU, if the network
+            supports it.
         ball: the threat model that validation and evaluation use, the method's own if it has one.
         on_collapse: what to do when a catastrophic overfitting is seen (see nuat.guard): "warn",
             "stop" with the weights from before, or "rollback" to them and go on.
@@ -69,7 +66,6 @@ class Recipe:
     augment: Augment = Augment()
     precision: str = "fp32"
     channels_last: bool | None = None
-    convolutions: str = "direct"
     ball: Ball = Linf(8 / 255)
     on_collapse: str = "warn"
     source: str = "ours"
@@ -80,15 +76,9 @@ class Recipe:
         if isinstance(self.epochs, bool) or not (isinstance(self.epochs, int) and self.epochs > 0):
             raise InputError(f"epochs is {self.epochs!r}, but must be a whole number from 1 up")
         check_precision(self.precision)
-        check_way(self.convolutions)
         if not (self.channels_last is None or isinstance(self.channels_last, bool)):
             raise InputError(
                 f"channels_last is {self.channels_last!r}, but must be True, False or None"
-            )
-        if self.convolutions == "winograd" and self.precision != "fp32":
-            raise InputError(
-                "convolutions=winograd is arithmetic of float32: it does not go with "
-                f"precision={self.precision}, which is faster where the processor has it"
             )
         if self.on_collapse not in ON_COLLAPSE:
             raise unknown("answer to a collapse", self.on_collapse, ON_COLLAPSE)

@@ -21,11 +21,10 @@ from nuat.precision import lay_out, to_contiguous
 from nuat.recipes import Recipe
 from nuat.recipes import recipe as named_recipe
 from nuat.runs import Run
-from nuat.threads import settle_threads
+from nuat.threads import configure_threads
 from nuat.train.loop import Training
 from nuat.values import describe
 from nuat.versions import versions
-from nuat.winograd import convolve, to_direct
 
 
 def fit(
@@ -38,7 +37,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     max_time: float | None = None,
-    threads: int | str | None = None,
+    threads: int | None = None,
     graphs: bool = False,
 ) -> Run:
     """Train a network by a recipe; the run folder `out` holds what came of it.
@@ -59,7 +58,7 @@ def fit(
         seed: of weights, order, crops and noise.
         device: by default cuda if there is one, or else cpu.
         max_time: stop with a checkpoint after so many seconds; the same call goes on.
-        threads: on a CPU, how many; "auto": see nuat.threads; None: as torch has it.
+        threads: on a CPU, how many; None: as torch has it.
         graphs: record the steps as CUDA graphs, and say so if the method does not allow it.
 
     Returns:
@@ -88,11 +87,8 @@ def fit(
         check_last_batch(f, two, len(splits.train), recipe.batch_size)
         once = [*splits.notes, *remarks(f)]
         try:
-            engine = [
-                settle_threads(threads, f, _first(splits, recipe.batch_size), _threads_of(folder)),
-                convolve(f, two, recipe.convolutions),
-                lay_out(f, two, recipe.channels_last),
-            ]
+            configure_threads(threads)
+            engine = [lay_out(f, two, recipe.channels_last)]
             run = Run.start(folder, _config(recipe, f, splits, seed) | origin, recipe)
             if start is not None:
                 start.into(f)
@@ -100,7 +96,6 @@ def fit(
             Training(recipe, f, splits, run, seed, device, max_time, once, engine, graphs).go()
             f.eval()
         finally:
-            to_direct(f)
             to_contiguous(f)
     return run
 
@@ -117,12 +112,6 @@ def _settled(recipe: Recipe | str, data: Any) -> tuple[Recipe, Splits]:
 def _first(data: Splits, count: int) -> Tensor:
     """The first training images, at most so many."""
     return data.train.batch(torch.arange(min(count, len(data.train))))[0]
-
-
-def _threads_of(folder: Path) -> int | None:
-    """How many threads the run in a folder began with."""
-    begun = (folder / "config.json").exists()
-    return Run(folder).config.get("threads") if begun else None
 
 
 def _config(recipe: Recipe, f: nn.Module, data: Splits, seed: int) -> dict[str, Any]:

@@ -29,7 +29,6 @@ from nuat.noise import seed_of
 from nuat.progress import Progress, clock
 from nuat.recipes import Recipe
 from nuat.runs import Run
-from nuat.winograd import directly
 
 CHECKPOINT_SECONDS = 600.0
 """Within an epoch, a checkpoint is written after so long; at the end of an epoch, always."""
@@ -95,8 +94,7 @@ class Training:
                 if self.batch < self.batches:
                     progress.line(f"time is up after {self.place()}; the same command goes on")
                     return
-                with directly(self.descent.kept):
-                    self.end_epoch(progress)
+                self.end_epoch(progress)
         self.f.load_state_dict(self.run.weights())
 
     def train(self, progress: Progress) -> None:
