@@ -60,7 +60,7 @@ def reproduce(
         attacks=attack or ATTACKS,
         epochs=epochs,
         device=device,
-        threads=threads or "auto",
+        threads=threads,
     )
     show(runs)
     say(f"the page: {target / 'report.html'}")

@@ -85,7 +85,7 @@ def train(
         seed=seed,
         device=device,
         max_time=_seconds(max_time),
-        threads=threads or "auto",
+        threads=threads,
         graphs=graphs,
     )
     if run.finished:
