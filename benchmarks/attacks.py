@@ -28,11 +28,11 @@ from torchattacks.wrappers.multiattack import MultiAttack
 import nuat
 from nuat.attacks import logits, ranked, trial
 from nuat.data import class_balanced, load
+from nuat.evaluation.inference import Faster, folded, searched
 from nuat.models import build
-from nuat.network import frozen
-from nuat.noise import Keyed
-from nuat.search import Faster, folded, searched
-from nuat.versions import versions
+from nuat.nn.freeze import frozen
+from nuat.rng import Keyed
+from nuat.runtime.versions import versions
 
 MNIST, CIFAR = "mnist(train=4000,val=200,test=1000)", "cifar10(train=5000,val=200,test=1000)"
 NETWORKS = {

@@ -29,17 +29,18 @@ import torch
 from torch import Tensor, nn
 
 import nuat
-from nuat.bench import Arm, Matmul, clock_of
-from nuat.bench.costs import ratio
-from nuat.cost import flops, forward_equivalents
-from nuat.descent import Descent
-from nuat.graphs import Graphs, cuda_graph
+from nuat.matrix_norms import nuclear_norm
 from nuat.methods import Standard
+from nuat.methods.cost import forward_equivalents
 from nuat.models import build
-from nuat.nuclear_norm import nuclear_norm
-from nuat.precision import to_channels_last
+from nuat.nn.precision import to_channels_last
+from nuat.profiling import Arm, Matmul, clock_of
+from nuat.profiling.costs import ratio
 from nuat.recipes import Recipe
-from nuat.versions import versions
+from nuat.runtime.flops import flops
+from nuat.runtime.versions import versions
+from nuat.training.cuda_graphs import Graphs, cuda_graph
+from nuat.training.train_step import Descent
 
 PUBLISHED = {"standard": 3, "nuat": 11, "nuat-wa": 11, "nuat2-wa": 14, "fbf": 6, "pgd-at": 33}
 PUBLISHED |= {"trades": 39}

@@ -37,11 +37,11 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks import Attack, Ensemble, attack, logits, ranked, trial
+from nuat.evaluation.inference import PLAIN, Faster, folded, searched
 from nuat.models import build
-from nuat.network import frozen
-from nuat.noise import Keyed
-from nuat.search import PLAIN, Faster, folded, searched
-from nuat.threat import L2, Ball, Linf
+from nuat.nn.freeze import frozen
+from nuat.rng import Keyed
+from nuat.threat_models import L2, Ball, Linf
 
 FULL = {"apgd-ce": 101, "apgd-t": 9 * 101, "fab-t": 9 * 100, "square": 5001}
 """Iterates of the standard AutoAttack on an image that stands."""

@@ -13,8 +13,8 @@ import torch
 import nuat
 from nuat.attacks import FrobeniusAttack, NuclearAttack, logits
 from nuat.data import load
-from nuat.diagnose import confusion, diversity
-from nuat.noise import Keyed
+from nuat.evaluation.sanity_checks import confusion, diversity
+from nuat.rng import Keyed
 
 EPS = (4 / 255, 8 / 255)
 

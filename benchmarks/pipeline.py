@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 import nuat
 from nuat import Augment
-from nuat.data.places import root
+from nuat.data.paths import root
 
 REPEATS = 5
 CROPS = Augment(flip=True, scale=(0.25, 1.0))

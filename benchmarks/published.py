@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nuat.batchnorm import recorded
+from nuat.nn.batchnorm import recorded
+from nuat.nn.ema import Average
 from nuat.recipes import Recipe
-from nuat.weights import Average
 
 EPS = 8 / 255
 CHANGES = ("detach", "input gradient", "shared clean pass", "foreach average")

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import nuat
-from nuat.cost import flops
 from nuat.models import build
+from nuat.runtime.flops import flops
 
 CASES = [
     ("small-cnn(width=32)", (1, 8, 8), 64, 20),

@@ -21,15 +21,15 @@ from published import CHANGES, Published, nuclear
 from torch import Tensor, nn
 
 import nuat
-from nuat.bench.costs import ratio
-from nuat.descent import Descent
 from nuat.losses import nuclear_polar, nuclear_svd
 from nuat.methods import Standard
 from nuat.models import build
-from nuat.noise import seed_of
-from nuat.precision import to_channels_last
+from nuat.nn.precision import to_channels_last
+from nuat.profiling.costs import ratio
 from nuat.recipes import Recipe
-from nuat.versions import versions
+from nuat.rng import seed_of
+from nuat.runtime.versions import versions
+from nuat.training.train_step import Descent
 
 EPOCH = 60
 BATCHES = 700

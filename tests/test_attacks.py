@@ -12,7 +12,7 @@ from nuat.attacks import attack, attacks
 from nuat.attacks.square import bump
 from nuat.errors import InputError
 from nuat.losses import ce_each, margin_each
-from nuat.noise import Keyed
+from nuat.rng import Keyed
 
 BALLS = [nuat.Linf(0.1), nuat.Linf(0.0), nuat.L2(0.7)]
 NAMES = ["fgsm", "pgd-5", "pgd-4(restarts=3)", "gama-10", "targeted-pgd-5(rank=-1)"]
@@ -225,7 +225,7 @@ def test_an_iterate_makes_no_tensor_of_python_numbers(name, ball, monkeypatch):
     """Also where images seem to fall at every iterate, as all are looked at on a GPU."""
     f, x = Net().eval(), images(8)
     y, made = f(x).argmax(1), []
-    monkeypatch.setattr(sys.modules["nuat.attacks.trial"], "LOOK", 100)
+    monkeypatch.setattr(sys.modules["nuat.attacks.runner"], "LOOK", 100)
     for steps in (11, 31):
         each, ranking = attack(name.format(steps), ball), nuat.attacks.ranked(f(x).detach(), y)
         monkeypatch.setattr(type(each), "inside", _afresh)

@@ -10,10 +10,10 @@ from PIL import Image
 
 import nuat
 from nuat import cli
-from nuat.bench import SECTIONS, Arm, bench
-from nuat.bench.costs import ratio
-from nuat.bench.watch import Laps, Watched
 from nuat.models import build
+from nuat.profiling import SECTIONS, Arm, bench
+from nuat.profiling.costs import ratio
+from nuat.profiling.timers import Laps, Watched
 
 DATA = nuat.Splits(
     *(nuat.Images(torch.rand(20, 1, 8, 8), torch.arange(20) % 10) for _ in range(3)),

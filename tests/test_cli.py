@@ -18,7 +18,8 @@ from torch import nn
 
 import nuat
 from nuat import cli
-from nuat.runs import Run, read_weights
+from nuat.checkpoints.run import Run
+from nuat.checkpoints.weights_io import read_weights
 
 TINY = "--epochs 1 --set 'model=small-cnn(width=4)'"
 MARK = "code of a pickle was run"

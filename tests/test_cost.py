@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 import nuat
-from nuat.cost import flops, forward_equivalents
 from nuat.losses import nuclear_polar
 from nuat.methods import AT, AWP, GAT, RMGM, TRADES, NuAT, NuAT2, Standard
+from nuat.methods.cost import forward_equivalents
+from nuat.runtime.flops import flops
 
 
 class Deep(nn.Module):

@@ -16,7 +16,7 @@ import torch
 import nuat
 from nuat import Augment, Images, InputError, Splits
 from nuat.data import class_balanced
-from nuat.data.samples import first_of_each_class
+from nuat.data.sampling import first_of_each_class
 
 CIFAR = import_module("nuat.data.cifar10")  # the package has readers of these names
 CIFAR100 = import_module("nuat.data.cifar100")

@@ -12,7 +12,7 @@ import pytest
 
 from nuat import InputError, cli
 from nuat.data import download as house
-from nuat.data.places import Official, Remote
+from nuat.data.paths import Official, Remote
 
 FILES = {"a": bytes(range(256)) * 2000, "b": b"labels" * 10}
 

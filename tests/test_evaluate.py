@@ -7,7 +7,7 @@ from torch import nn
 import nuat
 from nuat.attacks import Attack
 from nuat.errors import InputError, NonFinite
-from nuat.evaluate import Scores
+from nuat.evaluation import Scores
 
 BALL = nuat.Linf(0.2)
 

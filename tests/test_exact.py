@@ -8,8 +8,8 @@ from torch import nn
 
 import nuat
 from nuat.attacks import FAB, FABT, Square
-from nuat.noise import Keyed
-from nuat.threat import L2, Linf
+from nuat.rng import Keyed
+from nuat.threat_models import L2, Linf
 from reference.fab import project_l2, project_linf
 
 CLASSES = 5

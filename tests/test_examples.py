@@ -11,8 +11,8 @@ import pytest
 
 import nuat
 from nuat import cli
-from nuat.recipes import table
-from nuat.runs import Run
+from nuat.checkpoints.run import Run
+from nuat.recipes import registry
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 OWN_METHOD = EXAMPLES / "own_method.py"
@@ -21,14 +21,14 @@ OWN_METHOD = EXAMPLES / "own_method.py"
 @pytest.fixture
 def call(monkeypatch, capsys):
     """`call("train ...")`; what an example registers is forgotten afterwards."""
-    monkeypatch.setattr(table, "_table", dict(table._table))
+    monkeypatch.setattr(registry, "_table", dict(registry._table))
 
     def run(line):
-        before = dict(table._table)
+        before = dict(registry._table)
         monkeypatch.setattr(sys, "argv", ["nuat", *shlex.split(line)])
         with pytest.raises(SystemExit) as end:
             cli.main()
-        monkeypatch.setattr(table, "_table", before)
+        monkeypatch.setattr(registry, "_table", before)
         return int(end.value.code or 0), *capsys.readouterr()
 
     return run

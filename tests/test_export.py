@@ -13,12 +13,12 @@ import torch
 
 import nuat
 from nuat import cli
+from nuat.checkpoints import told
+from nuat.checkpoints.weights_io import read_weights, write_weights
+from nuat.evaluation.intervals import wilson
 from nuat.export import card, save_state_dict
-from nuat.intervals import wilson
-from nuat.loading import told
 from nuat.models import build
-from nuat.network import fingerprint
-from nuat.runs import read_weights, write_weights
+from nuat.nn.fingerprint import fingerprint
 
 ONNX = all(map(importlib.util.find_spec, ("onnx", "onnxruntime", "onnxscript")))
 needs_onnx = pytest.mark.skipif(not ONNX, reason="the export extra is not installed")

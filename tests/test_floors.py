@@ -26,13 +26,13 @@ LEVEL_ALLOWED = {1, 4}
 FORBIDDEN = {
     "attacks": ("nuat.methods",),
     "methods": (
-        "nuat.train",
-        "nuat.distributed",
+        "nuat.training",
+        "nuat.runtime.ranks",
         "torch.optim",
         "torch.distributed",
         "torch.nn.parallel",
     ),
-    "evaluate": ("nuat.recipes", "nuat.train"),
+    "evaluate": ("nuat.recipes", "nuat.training"),
 }
 FORBIDDEN_TEXT = {"methods": ("cuda", "device=")}
 ONLY_IN = {"argparse": "cli", "typer": "cli", "click": "cli", "sys.argv": "cli"}
@@ -124,7 +124,7 @@ def violations(modules: dict[str, str]) -> list[str]:
 
 def test_the_house_stands() -> None:
     modules = sources(SOURCE)
-    assert {"nuat", "nuat.threat", "nuat.attacks", "nuat.attacks.ascent"} <= set(modules)
+    assert {"nuat", "nuat.threat_models", "nuat.attacks", "nuat.attacks.ascent"} <= set(modules)
     assert violations(modules) == []
 
 
@@ -143,16 +143,19 @@ def house(**rooms: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("modules", "found"),
     [
-        (house(threat="from nuat.noise import Noise", noise=""), []),
+        (house(threat="from nuat.rng import Noise", noise=""), []),
         (house(attacks="from nuat.attacks import gama", attacks__gama="import torch"), []),
         (house(train="from nuat.recipes import Recipe", recipes=""), []),
         (house(cellar=""), ["nuat.cellar is on no floor"]),
-        (house(threat="import nuat.attacks", attacks=""), ["nuat.threat imports up: nuat.attacks"]),
+        (
+            house(threat="import nuat.attacks", attacks=""),
+            ["nuat.threat_models imports up: nuat.attacks"],
+        ),
         (house(threat="from nuat import attacks", attacks=""), ["imports up: nuat.attacks"]),
         (house(threat="from . import attacks", attacks=""), ["imports up: nuat.attacks"]),
         (house(threat="from .attacks import PGD", attacks=""), ["imports up: nuat.attacks"]),
         (house(threat="def f():\n    import nuat.cli", cli=""), ["imports up: nuat.cli"]),
-        (house(threat="from nuat import PGD"), ["nuat.threat imports up: nuat"]),
+        (house(threat="from nuat import PGD"), ["nuat.threat_models imports up: nuat"]),
         (house(models="import nuat.data", data=""), ["nuat.models imports up: nuat.data"]),
         (
             house(attacks__gama="from ..methods import AT", attacks="", methods=""),
@@ -160,21 +163,21 @@ def house(**rooms: str) -> dict[str, str]:
         ),
         (
             house(evaluate="from nuat.recipes import recipe", recipes=""),
-            ["nuat.evaluate must not use nuat.recipes"],
+            ["nuat.evaluation must not use nuat.recipes"],
         ),
-        (house(evaluate="from nuat import train", train=""), ["must not use nuat.train"]),
+        (house(evaluate="from nuat import train", train=""), ["must not use nuat.training"]),
         (house(methods="import torch\ntorch.optim.SGD"), ["must not use torch.optim"]),
         (house(methods="from torch import optim"), ["must not use torch.optim"]),
         (house(methods="import torch.distributed as d"), ["must not use torch.distributed"]),
         (house(methods="x.to('cuda')"), ["nuat.methods mentions cuda"]),
         (house(methods="torch.zeros(1, device=d)"), ["nuat.methods mentions device="]),
-        (house(train="import argparse"), ["nuat.train parses arguments: argparse"]),
-        (house(train="import sys\nsys.argv"), ["nuat.train parses arguments: sys.argv"]),
+        (house(train="import argparse"), ["nuat.training parses arguments: argparse"]),
+        (house(train="import sys\nsys.argv"), ["nuat.training parses arguments: sys.argv"]),
         (house(cli="import nuat, typer"), []),
         ({"nuat": "from nuat.cli import main", "nuat.cli": ""}, ["nuat imports up: nuat.cli"]),
         (
-            house(noise="import nuat.threat", threat="import nuat.noise"),
-            ["circle: nuat.noise -> nuat.threat -> nuat.noise"],
+            house(noise="import nuat.threat_models", threat="import nuat.rng"),
+            ["circle: nuat.rng -> nuat.threat_models -> nuat.rng"],
         ),
     ],
     ids=lambda case: case[-1] if isinstance(case, list) and case else "",

@@ -11,11 +11,11 @@ from PIL import Image
 
 import nuat
 from nuat import Augment, Images
-from nuat.data import photo, short, with_bad_images
+from nuat.config.parsing import split
+from nuat.data import image_io, short, with_bad_images
 from nuat.data.imagenet100 import CLASSES
-from nuat.notation import split
 
-LOOP = import_module("nuat.train.loop")
+LOOP = import_module("nuat.training.trainer")
 CROPS = Augment(pad=2, flip=True, scale=(0.2, 1.0))
 
 
@@ -130,7 +130,9 @@ FINE = {"quality": 100, "subsampling": 0}
 
 
 def close(x, image, tolerance=2):
-    return float((x.float() - photo.tensor(image.convert("RGB")).float()).abs().max()) <= tolerance
+    return (
+        float((x.float() - image_io.tensor(image.convert("RGB")).float()).abs().max()) <= tolerance
+    )
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "RGB"])
@@ -141,18 +143,18 @@ def test_every_mode_becomes_rgb(tmp_path, mode, ending):
         image.save(tmp_path / f"a.{ending}", **(FINE if ending == "jpg" else {}))
     except OSError:
         pytest.skip(f"there is no {ending} of {mode}")
-    found = photo.rgb(tmp_path / f"a.{ending}")
-    assert found.mode == "RGB" and not photo.fault(tmp_path / f"a.{ending}", thorough=True)
-    assert close(photo.tensor(found), image, 12 if ending == "jpg" else 0)
+    found = image_io.rgb(tmp_path / f"a.{ending}")
+    assert found.mode == "RGB" and not image_io.fault(tmp_path / f"a.{ending}", thorough=True)
+    assert close(image_io.tensor(found), image, 12 if ending == "jpg" else 0)
     if mode in ("L", "LA", "1"):
-        x = photo.tensor(found)
+        x = image_io.tensor(found)
         assert torch.equal(x[0], x[1]) and torch.equal(x[0], x[2])
 
 
 def test_a_palette_with_transparency(tmp_path):
     image = picture(3).quantize(8)
     image.save(tmp_path / "a.png", transparency=bytes(range(0, 160, 20)))
-    assert close(photo.tensor(photo.rgb(tmp_path / "a.png")), image, 0)
+    assert close(image_io.tensor(image_io.rgb(tmp_path / "a.png")), image, 0)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -172,33 +174,35 @@ def test_exif_orientation_is_respected(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored.save(tmp_path / "a.png", exif=exif)
-    assert torch.equal(photo.tensor(photo.rgb(tmp_path / "a.png")), photo.tensor(upright))
+    assert torch.equal(image_io.tensor(image_io.rgb(tmp_path / "a.png")), image_io.tensor(upright))
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 30), (30, 40), (300, 20), (7, 7), (224, 224)])
 def test_the_middle_of_the_resized_image(width, height):
     image, size = picture(1, width, height), 14
-    found = photo.tensor(photo.middle(image, size))
+    found = image_io.tensor(image_io.middle(image, size))
     assert found.shape == (3, size, size)
     scale = 16 / min(width, height)
     whole = image.resize((round(width * scale), round(height * scale)), Image.Resampling.BILINEAR)
     left, top = (whole.width - size) // 2, (whole.height - size) // 2
-    assert torch.equal(found, photo.tensor(whole)[:, top : top + size, left : left + size])
+    assert torch.equal(found, image_io.tensor(whole)[:, top : top + size, left : left + size])
 
 
 def test_windows_have_the_area_and_the_sides_they_should():
     own = torch.Generator().manual_seed(0)
     shares, ratios = [], []
     for _ in range(2000):
-        left, top, right, bottom = photo.window(400, 300, (0.08, 0.5), own)
+        left, top, right, bottom = image_io.window(400, 300, (0.08, 0.5), own)
         assert 0 <= left < right <= 400 and 0 <= top < bottom <= 300
         shares.append((right - left) * (bottom - top) / (400 * 300))
         ratios.append(math.log((right - left) / (bottom - top)))
     assert 0.078 < min(shares) < 0.1 and 0.48 < max(shares) < 0.51
     assert abs(sum(shares) / 2000 - 0.29) < 0.01, "uniform in the area"
     assert abs(sum(ratios) / 2000) < 0.01 and max(map(abs, ratios)) < math.log(4 / 3) + 0.02
-    assert photo.window(1000, 10, (1.0, 1.0), own) == (493, 0, 506, 10), "what fits, in the middle"
-    assert photo.window(10, 1000, (1.0, 1.0), own) == (0, 493, 10, 506)
+    assert image_io.window(1000, 10, (1.0, 1.0), own) == (493, 0, 506, 10), (
+        "what fits, in the middle"
+    )
+    assert image_io.window(10, 1000, (1.0, 1.0), own) == (0, 493, 10, 506)
 
 
 # the stream
@@ -237,9 +241,9 @@ def test_the_crops_are_those_of_a_plain_reference(photos):
     """One by one, with numpy where we use torch."""
     train = nuat.load(f"folder:{photos}(size=12, workers=0)").train
     for place in range(len(train)):
-        own = torch.Generator().manual_seed(nuat.noise.seed_of(9, "image", place))
+        own = torch.Generator().manual_seed(nuat.rng.seed_of(9, "image", place))
         with Image.open(train.files[place]) as image:
-            box = photo.window(*image.size, CROPS.scale, own)
+            box = image_io.window(*image.size, CROPS.scale, own)
             window = image.crop(box)
         across, down = (int(torch.randint(5, (1,), generator=own)) for _ in range(2))
         tossed = float(torch.rand(1, generator=own))

@@ -11,10 +11,10 @@ import torch
 
 import nuat
 from nuat.data import Images
-from nuat.descent import Descent
-from nuat.graphs import Graphs
 from nuat.models import build
 from nuat.recipes import recipes
+from nuat.training.cuda_graphs import Graphs
+from nuat.training.train_step import Descent
 
 RECORDABLE = ["normal", "fbf", "r-mgm", "gat", "nuat", "nuat-wa", "nuat2", "nuat2-wa", "trades-wa"]
 ROWS = {row.name: row for row in recipes() if row.data == "cifar10"}

@@ -11,10 +11,11 @@ from torch import nn
 
 import nuat
 from nuat.attacks import FGSM
+from nuat.checkpoints.run import Run
+from nuat.checkpoints.weights_io import read_weights
 from nuat.data import Images
-from nuat.guard import collapsed, validate
 from nuat.methods import AT, CleanLossDrop, Free, NuAT, NuAT2, NuATH, Standard
-from nuat.runs import Run, read_weights
+from nuat.training.overfitting import collapsed, validate
 
 BALL = nuat.Linf(0.15)
 
@@ -162,7 +163,7 @@ def watch(monkeypatch):
             seen.written.append(copy.deepcopy(state))
             original(run, state)
 
-        monkeypatch.setattr("nuat.train.loop.validate", validate)
+        monkeypatch.setattr("nuat.training.trainer.validate", validate)
         monkeypatch.setattr(Run, "save_checkpoint", save_checkpoint)
         return seen
 
@@ -311,7 +312,7 @@ def test_a_method_without_a_threat_model_cannot_collapse(data, watch, tmp_path):
 def stop_after(monkeypatch, batches):
     steps = iter(range(batches))
     up = property(lambda self: next(steps, None) is None)
-    monkeypatch.setattr("nuat.train.loop.Training.time_is_up", up)
+    monkeypatch.setattr("nuat.training.trainer.Training.time_is_up", up)
 
 
 @pytest.mark.parametrize("name", ["free", "nuat2-wa"])

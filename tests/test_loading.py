@@ -12,9 +12,10 @@ from torch import nn
 
 import nuat
 from nuat import cli
-from nuat.loading import described, start_from, told
+from nuat.checkpoints import described, start_from, told
+from nuat.checkpoints.run import Run
+from nuat.checkpoints.weights_io import read_weights, write_weights
 from nuat.models import build, building, name_of
-from nuat.runs import Run, read_weights, write_weights
 
 SMALL = "resnet18(width=2)"
 NUAT = "resnet18-nuat(width=2)"

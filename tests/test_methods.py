@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 import nuat
 from nuat.attacks.base import Attack
-from nuat.cost import forward_equivalents
 from nuat.methods import AT, AWP, TRADES, Free, NuAT, NuATH
+from nuat.methods.cost import forward_equivalents
 from nuat.schedules import Constant
 
 ROWS = {row.name: row for row in nuat.recipes() if row.data == "digits"}

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 import nuat
-from nuat.cost import flops
 from nuat.models import build
 from nuat.models.mnist import MNISTNet, TradesMNISTNet
-from nuat.models.normalise import STATISTICS
+from nuat.models.normalize import STATISTICS
 from nuat.models.resnet import ResNet
 from nuat.models.small import SmallCNN
 from nuat.models.wide_resnet import WideResNet
+from nuat.runtime.flops import flops
 
 SIZES = {  # the side of an image, and settings that make the network small
     "small-cnn": (8, "width=4"),

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nuat import InputError, NonFinite, frozen
-from nuat.batchnorm import BatchNormRecord, recorded
-from nuat.checks import check_images, check_labels, check_logits
-from nuat.network import bare, device_of
+from nuat.data.validation import check_images, check_labels
+from nuat.nn.batchnorm import BatchNormRecord, recorded
+from nuat.nn.freeze import bare
+from nuat.nn.validation import check_logits
+from nuat.runtime.device import device_of
 
 
 def mixed() -> nn.Module:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nuat.noise import Keyed, Noise, philox, seed_of
+from nuat.rng import Keyed, Noise, philox, seed_of
 
 KINDS = ["uniform", "sign", "normal"]
 kinds = pytest.mark.parametrize("kind", KINDS)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from nuat import InputError, Piecewise, Ramp
+from nuat.config.parsing import parse, split
 from nuat.errors import unknown
-from nuat.notation import parse, split
 
 NAMES = {"Ramp": Ramp, "Piecewise": Piecewise, "frobenius": len, "pair": lambda *a, **k: (a, k)}
 

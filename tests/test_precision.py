@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 import nuat
-from nuat.cost import forward_equivalents
-from nuat.descent import Descent
+from nuat.methods.cost import forward_equivalents
 from nuat.models import build
-from nuat.network import fingerprint
-from nuat.precision import BFloat16, computing_in, lay_out, to_channels_last
-from nuat.threads import configure_threads
-from nuat.weights import worst_nearby
+from nuat.nn.fingerprint import fingerprint
+from nuat.nn.precision import BFloat16, computing_in, lay_out, to_channels_last
+from nuat.nn.weight_perturbation import worst_nearby
+from nuat.runtime.threads import configure_threads
+from nuat.training.train_step import Descent
 
 X, Y = torch.rand(8, 3, 8, 8), torch.arange(8)
 
@@ -159,7 +159,8 @@ def test_fast_options_are_resumed_to_the_same_bits(tmp_path, monkeypatch):
     whole = nuat.fit(fast, out=tmp_path / "whole")
     steps = iter(range(25))
     monkeypatch.setattr(
-        "nuat.train.loop.Training.time_is_up", property(lambda self: next(steps, None) is None)
+        "nuat.training.trainer.Training.time_is_up",
+        property(lambda self: next(steps, None) is None),
     )
     assert not nuat.fit(fast, out=tmp_path / "stopped", max_time=1).finished
     monkeypatch.undo()

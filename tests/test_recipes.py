@@ -9,11 +9,11 @@ import pytest
 import nuat
 from nuat import Constant, InputError, Linf, Piecewise, Ramp
 from nuat.attacks import FGSM, PGD
+from nuat.config.serialization import describe
 from nuat.methods import AT, AWP, TRADES, Method, NuAT, NuAT2, NuATH, RobustnessDrop
-from nuat.recipes import table
+from nuat.recipes import registry
 from nuat.schedules import Drops, From, Schedule
-from nuat.threat import L2, Ball
-from nuat.values import describe
+from nuat.threat_models import L2, Ball
 
 every = pytest.mark.parametrize("row", nuat.recipes(), ids=lambda row: f"{row.name}/{row.data}")
 HYBRID = NuATH(NuAT(Linf(0.1), Ramp(4.0, 40)), NuAT2(Linf(0.1), Ramp(2.0, 20)))
@@ -235,7 +235,7 @@ def test_values_that_no_run_can_have_are_refused(path, text):
 
 @pytest.fixture
 def fresh(monkeypatch):
-    monkeypatch.setattr(table, "_table", dict(table._table))
+    monkeypatch.setattr(registry, "_table", dict(registry._table))
 
 
 def test_a_row_is_registered_once_for_a_data_set(fresh):

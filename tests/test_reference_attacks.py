@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from nuat.attacks import APGD, APGDDLR, APGDT, FAB, FABT, Square
-from nuat.attacks.batch import Batch
 from nuat.attacks.square import TABLE, tiles
-from nuat.network import frozen
-from nuat.noise import Keyed
-from nuat.threat import L2, Linf
+from nuat.attacks.state import Batch
+from nuat.nn.freeze import frozen
+from nuat.rng import Keyed
+from nuat.threat_models import L2, Linf
 from reference.apgd import apgd
 from reference.fab import fab, fab_untargeted
 from reference.square import square

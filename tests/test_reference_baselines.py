@@ -20,9 +20,9 @@ import torch
 import nuat
 from nuat.attacks import PGD
 from nuat.methods import AT, AWP, GAT, TRADES, Free
-from nuat.noise import Noise
 from nuat.recipes import recipe
-from nuat.threat import Gaussian, Linf, Uniform
+from nuat.rng import Noise
+from nuat.threat_models import Gaussian, Linf, Uniform
 from reference import awp, fbf, free, gat, trades
 from test_reference_nuat import distance, images, network, sgd
 

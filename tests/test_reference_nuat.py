@@ -18,7 +18,7 @@ from torch import nn
 
 import nuat
 from nuat.models import build
-from nuat.noise import Noise
+from nuat.rng import Noise
 from reference import nuat as published
 
 CLASSES, CHANNELS = 10, 3

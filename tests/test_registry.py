@@ -4,8 +4,8 @@ import pytest
 
 from nuat import InputError, datasets, models, recipe, recipes, register
 from nuat.attacks import attacks
-from nuat.registry import Registry
-from nuat.threat import norms
+from nuat.config.registry import Registry
+from nuat.threat_models import norms
 
 
 @pytest.fixture

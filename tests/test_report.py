@@ -19,15 +19,15 @@ from torch import nn
 
 import nuat
 from nuat.attacks import PGD
+from nuat.checkpoints.run import Run
 from nuat.data import Images, load
 from nuat.errors import InputError
-from nuat.evaluate import Scores
+from nuat.evaluation import Scores
 from nuat.models import build
 from nuat.report import render, rows, write_page
 from nuat.report.gallery import gallery
 from nuat.report.table import DASH, Row, best, columns, common
-from nuat.runs import Run
-from nuat.threat import L2, Linf
+from nuat.threat_models import L2, Linf
 
 ATTACKS = ("fgsm", "pgd-3(restarts=2)")
 BALL = Linf(0.2)

@@ -10,13 +10,13 @@ from rich.console import Console
 from torch import nn
 
 import nuat
+from nuat.checkpoints.run import Run
 from nuat.data import load
 from nuat.errors import InputError
-from nuat.evaluate import Scores
-from nuat.network import fingerprint
+from nuat.evaluation import Scores
+from nuat.nn.fingerprint import fingerprint
 from nuat.report import asides, render, rows, write_page
 from nuat.report.table import Row, best, columns, common
-from nuat.runs import Run
 from test_cli import TINY, call, work  # noqa: F401
 from test_report import Page, text
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nuat.errors import InputError
-from nuat.evaluate import Scores
+from nuat.evaluation import Scores
 from nuat.report import opened, rows, write_page
 from nuat.report.table import best, columns, common
 from test_cli import TINY, assert_refused, call, here, place, work  # noqa: F401

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nuat.data import datasets, load
-from nuat.data.places import root
+from nuat.data.paths import root
 from nuat.errors import InputError
 from nuat.models import building
 from test_cli import assert_refused, call, copy, here, place  # noqa: F401

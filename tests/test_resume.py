@@ -14,8 +14,9 @@ import pytest
 import torch
 
 import nuat
+from nuat.checkpoints.run import Run
+from nuat.checkpoints.weights_io import read_weights
 from nuat.methods import Method
-from nuat.runs import Run, read_weights
 
 TRAIN = [sys.executable, "-m", "nuat.cli", "train", "nuat2-wa", "--epochs", "8", "--seed", "3"]
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -86,7 +87,7 @@ def test_stopped_in_the_middle_of_epochs_ends_bit_equal(tmp_path, monkeypatch):
     for stop_at in (5, 19, 24, 37):
         steps = iter(range(stop_at - (places[-1] if places else 0)))
         monkeypatch.setattr(
-            "nuat.train.loop.Training.time_is_up",
+            "nuat.training.trainer.Training.time_is_up",
             property(lambda self, s=steps: next(s, None) is None),
         )
         run = nuat.fit(row(), out=tmp_path / "stopped", max_time=1)

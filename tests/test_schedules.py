@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from nuat import Constant, Drops, InputError, Piecewise, Ramp, triangle
-from nuat.notation import parse
+from nuat.config.parsing import parse
 from nuat.schedules import Schedule, numbers_become_schedules
 
 JUMP = Piecewise(((0.0, 1.0), (5.0, 1.0), (5.0, 0.1), (10.0, 0.2)))

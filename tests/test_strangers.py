@@ -69,7 +69,7 @@ def test_a_checkpoint_around_a_state_dict_is_told_apart(call, tmp_path):  # noqa
 
 
 def test_differences_are_short():
-    from nuat.values import differences
+    from nuat.config.serialization import differences
 
     attack = {"is": "PGD", "steps": 20, "loss": "ce_each", "ball": {"is": "Linf", "eps": 0.1}}
     (line,) = differences({"attacks": {"pgd-20": attack}}, {"attacks": {}})
@@ -80,7 +80,7 @@ def test_differences_are_short():
 
 def test_a_folder_of_something_else_is_no_evaluation(tmp_path):
     from nuat.errors import InputError
-    from nuat.evaluate.journal import Journal
+    from nuat.evaluation.log import Journal
 
     (tmp_path / "config.json").write_text('{"recipe": {}, "data": {}}')
     before = (tmp_path / "config.json").read_bytes()
@@ -90,8 +90,8 @@ def test_a_folder_of_something_else_is_no_evaluation(tmp_path):
 
 
 def test_data_of_a_python_program_are_asked_for(call, tmp_path):  # noqa: F811
+    from nuat.checkpoints.weights_io import write_weights
     from nuat.models import build
-    from nuat.runs import write_weights
 
     f = build("small-cnn(width=4)", 10, 1)
     about = {"model": "small-cnn(width=4)", "data": "data", "ball": "Linf(0.1)", "channels": "1"}
@@ -101,8 +101,8 @@ def test_data_of_a_python_program_are_asked_for(call, tmp_path):  # noqa: F811
 
 
 def test_a_wrong_attack_is_one_line(call, tmp_path):  # noqa: F811
+    from nuat.checkpoints.weights_io import write_weights
     from nuat.models import build
-    from nuat.runs import write_weights
 
     f = build("small-cnn(width=4)", 10, 1)
     write_weights(tmp_path / "n.safetensors", f.state_dict(), {"model": "small-cnn(width=4)"})
@@ -131,7 +131,7 @@ def test_a_long_name_leaves_the_figures_room():
 
 
 def test_scores_print_their_figures_not_their_images():
-    from nuat.evaluate import Scores
+    from nuat.evaluation import Scores
 
     scores = Scores(
         [0, 1], [3, 3], [3, 1], {"pgd-2": [False, False]}, {}, "Linf(0.1)", {}, 0, "a", {}
@@ -140,7 +140,7 @@ def test_scores_print_their_figures_not_their_images():
 
 
 def test_scores_of_other_data_are_not_the_run_s(call, tmp_path, monkeypatch):  # noqa: F811
-    from nuat.runs import Run
+    from nuat.checkpoints.run import Run
 
     monkeypatch.chdir(tmp_path)
     x = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from nuat import L2, Bernoulli, Clean, Gaussian, InputError, Linf, Uniform
-from nuat.noise import Keyed, Noise
-from nuat.notation import parse
-from nuat.threat import Ball, Start, norms, read_eps
+from nuat.config.parsing import parse
+from nuat.rng import Keyed, Noise
+from nuat.threat_models import Ball, Start, norms, read_eps
 
 BALLS = [Linf(8 / 255), Linf(0.2), Linf(1), Linf(0), L2(0.5), L2(3.0), L2(0)]
 NOISES = {"torch": lambda x: Noise(), "keyed": lambda x: Keyed(7, torch.arange(len(x)))}

@@ -11,6 +11,7 @@ from torch import nn
 
 import nuat
 from nuat.attacks import PGD, correct
+from nuat.checkpoints.weights_io import read_weights
 from nuat.methods import (
     Always,
     CleanLossDrop,
@@ -22,11 +23,10 @@ from nuat.methods import (
     Share,
     Trigger,
 )
+from nuat.nn.ema import Averages
 from nuat.recipes.recipe import LANGUAGE
 from nuat.report import write_page
-from nuat.runs import read_weights
 from nuat.schedules import Constant
-from nuat.weights import Averages
 
 BALL = nuat.Linf(0.15)
 QUICK = CleanLossDrop(short=5, long=50, warm=10, drop=0.25, hold=12, quiet=30)
@@ -430,7 +430,7 @@ def test_stopped_within_a_hold_and_between_holds_ends_bit_equal(tmp_path, monkey
     for stop in stops:
         steps = iter(range(stop - done))
         monkeypatch.setattr(
-            "nuat.train.loop.Training.time_is_up",
+            "nuat.training.trainer.Training.time_is_up",
             property(lambda self, s=steps: next(s, None) is None),
         )
         run = nuat.fit(row(trigger), out=tmp_path / "stopped", max_time=1)

@@ -27,10 +27,12 @@ from nuat import (
     frobenius,
     recipes,
 )
+from nuat.config.instances import swap
+from nuat.config.overrides import assign
+from nuat.config.serialization import completed, describe, differences
 from nuat.recipes.recipe import LANGUAGE
 from nuat.schedules import Schedule
-from nuat.threat import Ball
-from nuat.values import assign, completed, describe, differences, swap
+from nuat.threat_models import Ball
 
 ONE, NEAR = Constant(1.0), Linf(0.1)
 

@@ -17,15 +17,15 @@ import torch
 from safetensors.torch import load_file
 
 import nuat
-from nuat import distributed
 from nuat.attacks import PGD, Attack, Ensemble, Square, attack, trial
 from nuat.cli.evaluate import _places
-from nuat.diagnose import confusion, diversity
 from nuat.errors import InputError
-from nuat.evaluate import pursuit
-from nuat.evaluate.journal import Journal
-from nuat.intervals import wilson
-from nuat.noise import Noise
+from nuat.evaluation import runner
+from nuat.evaluation.intervals import wilson
+from nuat.evaluation.log import Journal
+from nuat.evaluation.sanity_checks import confusion, diversity
+from nuat.rng import Noise
+from nuat.runtime import ranks
 
 BALL, IMAGES = nuat.Linf(0.15), 150
 ATTACKS = ["custom(parts=('apgd-ce-20','apgd-t-10','fab-t-10','square-60'))", "pgd-10(restarts=3)"]
@@ -129,7 +129,7 @@ def test_killed_five_times_gives_the_same_bytes(run, expected, tmp_path):
 def test_what_is_done_is_not_done_again(net, images, tmp_path, monkeypatch):
     out = tmp_path / "out"
     first = nuat.evaluate(net, images, BALL, ["pgd-3"], samples=40, out=out)
-    monkeypatch.setattr(pursuit, "trial", lambda *_: pytest.fail("attacked again"))
+    monkeypatch.setattr(runner, "trial", lambda *_: pytest.fail("attacked again"))
     again = nuat.evaluate(net, images, BALL, ["pgd-3"], samples=40, out=out)
     assert again.standing == first.standing and again.seconds == first.seconds
 
@@ -237,13 +237,13 @@ def test_a_network_without_gradients_is_for_square_alone(net, images):
 
 
 def test_each_rank_has_a_gpu_of_its_own(monkeypatch):
-    assert distributed.gpu() is None
+    assert ranks.gpu() is None
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     for rank, wanted in ((0, "cuda:0"), (1, "cuda:1"), (2, "cuda:0")):
         monkeypatch.setenv("WORLD_SIZE", "3")
         monkeypatch.setenv("LOCAL_RANK", str(rank))
-        assert distributed.gpu() == wanted
+        assert ranks.gpu() == wanted
 
 
 @pytest.mark.parametrize(
@@ -304,14 +304,14 @@ def test_adversarial_images_are_kept_and_do_what_is_said(net, images, tmp_path):
 def test_memory_that_runs_out_halves_the_batches_and_loses_nothing(
     net, images, expected, tmp_path, monkeypatch
 ):
-    real = pursuit.trial
+    real = runner.trial
 
     def short_of_memory(attack, f, g, x, *rest):
         if len(x) > 40:
             raise torch.OutOfMemoryError("out of memory")
         return real(attack, f, g, x, *rest)
 
-    monkeypatch.setattr(pursuit, "trial", short_of_memory)
+    monkeypatch.setattr(runner, "trial", short_of_memory)
     out = tmp_path / "out"
     scores = nuat.evaluate(net, images, BALL, ATTACKS, out=out, batch_size=130)
     assert [note for note in scores.notes if "halved" in note] == [
@@ -347,7 +347,7 @@ def test_batches_are_halved_where_a_cpu_has_no_memory_left(net, images):
 
 
 def test_memory_of_a_batch_that_was_too_large_is_free_before_smaller_ones(net, images, monkeypatch):
-    real, held = pursuit.trial, []
+    real, held = runner.trial, []
 
     def short_of_memory(attack, f, g, x, *rest):
         assert not any(batch() is not None for batch in held)
@@ -356,7 +356,7 @@ def test_memory_of_a_batch_that_was_too_large_is_free_before_smaller_ones(net, i
             raise torch.OutOfMemoryError("out of memory")
         return real(attack, f, g, x, *rest)
 
-    monkeypatch.setattr(pursuit, "trial", short_of_memory)
+    monkeypatch.setattr(runner, "trial", short_of_memory)
     nuat.evaluate(net, images, BALL, ["pgd-2"], samples=40, batch_size=40)
     assert len(held) == 2
 
@@ -365,7 +365,7 @@ def test_memory_that_is_not_even_enough_for_one_image_is_an_error(net, images, m
     def never(*_):
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(pursuit, "trial", never)
+    monkeypatch.setattr(runner, "trial", never)
     with pytest.raises(torch.OutOfMemoryError):
         nuat.evaluate(net, images, BALL, ["pgd-3"], samples=10)
 

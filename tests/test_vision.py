@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import nuat
-from nuat.loading import start_from
+from nuat.checkpoints import start_from
 from nuat.models import build, remarks, timm_nets
 
 INSTALLED = all(map(importlib.util.find_spec, ("timm", "torchvision")))

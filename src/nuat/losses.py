@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nuat.nuclear_norm import nuclear_norm
+from nuat.matrix_norms import nuclear_norm
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nuat.attacks import attack
+from nuat.checkpoints import trained
+from nuat.checkpoints.run import Run
+from nuat.config.serialization import describe
 from nuat.data import Splits, load
 from nuat.errors import InputError
-from nuat.evaluate import ATTACKS, Scores, evaluate
-from nuat.loading import trained
-from nuat.network import fingerprint
-from nuat.noise import seed_of
+from nuat.evaluation import ATTACKS, Scores, evaluate
+from nuat.nn.fingerprint import fingerprint
 from nuat.recipes import recipe
 from nuat.report import write_page
-from nuat.runs import Run
-from nuat.train import fit
-from nuat.values import describe
+from nuat.rng import seed_of
+from nuat.training import fit
 
 
 def reproduce(

@@ -6,24 +6,24 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from nuat import losses, schedules, threat
+from nuat import losses, schedules, threat_models
 from nuat.attacks.apgd import APGD, APGDDLR, APGDT
 from nuat.attacks.ascent import ascend
+from nuat.attacks.autoattack import VERSIONS, Ensemble, autoattack, named, versioned
 from nuat.attacks.base import Attack
-from nuat.attacks.batch import Batch, slope
-from nuat.attacks.ensemble import VERSIONS, Ensemble, autoattack, named, versioned
+from nuat.attacks.criteria import correct, logits, ranked, stands
 from nuat.attacks.fab import FAB, FABT
 from nuat.attacks.gama import GAMA, GAMAFW, GAMAMT
-from nuat.attacks.gradient import FGSM, PGD, RFGSM, MultiTargetedPGD, TargetedPGD
-from nuat.attacks.judge import correct, logits, ranked, stands
-from nuat.attacks.norm import FrobeniusAttack, NuclearAttack
+from nuat.attacks.logit_norm import FrobeniusAttack, NuclearAttack
+from nuat.attacks.pgd import FGSM, PGD, RFGSM, MultiTargetedPGD, TargetedPGD
+from nuat.attacks.runner import Trial, trial
 from nuat.attacks.square import Square
-from nuat.attacks.trial import Trial, trial
+from nuat.attacks.state import Batch, slope
+from nuat.config.overrides import check_types
+from nuat.config.parsing import split
+from nuat.config.registry import Registry
 from nuat.errors import InputError, misread
-from nuat.notation import split
-from nuat.registry import Registry
-from nuat.threat import Ball
-from nuat.values import check_types
+from nuat.threat_models import Ball
 
 KINDS: dict[str, type[Attack]] = {
     "fgsm": FGSM,
@@ -53,9 +53,17 @@ NUCLEAR = (losses.nuclear, losses.nuclear_svd, losses.nuclear_polar)
 DISTANCES = (*NUCLEAR, losses.frobenius, losses.squared_l2)
 ONE_STEP = (FGSM, RFGSM)
 WORDS: dict[str, Any] = {
-    **{c.__name__: c for c in (threat.Clean, threat.Uniform, threat.Bernoulli, threat.Gaussian)},
+    **{
+        c.__name__: c
+        for c in (
+            threat_models.Clean,
+            threat_models.Uniform,
+            threat_models.Bernoulli,
+            threat_models.Gaussian,
+        )
+    },
     **{c.__name__: c for c in (schedules.Constant, schedules.Drops, schedules.Piecewise)},
-    **{c.__name__: c for c in (schedules.Ramp, threat.Linf, threat.L2)},
+    **{c.__name__: c for c in (schedules.Ramp, threat_models.Linf, threat_models.L2)},
     **{c.__name__: c for c in (Attack, *KINDS.values())},
     **{f.__name__: f for f in (losses.ce_each, losses.margin_each, losses.dlr_each)},
     **{f.__name__: f for f in DISTANCES},

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks.base import Attack
-from nuat.attacks.batch import Batch, slope
-from nuat.attacks.trial import Judge
+from nuat.attacks.runner import Judge
+from nuat.attacks.state import Batch, slope
 from nuat.losses import ce_each, dlr_each, dlr_targeted_each
-from nuat.noise import Noise
-from nuat.threat import Ball, Linf
+from nuat.rng import Noise
+from nuat.threat_models import Ball, Linf
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks.batch import Batch, slope
-from nuat.threat import Ball
+from nuat.attacks.state import Batch, slope
+from nuat.threat_models import Ball
 
 Objective = Callable[[Tensor, int], Tensor]
 Size = float | Callable[[float], float]

@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks.batch import Batch
-from nuat.attacks.judge import ranked
-from nuat.attacks.trial import Judge, trial
+from nuat.attacks.criteria import ranked
+from nuat.attacks.runner import Judge, trial
+from nuat.attacks.state import Batch
 from nuat.errors import InputError
-from nuat.network import frozen
-from nuat.noise import Noise
+from nuat.nn.freeze import frozen
+from nuat.rng import Noise
 from nuat.schedules import numbers_become_schedules
-from nuat.threat import Ball, Linf, check_ball
+from nuat.threat_models import Ball, Linf, check_ball
 
 NOISE = Noise()
 

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from nuat.attacks.apgd import on_surface
 from nuat.attacks.base import NOISE, Attack
-from nuat.attacks.batch import Batch, check_differentiable, slope
-from nuat.attacks.hyperplane import to_hyperplane
-from nuat.attacks.judge import ranked
-from nuat.attacks.trial import Judge
+from nuat.attacks.box_projection import to_hyperplane
+from nuat.attacks.criteria import ranked
+from nuat.attacks.runner import Judge
+from nuat.attacks.state import Batch, check_differentiable, slope
 from nuat.losses import lead_each
-from nuat.network import frozen
-from nuat.noise import Noise
-from nuat.threat import Ball, Linf
+from nuat.nn.freeze import frozen
+from nuat.rng import Noise
+from nuat.threat_models import Ball, Linf
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from nuat.attacks.ascent import climb
 from nuat.attacks.base import Attack
-from nuat.attacks.batch import Batch, slope
+from nuat.attacks.state import Batch, slope
 from nuat.losses import lead_each, margin_each
 from nuat.schedules import Drops, Piecewise, Schedule
-from nuat.threat import Bernoulli, Start
+from nuat.threat_models import Bernoulli, Start
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks.base import Attack
-from nuat.attacks.batch import Batch
-from nuat.attacks.trial import Judge
+from nuat.attacks.runner import Judge
+from nuat.attacks.state import Batch
 from nuat.losses import margin_each
 from nuat.schedules import Drops, Schedule
-from nuat.threat import Linf
+from nuat.threat_models import Linf
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 TABLE = 250

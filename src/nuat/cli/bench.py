@@ -10,17 +10,17 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from nuat.bench import SECTIONS
-from nuat.bench import bench as timed
 from nuat.cli.options import DataDir, Device, Threads, Use, load_own
 from nuat.cli.terminal import console, say
 from nuat.cli.train import setting
 from nuat.data import load, look_in
 from nuat.errors import InputError
-from nuat.network import device_named
+from nuat.profiling import SECTIONS
+from nuat.profiling import bench as timed
 from nuat.recipes import recipe
-from nuat.runs import whole
-from nuat.threads import configure_threads
+from nuat.runtime.device import device_named
+from nuat.runtime.files import whole
+from nuat.runtime.threads import configure_threads
 
 
 def bench(

@@ -10,7 +10,7 @@ from nuat.cli.options import DataDir
 from nuat.cli.terminal import say
 from nuat.data import load
 from nuat.data.download import download as fetched
-from nuat.data.places import look_in, root
+from nuat.data.paths import look_in, root
 
 
 def download(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from nuat.checkpoints import Trained, described, trained
 from nuat.cli.options import (
     Attacks,
     BadImages,
@@ -23,16 +24,15 @@ from nuat.cli.options import (
 )
 from nuat.cli.terminal import console, say
 from nuat.data import known, load, look_in, short, with_bad_images
-from nuat.distributed import gpu, rank
 from nuat.errors import InputError
-from nuat.evaluate import ATTACKS, Scores
-from nuat.evaluate import evaluate as attacked
-from nuat.evaluate.asked import asked
-from nuat.intervals import wilson
-from nuat.loading import Trained, described, trained
-from nuat.network import device_named
-from nuat.noise import seed_of
-from nuat.threads import configure_threads
+from nuat.evaluation import ATTACKS, Scores
+from nuat.evaluation import evaluate as attacked
+from nuat.evaluation.intervals import wilson
+from nuat.evaluation.request import asked
+from nuat.rng import seed_of
+from nuat.runtime.device import device_named
+from nuat.runtime.ranks import gpu, rank
+from nuat.runtime.threads import configure_threads
 
 
 def evaluate(
@@ -136,7 +136,7 @@ def _trained_on(source: Path) -> str:
     if not known(data):
         raise InputError(
             f"{source} was trained on {data!r}, which a Python program handed over: name files or "
-            "a function that gives it with --data, or use nuat.evaluate in Python"
+            "a function that gives it with --data, or use nuat.evaluation in Python"
         )
     return data
 

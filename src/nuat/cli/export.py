@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
+from nuat.checkpoints import trained
 from nuat.cli.options import Use, load_own
 from nuat.cli.terminal import say
 from nuat.errors import InputError
 from nuat.export import push_to_hub, save_pretrained, save_state_dict, to_onnx
-from nuat.loading import trained
 
 
 def export(

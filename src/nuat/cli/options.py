@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nuat.errors import InputError
-from nuat.threat import Ball, norms, read_eps
+from nuat.threat_models import Ball, norms, read_eps
 
 Use = Annotated[
     list[Path] | None,

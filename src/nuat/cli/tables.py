@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 from torch import nn
 
+from nuat.checkpoints import trained
 from nuat.cli.options import Attacks, DataDir, Device, Threads, Use, load_own
 from nuat.cli.terminal import console, say, warn
 from nuat.data import look_in
 from nuat.errors import InputError, unknown
-from nuat.evaluate import ATTACKS
-from nuat.loading import trained
+from nuat.evaluation import ATTACKS
 from nuat.recipes import recipes
 from nuat.report import (
     Shown,

@@ -11,14 +11,24 @@ from typing import Annotated
 
 import typer
 
-from nuat.cli.options import BadImages, DataDir, Device, Eps, Norm, Threads, Use, ball_of, load_own
+from nuat.cli.options import (
+    BadImages,
+    DataDir,
+    Device,
+    Eps,
+    Norm,
+    Threads,
+    Use,
+    ball_of,
+    load_own,
+)
 from nuat.cli.terminal import say
+from nuat.config.imports import is_own
 from nuat.data import load, look_in, with_bad_images
 from nuat.errors import InputError
-from nuat.importing import is_own
 from nuat.models.timm_nets import PREFIX
 from nuat.recipes import Recipe, recipe
-from nuat.train import fit
+from nuat.training import fit
 
 
 def train(

@@ -8,24 +8,24 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from nuat.config.parsing import split
+from nuat.config.registry import Registry
+from nuat.data.adapters import images_of, splits_of
 from nuat.data.augment import Augment
+from nuat.data.base import Source
 from nuat.data.cifar10 import cifar10
 from nuat.data.cifar100 import cifar100
 from nuat.data.digits import digits
 from nuat.data.files import ImageFiles
 from nuat.data.folder import folder
-from nuat.data.given import images_of, splits_of
 from nuat.data.imagenet100 import imagenet100
 from nuat.data.mnist import mnist
 from nuat.data.npz import npz
 from nuat.data.own import factory
-from nuat.data.places import look_in
-from nuat.data.samples import class_balanced
-from nuat.data.source import Source
+from nuat.data.paths import look_in
+from nuat.data.sampling import class_balanced
 from nuat.data.splits import Images, Splits
 from nuat.errors import InputError, misread
-from nuat.notation import split
-from nuat.registry import Registry
 
 datasets: Registry[Callable[..., Splits]] = Registry("data set")
 datasets.register("digits", digits)

@@ -11,8 +11,8 @@ import numpy
 import torch
 from torch import Tensor
 
-from nuat.data.places import Official, Remote, checked, find
-from nuat.data.samples import first_of_each_class, without
+from nuat.data.paths import Official, Remote, checked, find
+from nuat.data.sampling import first_of_each_class, without
 from nuat.data.splits import Images, Splits, in_part
 
 CLASSES = (
@@ -57,7 +57,7 @@ def cifar10(
     The validation images are the first 100 of each class of the published training set, as in the
     published NuAT code. `train`, `val` and `test` keep only so many images of these splits, the
     first of each class; `classes` keeps only the first so many classes. Looks for
-    `cifar-10-batches-py` (see `nuat.data.places`), and checks every file.
+    `cifar-10-batches-py` (see `nuat.data.paths`), and checks every file.
     """
     folder = find(OFFICIAL)
     whole = _read(folder, [f"data_batch_{i}" for i in range(1, 6)])

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from nuat.data.cifar10 import HOSTS, pixels, unpickled
-from nuat.data.places import Official, Remote, find
-from nuat.data.samples import first_of_each_class, without
+from nuat.data.paths import Official, Remote, find
+from nuat.data.sampling import first_of_each_class, without
 from nuat.data.splits import Images, Splits
 
 ARCHIVE = "cifar-100-python.tar.gz"
@@ -30,7 +30,7 @@ def cifar100() -> Splits:
     """60,000 photographs, 32x32, RGB, of 100 classes: 49,000 train, 1,000 val, 10,000 test.
 
     Fine labels. The validation images are the first 10 of each class of the published training
-    set: ours, by the example of CIFAR-10. Looks for `cifar-100-python` (see `nuat.data.places`),
+    set: ours, by the example of CIFAR-10. Looks for `cifar-100-python` (see `nuat.data.paths`),
     and checks every file.
     """
     folder = find(OFFICIAL)

@@ -15,9 +15,9 @@ from typing import IO
 from nuat.data.cifar10 import OFFICIAL as CIFAR10
 from nuat.data.cifar100 import OFFICIAL as CIFAR100
 from nuat.data.mnist import OFFICIAL as MNIST
-from nuat.data.places import Official, Remote, root
+from nuat.data.paths import Official, Remote, root
 from nuat.errors import InputError, unknown
-from nuat.progress import Progress
+from nuat.runtime.progress import Progress
 
 OFFICIAL = {data.name: data for data in (CIFAR10, CIFAR100, MNIST)}
 """What can be fetched."""

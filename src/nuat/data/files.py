@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nuat.checks import check_labels
-from nuat.data import photo
+from nuat.data import image_io
 from nuat.data.augment import Augment
-from nuat.data.streamed import Streamed, default_workers
+from nuat.data.loader import Streamed, default_workers
+from nuat.data.validation import check_labels
 from nuat.errors import InputError
-from nuat.noise import seed_of
+from nuat.rng import seed_of
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class ImageFiles(Streamed):
 
     def read(self, place: int, seed: int, augment: Augment | None) -> Tensor:
         """Image [3, size, size], uint8."""
-        image = photo.rgb(self.files[place])
+        image = image_io.rgb(self.files[place])
         if augment is None:
-            return photo.tensor(photo.middle(image, self.size))
+            return image_io.tensor(image_io.middle(image, self.size))
         own = torch.Generator().manual_seed(seed_of(seed, "image", place))
         if augment.scale is None:
-            image = photo.middle(image, self.size)
+            image = image_io.middle(image, self.size)
         else:
-            image = photo.cut(image, photo.window(*image.size, augment.scale, own), self.size)
-        return augment(photo.tensor(image)[None], own)[0]
+            image = image_io.cut(image, image_io.window(*image.size, augment.scale, own), self.size)
+        return augment(image_io.tensor(image)[None], own)[0]

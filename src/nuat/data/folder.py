@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from nuat.data.files import ImageFiles
+from nuat.data.image_folder import Tree, class_names, some, unreadable, walk
 from nuat.data.splits import Splits, completed
-from nuat.data.tree import Tree, class_names, some, unreadable, walk
 from nuat.errors import InputError, unknown
 
 FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nuat.data.folder import FolderReader
-from nuat.data.places import Official, find, root
+from nuat.data.image_folder import some
+from nuat.data.paths import Official, find, root
 from nuat.data.splits import Splits
-from nuat.data.tree import some
 from nuat.errors import InputError
 
 NUMBERS = """

@@ -9,7 +9,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from nuat.data.places import Official, Remote, checked, find
+from nuat.data.paths import Official, Remote, checked, find
 from nuat.data.splits import Images, Splits, in_part
 
 MD5 = {
@@ -35,7 +35,7 @@ def mnist(train: int | None = None, val: int | None = None, test: int | None = N
     The validation images are the last 10,000 of a shuffle of the published training set by numpy's
     seed 0; the published GAT code shuffles with that seed too, its exact draw is not reproduced.
     `train`, `val` and `test` keep only so many images of these splits, the first of each class.
-    Looks for `MNIST/raw` (see `nuat.data.places`); every file is checked.
+    Looks for `MNIST/raw` (see `nuat.data.paths`); every file is checked.
     """
     folder = find(OFFICIAL)
     order = torch.from_numpy(numpy.random.RandomState(0).permutation(60_000))

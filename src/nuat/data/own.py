@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from nuat.config.imports import imported
 from nuat.errors import InputError
-from nuat.importing import imported
 
 
 def factory(name: str) -> Callable[..., Any]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from nuat.checks import check_images, check_labels
 from nuat.data.augment import Augment
-from nuat.data.samples import first_of_each_class, held_out, without
-from nuat.data.source import Source, floats, order_of
+from nuat.data.base import Source, floats, order_of
+from nuat.data.sampling import first_of_each_class, held_out, without
+from nuat.data.validation import check_images, check_labels
 from nuat.errors import InputError
 
 NAMES = ("train", "val", "test")

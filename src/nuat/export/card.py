@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from nuat.intervals import wilson
-from nuat.loading import Trained
-from nuat.network import fingerprint
+from nuat.checkpoints import Trained
+from nuat.evaluation.intervals import wilson
+from nuat.nn.fingerprint import fingerprint
 from nuat.report.naming import printable
-from nuat.threat import Ball
-from nuat.versions import versions
+from nuat.runtime.versions import versions
+from nuat.threat_models import Ball
 
 NOT_KNOWN = "Not known: nothing is written beside these weights."
 

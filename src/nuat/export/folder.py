@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
+from nuat.checkpoints import Trained, trained
+from nuat.checkpoints.files import WEIGHTS
+from nuat.checkpoints.weights_io import write_weights
 from nuat.errors import InputError
 from nuat.export.card import card, public
-from nuat.loading import Trained, trained
-from nuat.loading.files import WEIGHTS
-from nuat.runs import whole, write_weights
+from nuat.runtime.files import whole
 
 
 def save_pretrained(

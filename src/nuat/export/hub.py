@@ -9,11 +9,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from nuat.checkpoints import Trained, trained
+from nuat.checkpoints.files import WEIGHTS
 from nuat.errors import InputError
 from nuat.export.extras import extra
 from nuat.export.folder import save_pretrained
-from nuat.loading import Trained, trained
-from nuat.loading.files import WEIGHTS
 
 
 def push_to_hub(

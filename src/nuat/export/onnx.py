@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nuat.checks import check_logits
+from nuat.checkpoints import Trained, trained
 from nuat.errors import InputError
 from nuat.export.extras import extra
-from nuat.loading import Trained, trained
-from nuat.runs import whole
+from nuat.nn.validation import check_logits
+from nuat.runtime.files import whole
 
 TOLERANCE = 1e-5
 """Of a logit, or of the largest logit where that is above 1."""

@@ -1,11 +1,11 @@
 """Training methods: generators of losses. `for loss in NuAT().step(f, x, y, t): ...`."""
 
-from nuat.methods.adversarial import AT, RMGM, Free, Standard
+from nuat.methods.at import AT, RMGM, Free, Standard
 from nuat.methods.base import Method, Moment
-from nuat.methods.guided import GAT, Guided
-from nuat.methods.nuclear import NuAT, NuAT2, NuATH
+from nuat.methods.gat import GAT, Guided
+from nuat.methods.nuat import NuAT, NuAT2, NuATH
+from nuat.methods.switching import Always, CleanLossDrop, RobustnessDrop, Share, Trigger
 from nuat.methods.trades import AWP, TRADES
-from nuat.methods.triggers import Always, CleanLossDrop, RobustnessDrop, Share, Trigger
 
 __all__ = [
     "AT",

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
+from nuat.config.instances import first
 from nuat.errors import InputError
-from nuat.noise import Noise
+from nuat.nn.ema import Averages
+from nuat.rng import Noise
 from nuat.schedules import Schedule, numbers_become_schedules
-from nuat.threat import Ball, check_ball
-from nuat.values import first
-from nuat.weights import Averages
+from nuat.threat_models import Ball, check_ball
 
 
 @dataclass(frozen=True)

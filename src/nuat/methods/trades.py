@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks import ascend
-from nuat.batchnorm import recorded
 from nuat.losses import ce, kl
-from nuat.methods.adversarial import AT
+from nuat.methods.at import AT
 from nuat.methods.base import Method, Moment
-from nuat.network import frozen
+from nuat.nn.batchnorm import recorded
+from nuat.nn.freeze import frozen
+from nuat.nn.weight_perturbation import worst_nearby
 from nuat.schedules import Constant, From, Schedule
-from nuat.threat import Ball, Gaussian, Linf, Start
-from nuat.weights import worst_nearby
+from nuat.threat_models import Ball, Gaussian, Linf, Start
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from nuat.models.building import (
     runs_code_unasked,
     same_architecture,
 )
-from nuat.models.normalise import Normalised
+from nuat.models.normalize import Normalised
+from nuat.models.registry import models
 from nuat.models.small import SmallCNN
-from nuat.models.table import models
 
 __all__ = [
     "Normalised",

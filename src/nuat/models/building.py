@@ -12,12 +12,12 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from nuat.config.imports import imported, is_own, path_of
+from nuat.config.parsing import split
 from nuat.errors import InputError, misread
-from nuat.importing import imported, is_own, path_of
-from nuat.models.normalise import STATISTICS, Normalised, check_statistics
-from nuat.models.table import models
+from nuat.models.normalize import STATISTICS, Normalised, check_statistics
+from nuat.models.registry import models
 from nuat.models.timm_nets import PREFIX, build_timm, statistics_of
-from nuat.notation import split
 
 _built: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 _named: set[str] = set()

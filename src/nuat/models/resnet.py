@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from nuat.models.sizes import check_sizes
+from nuat.models.validation import check_sizes
 
 
 class BasicBlock(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nuat.models.sizes import check_sizes
+from nuat.models.validation import check_sizes
 
 
 class SmallCNN(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nuat.errors import InputError
-from nuat.models.normalise import Statistics
+from nuat.models.normalize import Statistics
 
 PREFIX = "timm:"
 

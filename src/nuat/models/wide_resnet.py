@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from nuat.errors import InputError
-from nuat.models.sizes import check_sizes
+from nuat.models.validation import check_sizes
 
 
 class WideBlock(nn.Module):

@@ -10,22 +10,11 @@ from dataclasses import replace
 
 from nuat.attacks import FGSM, PGD, RFGSM
 from nuat.data import Augment
-from nuat.methods import (
-    AT,
-    AWP,
-    GAT,
-    RMGM,
-    TRADES,
-    Free,
-    NuAT,
-    NuAT2,
-    NuATH,
-    Standard,
-)
+from nuat.methods import AT, AWP, GAT, RMGM, TRADES, Free, NuAT, NuAT2, NuATH, Standard
 from nuat.recipes.recipe import Recipe
-from nuat.recipes.table import register
+from nuat.recipes.registry import register
 from nuat.schedules import Constant, Drops, Piecewise, Ramp, triangle
-from nuat.threat import Linf, Uniform
+from nuat.threat_models import Linf, Uniform
 
 BALL = Linf(8 / 255)
 WA = 0.9998

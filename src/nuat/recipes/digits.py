@@ -10,9 +10,9 @@ from dataclasses import replace
 from nuat.attacks import FGSM, PGD, RFGSM
 from nuat.methods import AT, AWP, GAT, RMGM, TRADES, Free, Method, NuAT, NuAT2, NuATH, Standard
 from nuat.recipes.recipe import Recipe
-from nuat.recipes.table import register
+from nuat.recipes.registry import register
 from nuat.schedules import Drops, From, Ramp, triangle
-from nuat.threat import Linf, Uniform
+from nuat.threat_models import Linf, Uniform
 
 BALL = Linf(0.15)
 LAM = Ramp(5.0, epochs=40)

@@ -11,9 +11,9 @@ from nuat.attacks import FGSM, PGD, RFGSM
 from nuat.data import Augment
 from nuat.methods import AT, AWP, GAT, RMGM, TRADES, Free, Method, NuAT, NuAT2, NuATH, Standard
 from nuat.recipes.recipe import Recipe
-from nuat.recipes.table import register
+from nuat.recipes.registry import register
 from nuat.schedules import Drops, Ramp
-from nuat.threat import Linf, Uniform
+from nuat.threat_models import Linf, Uniform
 
 BALL = Linf(8 / 255)
 LAM = Ramp(4.0, epochs=120)

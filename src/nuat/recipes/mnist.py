@@ -10,9 +10,9 @@ from dataclasses import replace
 from nuat.attacks import FGSM, PGD, RFGSM
 from nuat.methods import AT, AWP, GAT, RMGM, TRADES, Free, Method, NuAT, NuAT2, NuATH, Standard
 from nuat.recipes.recipe import Recipe
-from nuat.recipes.table import register
+from nuat.recipes.registry import register
 from nuat.schedules import Drops, From, Ramp
-from nuat.threat import Bernoulli, Linf, Uniform
+from nuat.threat_models import Bernoulli, Linf, Uniform
 
 BALL = Linf(0.3)
 START = Bernoulli(1.0)

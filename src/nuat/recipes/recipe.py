@@ -8,13 +8,14 @@ from typing import Any
 
 from nuat import methods
 from nuat.attacks import WORDS
+from nuat.config.instances import swap
+from nuat.config.overrides import assign
 from nuat.data import Augment
 from nuat.errors import InputError, unknown
 from nuat.methods import Method
-from nuat.precision import check_precision
+from nuat.nn.precision import check_precision
 from nuat.schedules import Constant, From, Schedule, numbers_become_schedules, triangle
-from nuat.threat import Ball, Linf, norms
-from nuat.values import assign, swap
+from nuat.threat_models import Ball, Linf, norms
 
 ON_COLLAPSE = ("warn", "stop", "rollback")
 
@@ -47,7 +48,7 @@ class Recipe:
         channels_last: the memory layout of weights and activations; None: on a GPU, if the network
             supports it.
         ball: the threat model that validation and evaluation use, the method's own if it has one.
-        on_collapse: what to do when a catastrophic overfitting is seen (see nuat.guard): "warn",
+        on_collapse: what to do when a catastrophic overfitting is seen (see nuat.training.overfitting): "warn",
             "stop" with the weights from before, or "rollback" to them and go on.
         source: "published code", "paper" or "ours".
         note: what to know about this row.

@@ -1,8 +1,8 @@
 """What came of runs and evaluations: `render(rows(runs))` in a terminal, `write_page` as a page."""
 
+from nuat.report.aggregate import over_seeds, repeated
 from nuat.report.folders import Shown, VerdictFolder, opened
 from nuat.report.page import write_page
-from nuat.report.seeds import over_seeds, repeated
 from nuat.report.table import asides, render, rows
 
 __all__ = [

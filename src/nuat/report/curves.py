@@ -9,9 +9,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from nuat.report.annotations import label
 from nuat.report.figures import Chart, Stroke, legend, panels, short, strokes, styled, to_svg
 from nuat.report.folders import Shown
-from nuat.report.labels import label
 from nuat.report.naming import Name, names, plain, printable
 from nuat.report.table import Row, percent
 

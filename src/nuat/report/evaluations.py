@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nuat.checkpoints.run import Run
 from nuat.errors import InputError
-from nuat.evaluate import Scores
+from nuat.evaluation import Scores
 from nuat.report.naming import ball_text
-from nuat.runs import Run
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nuat.checkpoints.run import Run
 from nuat.errors import InputError
-from nuat.evaluate import Scores
-from nuat.runs import Run
+from nuat.evaluation import Scores
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nuat.attacks import Attack, stands
-from nuat.checks import check_logits
 from nuat.data import Source, class_balanced
-from nuat.network import device_of, frozen
-from nuat.noise import Keyed, seed_of
-from nuat.threat import Ball, Linf
+from nuat.nn.freeze import frozen
+from nuat.nn.validation import check_logits
+from nuat.rng import Keyed, seed_of
+from nuat.runtime.device import device_of
+from nuat.threat_models import Ball, Linf
 
 SIDE = 96
 """Images smaller than this, in pixels, are enlarged by whole numbers up to it."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nuat.report.folders import Shown, VerdictFolder
-from nuat.threat import Ball, norms
+from nuat.threat_models import Ball, norms
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from nuat.attacks import attack
 from nuat.data import Source, load
 from nuat.errors import InputError, NonFinite
 from nuat.report import curves
-from nuat.report.facts import facts, recipe, warnings
 from nuat.report.figures import strokes
 from nuat.report.folders import Shown, VerdictFolder
 from nuat.report.gallery import Exhibit, gallery
 from nuat.report.naming import ball_text, read_ball
-from nuat.report.outline import Item
+from nuat.report.recipe_tree import Item
+from nuat.report.summary import facts, recipe, warnings
 from nuat.report.table import Row, asides, columns, common, percent, rows
-from nuat.runs import whole
+from nuat.runtime.files import whole
 
 ATTACK = "pgd-20"
 """What the galleries show."""

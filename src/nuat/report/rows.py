@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from nuat.network import fingerprint
+from nuat.nn.fingerprint import fingerprint
 from nuat.report.evaluations import Evaluation, of_run
 from nuat.report.folders import Shown, VerdictFolder
 from nuat.report.naming import Name, ball_text, names

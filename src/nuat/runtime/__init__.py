@@ -1,0 +1,1 @@
+"""How nuat runs here: device, ranks, files, memory, progress, versions."""

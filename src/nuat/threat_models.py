@@ -1,0 +1,211 @@
+"""The threat model is a value: how far an attack may go, and where it starts.
+
+`ball.eps` is the one home of eps. Steps and starts are given in units of it, so that another eps is
+one change: at 8/255 a step of 1/4 is the field's usual 2/255.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nuat.config.parsing import parse
+from nuat.config.registry import Registry
+from nuat.errors import InputError
+from nuat.rng import Noise
+
+
+@dataclass(frozen=True, repr=False)
+class Ball:
+    """All images within eps of an image x, and in [0, 1]. `eps` is in pixel units of [0, 1]."""
+
+    eps: float
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.eps, int | float) and not isinstance(self.eps, bool)
+        if not number or not 0 <= self.eps < math.inf:
+            raise InputError(f"eps is {self.eps!r}, but must be a number from 0 up, such as 8/255")
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The point of the ball around `x`, and of [0, 1], that stands for `x_adv`."""
+        raise NotImplementedError
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """Argmax <gradient, v> over |v| <= 1, image by image."""
+        raise NotImplementedError
+
+    def sample(self, x: Tensor, noise: Noise) -> Tensor:
+        """A point of the ball around `x`, uniform in it, before any clamping to [0, 1]."""
+        raise NotImplementedError
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """How far each image went, [B]."""
+        raise NotImplementedError
+
+    def contains(self, x_adv: Tensor, x: Tensor, slack: float = 1e-6) -> Tensor:
+        """Whether each image is finite, in [0, 1] and within eps + slack of `x`, [B] bool."""
+        inside = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
+        return inside & (self.distance(x_adv, x) <= self.eps + slack)
+
+    def __repr__(self) -> str:
+        in_255ths = f"{self.eps * 255:g}"
+        short = len(in_255ths) + 4 < len(repr(self.eps)) and float(in_255ths) / 255 == self.eps
+        return f"{type(self).__name__}({f'{in_255ths}/255' if short else self.eps})"
+
+
+@dataclass(frozen=True, repr=False)
+class Linf(Ball):
+    """max_i |x_adv_i - x_i| <= eps."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.eps > 1:
+            raise InputError(
+                f"eps is {self.eps:g}, but pixels lie in [0, 1]; did you mean {self.eps:g}/255?"
+            )
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """clamp(x + clamp(clamp(x_adv, 0, 1) - x, -eps, eps), 0, 1): the published arithmetic."""
+        return (x + self.shrink(x_adv.clamp(0, 1) - x)).clamp(0, 1)
+
+    def shrink(self, delta: Tensor) -> Tensor:
+        """clamp(delta, -eps, eps)."""
+        return delta.clamp(-self.eps, self.eps)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """sign(gradient)."""
+        return gradient.sign()
+
+    def sample(self, x: Tensor, noise: Noise) -> Tensor:
+        """X + U(-eps, eps)."""
+        return x + self.eps * (2 * noise.uniform(x) - 1)
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """max_i |x_adv_i - x_i|, [B]."""
+        return (x_adv - x).flatten(1).abs().amax(1)
+
+
+@dataclass(frozen=True, repr=False)
+class L2(Ball):
+    """sqrt(sum_i (x_adv_i - x_i)^2) <= eps."""
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """clamp(x + d * min(1, eps / |d|), 0, 1), d = x_adv - x: the usual order of the two.
+
+        In the ball and in [0, 1], but not always the nearest such point.
+        """
+        return (x + self.shrink(x_adv - x)).clamp(0, 1)
+
+    def shrink(self, delta: Tensor) -> Tensor:
+        """Delta * min(1, eps / |delta|), short of eps by what rounding x + delta may add to it."""
+        ulp = torch.finfo(delta.dtype).eps
+        inside = max(0.0, self.eps * (1 - ulp) - ulp / 4 * delta[0].numel() ** 0.5)
+        return delta * (inside / _norm(delta).clamp_min(1e-12)).clamp_max(1)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """Gradient / |gradient|; 0 where the gradient is 0."""
+        # scaled by its largest entry first: squares of tiny gradients would underflow
+        scaled = gradient / _per_image(gradient.flatten(1).abs().amax(1), gradient).clamp_min(1e-30)
+        return scaled / _norm(scaled).clamp_min(1e-12)
+
+    def sample(self, x: Tensor, noise: Noise) -> Tensor:
+        """X + eps * u^(1/n) * g / |g|, g ~ N(0, 1), u ~ U[0, 1): uniform in the ball."""
+        direction = self.steepest(noise.normal(x))
+        share = noise.uniform(x.flatten(1)[:, 0:1])[:, 0] ** (1 / x[0].numel())
+        return x + self.eps * _per_image(share, x) * direction
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """|x_adv - x|_2, [B]."""
+        return (x_adv - x).flatten(1).double().norm(dim=1)
+
+
+def _per_image(values: Tensor, x: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _norm(x: Tensor) -> Tensor:
+    return _per_image(x.flatten(1).double().norm(dim=1).to(x.dtype), x)
+
+
+norms: Registry[type[Ball]] = Registry("norm")
+norms.register("linf", Linf)
+norms.register("l2", L2)
+
+
+def read_eps(eps: float | str) -> float:
+    """`0.03`, `"0.03"` or `"8/255"` as a number. Raises InputError for anything else."""
+    wrong = InputError(f"eps is {eps!r}, but must be a number such as 8/255 or 0.03")
+    try:
+        value = parse(eps) if isinstance(eps, str) else eps
+    except InputError:
+        raise wrong from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong
+    return float(value)
+
+
+def check_ball(ball: object) -> None:
+    """Raise InputError unless it is a Ball."""
+    if not isinstance(ball, Ball):
+        raise InputError(f"the threat model is {ball!r}, but must be a ball such as Linf(8 / 255)")
+
+
+class Start:
+    """Where an attack starts: `start(x, ball, noise) -> x_adv`."""
+
+    def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
+        """The starting point, in [0, 1] unless the start says otherwise."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Clean(Start):
+    """At the image itself."""
+
+    def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
+        """X."""
+        return x
+
+
+@dataclass(frozen=True)
+class Uniform(Start):
+    """Anywhere in the ball."""
+
+    def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
+        """clamp(x + U(ball), 0, 1)."""
+        return ball.sample(x, noise).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Bernoulli(Start):
+    """At share * eps to one side or the other in every pixel, by the toss of a coin.
+
+    `clamp=False` leaves the point outside [0, 1], as the published GAMA attack does.
+    """
+
+    share: float = 1 / 2
+    clamp: bool = True
+
+    def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
+        """X + share * eps * s, s = +-1 (in L2 of length 1), clamped to [0, 1] if asked."""
+        start = x + self.share * ball.eps * ball.steepest(noise.sign(x))
+        return start.clamp(0, 1) if self.clamp else start
+
+
+@dataclass(frozen=True)
+class Gaussian(Start):
+    """Nearby, by normal noise of standard deviation `std` (in pixel units of [0, 1]).
+
+    `clamp=False` leaves the point outside [0, 1], as the published TRADES attack does.
+    """
+
+    std: float = 0.001
+    clamp: bool = True
+
+    def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
+        """X + std * N(0, 1), the noise in the ball, clamped to [0, 1] if asked."""
+        start = x + ball.shrink(self.std * noise.normal(x))
+        return start.clamp(0, 1) if self.clamp else start
