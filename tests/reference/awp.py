@@ -10,8 +10,8 @@ import copy
 import torch
 import torch.nn.functional as F
 
-from reference.trades import attack as trades_attack
-from reference.trades import divergence
+from tests.reference.trades import attack as trades_attack
+from tests.reference.trades import divergence
 
 EPS = 8 / 255
 STEP = 2 / 255

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from nuat import cli
-from test_cli import call  # noqa: F401
+from tests.cli.test_cli import call  # noqa: F401
 
 NOTHING = "--out runs/none"
 

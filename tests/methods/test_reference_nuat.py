@@ -19,7 +19,7 @@ from torch import nn
 import nuat
 from nuat.models import build
 from nuat.rng import Noise
-from reference import nuat as published
+from tests.reference import nuat as published
 
 CLASSES, CHANNELS = 10, 3
 LOSS_RTOL = {torch.float32: 1e-6, torch.float64: 1e-12}

@@ -10,7 +10,7 @@ import nuat
 from nuat.attacks import FAB, FABT, Square
 from nuat.rng import Keyed
 from nuat.threat_models import L2, Linf
-from reference.fab import project_l2, project_linf
+from tests.reference.fab import project_l2, project_linf
 
 CLASSES = 5
 SHAPES = [(1, 8, 8), (3, 5, 7)]

@@ -10,9 +10,9 @@ from nuat.errors import InputError
 from nuat.evaluation import Scores
 from nuat.report import opened, rows, write_page
 from nuat.report.table import best, columns, common
-from test_cli import TINY, assert_refused, call, here, place, work  # noqa: F401
-from test_report import Page
-from test_report_evaluations import FGSM, run
+from tests.cli.test_cli import TINY, assert_refused, call, here, place, work  # noqa: F401
+from tests.report.test_report import Page
+from tests.report.test_report_evaluations import FGSM, run
 
 
 def folder(path: Path, scores: Scores = FGSM, **config: object) -> Path:

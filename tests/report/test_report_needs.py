@@ -11,8 +11,8 @@ from nuat.data import datasets, load
 from nuat.data.paths import root
 from nuat.errors import InputError
 from nuat.models import building
-from test_cli import assert_refused, call, copy, here, place  # noqa: F401
-from test_report import Page
+from tests.cli.test_cli import assert_refused, call, copy, here, place  # noqa: F401
+from tests.report.test_report import Page
 
 FACTORY = """
 from nuat.models import build

@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from reference import apgd, fab, square
+from tests.reference import apgd, fab, square
 
 SHAPES = [(1, 8, 8), (3, 5, 7), (3, 3, 4)]
 EPS = {"linf": 0.1, "l2": 0.8}

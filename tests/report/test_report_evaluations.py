@@ -17,8 +17,8 @@ from nuat.evaluation import Scores
 from nuat.nn.fingerprint import fingerprint
 from nuat.report import asides, render, rows, write_page
 from nuat.report.table import Row, best, columns, common
-from test_cli import TINY, call, work  # noqa: F401
-from test_report import Page, text
+from tests.cli.test_cli import TINY, call, work  # noqa: F401
+from tests.report.test_report import Page, text
 
 OWN = nn.Identity()
 RIGHT, STRONG = [True, True, True, False], [True, False, False, False]
@@ -61,7 +61,7 @@ def run(folder: Path, **found: Scores) -> Run:
     made = Run.start(
         folder,
         {
-            "recipe": nuat.values.describe(recipe),
+            "recipe": nuat.config.serialization.describe(recipe),
             "data": data,
             "model": "small-cnn",
             "parameters": 1,

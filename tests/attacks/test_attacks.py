@@ -229,7 +229,7 @@ def test_an_iterate_makes_no_tensor_of_python_numbers(name, ball, monkeypatch):
     for steps in (11, 31):
         each, ranking = attack(name.format(steps), ball), nuat.attacks.ranked(f(x).detach(), y)
         monkeypatch.setattr(type(each), "inside", _afresh)
-        with nuat.network.frozen(f) as g, Copies() as copies:
+        with nuat.nn.freeze.frozen(f) as g, Copies() as copies:
             nuat.attacks.trial(each, f, g, x, (y + 1) % 5, Keyed(0, torch.arange(8)), 0, ranking)
         made.append(copies.made)
     assert made[1] == made[0]

@@ -23,8 +23,8 @@ from nuat.methods import AT, AWP, GAT, TRADES, Free
 from nuat.recipes import recipe
 from nuat.rng import Noise
 from nuat.threat_models import Gaussian, Linf, Uniform
-from reference import awp, fbf, free, gat, trades
-from test_reference_nuat import distance, images, network, sgd
+from tests.methods.test_reference_nuat import distance, images, network, sgd
+from tests.reference import awp, fbf, free, gat, trades
 
 F32, F64 = torch.float32, torch.float64
 ULPS = {F32: 3e-7, F64: 5e-16}

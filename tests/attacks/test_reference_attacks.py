@@ -13,9 +13,9 @@ from nuat.attacks.state import Batch
 from nuat.nn.freeze import frozen
 from nuat.rng import Keyed
 from nuat.threat_models import L2, Linf
-from reference.apgd import apgd
-from reference.fab import fab, fab_untargeted
-from reference.square import square
+from tests.reference.apgd import apgd
+from tests.reference.fab import fab, fab_untargeted
+from tests.reference.square import square
 
 SHAPES = [(1, 8, 8), (3, 5, 7)]
 BALLS = [Linf(0.08), L2(0.6)]
