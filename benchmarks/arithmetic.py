@@ -21,12 +21,12 @@ SEEDS = range(3)
 MODEL, EPOCHS = "small-cnn(width=16)", 15
 
 
-def scores(precision: str, seed: int, data: nuat.Splits, out: Path) -> nuat.Scores:
+def scores(precision: str, seed: int, data: nuat.Splits, out: Path) -> nuat.EvaluationResult:
     """Train and attack the network of the last epoch of one run."""
-    recipe = nuat.recipe("nuat", "cifar10").lasting(EPOCHS)
+    recipe = nuat.get_recipe("nuat", "cifar10").lasting(EPOCHS)
     recipe = replace(recipe, model=MODEL, precision=precision)
     run = nuat.fit(recipe, data=data, out=out / f"{precision}-{seed}", seed=seed, device="cpu")
-    f = nuat.trained(run.path / "last.safetensors").f
+    f = nuat.load_model(run.path / "last.safetensors").model
     return nuat.evaluate(f, data.test, recipe.ball, ATTACKS, batch_size=100)
 
 
@@ -35,8 +35,8 @@ def spread(values: list[float]) -> str:
 
 
 def main() -> None:
-    out, data = Path(sys.argv[1]), nuat.load(DATA)
-    found: dict[str, list[nuat.Scores]] = {"fp32": [], "bf16": []}
+    out, data = Path(sys.argv[1]), nuat.load_dataset(DATA)
+    found: dict[str, list[nuat.EvaluationResult]] = {"fp32": [], "bf16": []}
     for seed in SEEDS:
         for arm in found:
             found[arm].append(scores(arm, seed, data, out))

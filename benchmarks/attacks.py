@@ -26,12 +26,12 @@ from torchattacks.attack import Attack as Theirs
 from torchattacks.wrappers.multiattack import MultiAttack
 
 import nuat
-from nuat.attacks import logits, ranked, trial
-from nuat.data import class_balanced, load
-from nuat.evaluation.inference import Faster, folded, searched
-from nuat.models import build
-from nuat.nn.freeze import frozen
-from nuat.rng import Keyed
+from nuat.attacks import classes_by_logit, logits, run_attack
+from nuat.data import class_balanced, load_dataset
+from nuat.evaluation.inference import InferenceNet, build_inference_model, folded
+from nuat.models import build_model
+from nuat.nn.freeze import frozen_eval
+from nuat.rng import PerImageNoise
 from nuat.runtime.versions import versions
 
 MNIST, CIFAR = "mnist(train=4000,val=200,test=1000)", "cifar10(train=5000,val=200,test=1000)"
@@ -68,22 +68,22 @@ def theirs(f: nn.Module, eps: float, seed: int, share: int = 1) -> dict[str, The
 
 def verdicts(nets: Path) -> None:
     for name, (eps, count) in CASES.items():
-        run = nuat.trained(nets / name)
-        images, ball = load(run.data).test, nuat.Linf(eps)
+        run = nuat.load_model(nets / name)
+        images, ball = load_dataset(run.data).test, nuat.Linf(eps)
         ids = class_balanced(images.y, count, seed=0)
         x, y = images.batch(ids)
         standing = [
-            nuat.evaluate(run.f, (x, y), ball, "autoattack", seed=seed).standing["autoattack"]
+            nuat.evaluate(run.model, (x, y), ball, "autoattack", seed=seed).standing["autoattack"]
             for seed in range(3)
         ]
         ours = [sum(each) for each in standing]
-        tier = nuat.evaluate(run.f, (x, y), ball, "autoattack", search="bf16")
+        tier = nuat.evaluate(run.model, (x, y), ball, "autoattack", search="bf16")
         weaker = tier.standing["autoattack"]
         differ = sum(a != b for a, b in zip(standing[0], weaker, strict=True))
         print(f"{name}: {sum(weaker)} stand with a bf16 search; {differ} verdicts of a seed differ")
         found = []
         for seed in range(3):
-            f = copy.deepcopy(run.f).eval()
+            f = copy.deepcopy(run.model).eval()
             right = f(x).argmax(1) == y
             adversarial = MultiAttack(list(theirs(f, eps, seed).values()))(x[right], y[right])
             found.append(int((f(adversarial).argmax(1) == y[right]).sum()))
@@ -99,15 +99,15 @@ def verdicts(nets: Path) -> None:
 def more_seeds(nets: Path) -> None:
     """Six further seeds on the digits: how far either varies."""
     eps, count = CASES["digits"]
-    run = nuat.trained(nets / "digits")
-    images, ball = load(run.data).test, nuat.Linf(eps)
+    run = nuat.load_model(nets / "digits")
+    images, ball = load_dataset(run.data).test, nuat.Linf(eps)
     x, y = images.batch(class_balanced(images.y, count, seed=0))
-    f = copy.deepcopy(run.f).eval()
+    f = copy.deepcopy(run.model).eval()
     right = f(x).argmax(1) == y
     for seed in range(3, 9):
         adversarial = MultiAttack(list(theirs(f, eps, seed).values()))(x[right], y[right])
         found = int((f(adversarial).argmax(1) == y[right]).sum())
-        scores = nuat.evaluate(run.f, (x, y), ball, "autoattack", seed=seed)
+        scores = nuat.evaluate(run.model, (x, y), ball, "autoattack", seed=seed)
         ours = sum(scores.standing["autoattack"])
         print(f"seed {seed}: ours {ours}, torchattacks {found}", flush=True)
 
@@ -118,15 +118,15 @@ def all_standing(
     """A network and images that all withstand: the full work for each. Labels are its guesses."""
     torch.manual_seed(0)
     if name == "mnist-net":
-        f = nuat.trained(nets / "mnist").f
-        x, _ = load("mnist").test.batch(torch.arange(count))
+        f = nuat.load_model(nets / "mnist").model
+        x, _ = load_dataset("mnist").test.batch(torch.arange(count))
     else:
-        f = build("resnet18", 10, 3).eval()
-        x = load("cifar10(train=100,val=100,test=100)").test.batch(torch.arange(count))[0]
+        f = build_model("resnet18", 10, 3).eval()
+        x = load_dataset("cifar10(train=100,val=100,test=100)").test.batch(torch.arange(count))[0]
     return f, x, logits(f, x).argmax(1), 1e-4
 
 
-class Arm:
+class Candidate:
     """One way to run the four parts with a share of the steps: processor seconds, by part."""
 
     def __init__(self, f: nn.Module, g: nn.Module | None, eps: float, share: int):
@@ -146,14 +146,14 @@ class Arm:
             adversarial = theirs(self.f, self.eps, 0, self.share)[name](x, y)
             return int((self.f(adversarial).argmax(1) == y).sum())
         steps = (5000 if name == "square" else 100) // self.share
-        attack = nuat.attack(f"{name}-{steps}", nuat.Linf(self.eps))
-        ranking = ranked(logits(self.f, x), y)
+        attack = nuat.parse_attack(f"{name}-{steps}", nuat.Linf(self.eps))
+        ranking = classes_by_logit(logits(self.f, x), y)
         standing = torch.arange(len(x))
-        with frozen(self.f):
+        with frozen_eval(self.f):
             for run in range(attack.runs(10)):
-                noise = Keyed(0, standing, name)
+                noise = PerImageNoise(0, standing, name)
                 some, own = (x[standing], y[standing]), ranking[standing]
-                done = trial(
+                done = run_attack(
                     attack, self.f, self.g, *some, noise, run, own if attack.targets else None
                 )
                 standing = standing[~done.fallen]
@@ -166,11 +166,15 @@ def speed(nets: Path, count: int, share: int, rounds: int) -> None:
         plain = copy.deepcopy(f).requires_grad_(False)
         smaller = folded(copy.deepcopy(f)).to(memory_format=torch.channels_last)
         arms = {
-            "torchattacks": Arm(f, None, eps, share),
-            "ours, the network as it is": Arm(f, plain, eps, share),
-            "+ BatchNorm folded: ours": Arm(f, searched(f, x).g, eps, share),
-            "+ channels_last": Arm(f, Faster(smaller, "fp32", torch.channels_last), eps, share),
-            "searched in bf16": Arm(f, searched(f, x, "bf16").g, eps, share),
+            "torchattacks": Candidate(f, None, eps, share),
+            "ours, the network as it is": Candidate(f, plain, eps, share),
+            "+ BatchNorm folded: ours": Candidate(f, build_inference_model(f, x).g, eps, share),
+            "+ channels_last": Candidate(
+                f, InferenceNet(smaller, "fp32", torch.channels_last), eps, share
+            ),
+            "build_inference_model in bf16": Candidate(
+                f, build_inference_model(f, x, "bf16").g, eps, share
+            ),
         }
         print(f"{name}, {len(x)} images, all of which stand; steps of AutoAttack / {share}")
         taken = {arm: [] for arm in arms}
@@ -189,7 +193,7 @@ def profiled(nets: Path, count: int, share: int) -> None:
     """Of our time in each part, how much is convolutions, and how much the network in all."""
     for name in ("resnet18", "mnist-net"):
         f, x, y, eps = all_standing(name, nets, count)
-        arm = Arm(f, searched(f, x).g, eps, share)
+        arm = Candidate(f, build_inference_model(f, x).g, eps, share)
         for part in STANDARD:
             arm.left(part, x[:4], y[:4])
             with torch.profiler.profile() as watch:

@@ -32,15 +32,15 @@ import nuat
 from nuat.matrix_norms import nuclear_norm
 from nuat.methods import Standard
 from nuat.methods.cost import forward_equivalents
-from nuat.models import build
+from nuat.models import build_model
 from nuat.nn.precision import to_channels_last
-from nuat.profiling import Arm, Matmul, clock_of
+from nuat.profiling import Candidate, Matmul, clock_of
 from nuat.profiling.costs import ratio
 from nuat.recipes import Recipe
 from nuat.runtime.flops import flops
 from nuat.runtime.versions import versions
 from nuat.training.cuda_graphs import Graphs, cuda_graph
-from nuat.training.train_step import Descent
+from nuat.training.train_step import TrainStep
 
 PUBLISHED = {"standard": 3, "nuat": 11, "nuat-wa": 11, "nuat2-wa": 14, "fbf": 6, "pgd-at": 33}
 PUBLISHED |= {"trades": 39}
@@ -73,12 +73,12 @@ class Bench:
         print(text, flush=True)
         print(text, file=self.log, flush=True)
 
-    def images(self, count: int) -> nuat.Images:
+    def images(self, count: int) -> nuat.InMemoryDataset:
         x = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8)
-        return nuat.Images(x, torch.randint(10, (count,))).to(self.device)
+        return nuat.InMemoryDataset(x, torch.randint(10, (count,))).to(self.device)
 
     def recipe(self, name: str, batch: int, precision: str) -> Recipe:
-        row = nuat.recipe("nuat-wa" if name == "standard" else name, "cifar10")
+        row = nuat.get_recipe("nuat-wa" if name == "standard" else name, "cifar10")
         if name == "standard":
             row = replace(row, name=name, method=Standard(), average=None)
         own = "bf16" if precision == "bf16" else "fp32"
@@ -86,7 +86,7 @@ class Bench:
 
     def network(self, model: str, layout: bool = True) -> nn.Module:
         torch.manual_seed(0)
-        f = build(model, 10, 3).to(self.device)
+        f = build_model(model, 10, 3).to(self.device)
         if layout:
             to_channels_last(f, torch.rand(2, 3, 32, 32, device=self.device))
         return f
@@ -146,7 +146,7 @@ def after(bench: Bench, name: str, precision: str, graphs: bool) -> Tensor:
     """The weights after ten steps over two epochs, with a short batch in each."""
     recipe = replace(bench.recipe(name, 8, precision), lr=nuat.Constant(0.01))
     f = bench.network(bench.small)
-    descent = Descent(recipe, f, batches=5)
+    descent = TrainStep(recipe, f, batches=5)
     if graphs:
         descent.graphs = Graphs(recipe.method, bench.say, bench.record)
     torch.manual_seed(1)
@@ -188,7 +188,7 @@ def norms(bench: Bench) -> None:
             bench.say(f"nuclear norm {rows} x {columns}, {algorithm}: {microseconds:.0f} us")
 
 
-def waits(arm: Arm) -> int | None:
+def waits(arm: Candidate) -> int | None:
     """How often the host waits for the device in a step."""
     if not arm.on_gpu:
         return None
@@ -201,7 +201,7 @@ def waits(arm: Arm) -> int | None:
     return sum("synchroniz" in str(warning.message) for warning in caught) // 2
 
 
-def launches(arm: Arm) -> int | None:
+def launches(arm: Candidate) -> int | None:
     """Kernels, copies and graphs that the host launches in a step."""
     if not arm.on_gpu:
         return None
@@ -222,7 +222,7 @@ def group(bench: Bench, batch: int, precision: str, graphs: bool) -> None:
     f, images = bench.network(bench.model), bench.images(16 * batch)
     arms, counts = {}, {}
     for name in PUBLISHED:
-        arm = Arm(bench.recipe(name, batch, precision), copy.deepcopy(f), images)
+        arm = Candidate(bench.recipe(name, batch, precision), copy.deepcopy(f), images)
         if graphs:
             arm.descent.graphs = Graphs(arm.recipe.method, bench.say, bench.record)
         for _ in range(2 if bench.tiny else 4):

@@ -36,11 +36,11 @@ if importlib.util.find_spec("PIL") is None or importlib.util.find_spec("rich") i
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks import Attack, Ensemble, attack, logits, ranked, trial
-from nuat.evaluation.inference import PLAIN, Faster, folded, searched
-from nuat.models import build
-from nuat.nn.freeze import frozen
-from nuat.rng import Keyed
+from nuat.attacks import Attack, Ensemble, classes_by_logit, logits, parse_attack, run_attack
+from nuat.evaluation.inference import PLAIN, InferenceNet, build_inference_model, folded
+from nuat.models import build_model
+from nuat.nn.freeze import frozen_eval
+from nuat.rng import PerImageNoise
 from nuat.threat_models import L2, Ball, Linf
 
 FULL = {"apgd-ce": 101, "apgd-t": 9 * 101, "fab-t": 9 * 100, "square": 5001}
@@ -91,7 +91,7 @@ class Bench:
 def network(model: str) -> nn.Module:
     """Random weights, and BatchNorm statistics that are not those of a beginning."""
     torch.manual_seed(0)
-    f = build(model, 10, 3)
+    f = build_model(model, 10, 3)
     with torch.no_grad():
         for _ in range(15):
             f(torch.rand(32, 3, 32, 32))
@@ -100,15 +100,17 @@ def network(model: str) -> nn.Module:
 
 def fallen(f: nn.Module, x: Tensor, y: Tensor, parts: Ensemble, batch: int) -> list[str]:
     """Of each image the part that it fell to, or "": as `nuat evaluate` packs its batches."""
-    g = searched(f, x[:32]).g
-    by, ranking = [""] * len(x), ranked(logits(f, x), y)
+    g = build_inference_model(f, x[:32]).g
+    by, ranking = [""] * len(x), classes_by_logit(logits(f, x), y)
     standing = list(range(len(x)))
     for name, each in parts.parts:
         for run in range(each.runs(10)):
             for group in torch.tensor(standing).split(batch):
                 at = group.to(x.device)
                 aims = ranking[at] if each.targets else None
-                done = trial(each, f, g, x[at], y[at], Keyed(0, group, name), run, aims)
+                done = run_attack(
+                    each, f, g, x[at], y[at], PerImageNoise(0, group, name), run, aims
+                )
                 for image in group[done.fallen.cpu()].tolist():
                     by[image] = name
             standing = [image for image in standing if not by[image]]
@@ -118,7 +120,7 @@ def fallen(f: nn.Module, x: Tensor, y: Tensor, parts: Ensemble, batch: int) -> l
 
 
 def short(ball: Ball, texts: tuple[str, ...]) -> Ensemble:
-    return Ensemble(ball, tuple((text, attack(text, ball)) for text in texts), "short")
+    return Ensemble(ball, tuple((text, parse_attack(text, ball)) for text in texts), "short")
 
 
 def half_way(f: nn.Module, x: Tensor, y: Tensor, kind: type[Ball]) -> Ball:
@@ -160,7 +162,7 @@ def as_searched(f: nn.Module, name: str) -> nn.Module:
     precision, fold, layout = SEARCHES[name]
     twin = copy.deepcopy(f).eval().requires_grad_(False)
     twin = (folded(twin) if fold else twin).to(memory_format=layout)
-    return Faster(twin, precision, layout).eval()  # type: ignore[arg-type]
+    return InferenceNet(twin, precision, layout).eval()  # type: ignore[arg-type]
 
 
 def waits(bench: Bench, run: Callable[[int], None]) -> float | None:
@@ -190,15 +192,15 @@ def seconds(bench: Bench, run: Callable[[], object]) -> float:
 def group(bench: Bench, f: nn.Module, x: Tensor, search: str) -> None:
     """A row for one batch size and one way of searching."""
     y, g, ball = logits(f, x).argmax(1), as_searched(f, search), Linf(1e-6)
-    ranking, ids = ranked(logits(f, x), y), torch.arange(len(x))
+    ranking, ids = classes_by_logit(logits(f, x), y), torch.arange(len(x))
     row: dict = {"batch": len(x), "search": search, "stood": len(x), "ms": {}, "waits": {}}
     for part in FULL:
-        each: Attack = attack(part, ball)
+        each: Attack = parse_attack(part, ball)
 
         def run(steps: int, each: Attack = each) -> None:
             some = replace(each, steps=steps)
-            with frozen(f):
-                done = trial(some, f, g, x, y, Keyed(0, ids), 0, ranking)
+            with frozen_eval(f):
+                done = run_attack(some, f, g, x, y, PerImageNoise(0, ids), 0, ranking)
             row["stood"] = min(row["stood"], int((~done.fallen).sum()))
 
         steps = bench.steps(part)

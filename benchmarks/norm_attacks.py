@@ -12,29 +12,31 @@ import torch
 
 import nuat
 from nuat.attacks import FrobeniusAttack, NuclearAttack, logits
-from nuat.data import load
+from nuat.data import load_dataset
 from nuat.evaluation.sanity_checks import confusion, diversity
-from nuat.rng import Keyed
+from nuat.rng import PerImageNoise
 
 EPS = (4 / 255, 8 / 255)
 
 
 def main(run: Path, count: int, seeds: int) -> None:
-    network = nuat.trained(run)
-    test, classes = load(network.data).test, network.classes
+    network = nuat.load_model(run)
+    test, classes = load_dataset(network.data).test, network.classes
     ids = torch.arange(min(count, len(test)))
     x, y = test.batch(ids)
-    clean = confusion(y, logits(network.f, x).argmax(1), len(classes))
-    print(f"{network.model} on {network.data}, {len(ids)} images, clean accuracy {share(clean)}")
+    clean = confusion(y, logits(network.model, x).argmax(1), len(classes))
+    print(
+        f"{network.model_name} on {network.data}, {len(ids)} images, clean accuracy {share(clean)}"
+    )
     for eps in EPS:
         for kind in (NuclearAttack, FrobeniusAttack):
             attack, found = kind(nuat.Linf(eps)), []
             for seed in range(seeds):
                 points = [
-                    attack(network.f, x[part], y[part], Keyed(seed, part, "norm"))
+                    attack(network.model, x[part], y[part], PerImageNoise(seed, part, "norm"))
                     for part in ids.split(attack.batch)
                 ]
-                guesses = logits(network.f, torch.cat(points)).argmax(1)
+                guesses = logits(network.model, torch.cat(points)).argmax(1)
                 found.append(confusion(y, guesses, len(classes)))
             spread = ", ".join(f"{diversity(matrix):.3f}" for matrix in found)
             print(

@@ -52,7 +52,7 @@ def rate(batches, clock=time.perf_counter) -> float:
 
 
 def in_memory() -> None:
-    train = nuat.load("cifar10(train=10000)").train
+    train = nuat.load_dataset("cifar10(train=10000)").train
     pictures = [Image.fromarray(x.permute(1, 2, 0).numpy()) for x in train.x]
     ours, theirs = [], []
     for seed in range(REPEATS):  # in turn and by processor time: other work may run here
@@ -66,7 +66,7 @@ def in_memory() -> None:
 
 def folder() -> None:
     for workers in (0, 1, 2):
-        train = nuat.load(f"folder:{root()}/photos(size=64, workers={workers})").train
+        train = nuat.load_dataset(f"folder:{root()}/photos(size=64, workers={workers})").train
         rates = [rate(train.shuffled(32, seed, CROPS)) for seed in range(3)]
         print(f"folder       {workers} workers: {statistics.median(rates):,.0f} images/s")
 
@@ -102,8 +102,8 @@ class Timed:
 
 
 def waiting(title: str, text: str, model: str, augment: Augment) -> None:
-    row = replace(nuat.recipe("nuat", "cifar10"), model=model, augment=augment).lasting(2)
-    data = nuat.load(text)
+    row = replace(nuat.get_recipe("nuat", "cifar10"), model=model, augment=augment).lasting(2)
+    data = nuat.load_dataset(text)
     timed = Timed(data.train)
     with tempfile.TemporaryDirectory() as out:
         nuat.fit(row, data=replace(data, train=timed), out=Path(out) / "run", device="cpu")

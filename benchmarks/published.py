@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nuat.nn.batchnorm import recorded
-from nuat.nn.ema import Average
+from nuat.nn.batchnorm import record_bn_update
+from nuat.nn.ema import EMA
 from nuat.recipes import Recipe
 
 EPS = 8 / 255
@@ -54,16 +54,16 @@ class Published:
 
     def __init__(self, recipe: Recipe, f: nn.Module, batches: int, changes: tuple[str, ...] = ()):
         self.recipe, self.f, self.batches, self.changes = recipe, f, batches, changes
-        self.optimiser = torch.optim.SGD(
+        self.optimizer = torch.optim.SGD(
             f.parameters(), lr=0.0, weight_decay=recipe.weight_decay, momentum=0.9
         )
-        kind = Average if "foreach average" in changes else DictAverage
+        kind = EMA if "foreach average" in changes else DictAverage
         decays = [recipe.average, getattr(recipe.method, "teacher", None)]
         self.averages = [kind(f, decay) for decay in decays if decay is not None]
 
     def step(self, x: Tensor, y: Tensor, epoch: int, place: int) -> None:
         now = epoch + place / self.batches
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group |= {"lr": self.recipe.lr(now), "momentum": self.recipe.momentum(now)}
         lam = self.recipe.method.lam(epoch)
         if hasattr(self.recipe.method, "teacher"):
@@ -82,7 +82,7 @@ class Published:
     def one_step(self, x: Tensor, y: Tensor, lam: float, place: int) -> None:
         """NuAT, NuAT-WA."""
         f = self.f.train()
-        with recorded(f) as first:
+        with record_bn_update(f) as first:
             clean = f(x)
         f.eval()
         if "input gradient" in self.changes:
@@ -95,7 +95,7 @@ class Published:
             loss = loss + lam * (nuclear(z - there) / len(x))
         x_adv = advance(x_adv, x, self.gradient(loss, x_adv))
         f.train().requires_grad_(True)
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         shared = "shared clean pass" in self.changes
         z_adv = f(x_adv)
         self.descend(clean if shared else f(x), z_adv, y, lam)
@@ -124,11 +124,11 @@ class Published:
         x_adv = advance(x_adv, x, self.gradient(loss, x_adv)).requires_grad_()
         x_adv = advance(x_adv, x, self.gradient(F.cross_entropy(f(x_adv), y), x_adv))
         f.train().requires_grad_(True)
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         z_adv = f(x_adv)
         self.descend(f(x), z_adv, y, lam)
 
     def descend(self, z: Tensor, z_adv: Tensor, y: Tensor, lam: float) -> None:
         loss = F.cross_entropy(z, y) + lam * (nuclear(z_adv - z) / len(y))
         loss.backward()
-        self.optimiser.step()
+        self.optimizer.step()

@@ -7,7 +7,7 @@ OUT; the same command goes on with what is not done. It then writes results/qual
 (every epoch of every run), table.txt, curves.svg; problems that were not asked for stay in them.
 
 Every method is trained from scratch for a few lengths, chosen so that all spend about the same
-forward-equivalents on a training image, its schedules stretched to each. Network, optimiser and
+forward-equivalents on a training image, its schedules stretched to each. Network, optimizer and
 learning rates are the same for all. The last epoch's weights are attacked; nothing is selected.
 """
 
@@ -92,13 +92,13 @@ PROBLEMS = {
 
 
 def recipe(problem: Problem, name: str, epochs: int, images: int) -> Recipe:
-    """A method with the optimiser of the problem's base row, over so many epochs.
+    """A method with the optimizer of the problem's base row, over so many epochs.
 
     The decay of the average is raised to (steps of its own row / steps here), so that it forgets
     over the same part of a run.
     """
-    row = nuat.recipe(name, problem.rows)
-    shared = nuat.recipe(problem.base, problem.rows).lasting(epochs)
+    row = nuat.get_recipe(name, problem.rows)
+    shared = nuat.get_recipe(problem.base, problem.rows).lasting(epochs)
     steps = epochs * -(-images // shared.batch_size)
     average = row.average and row.average ** (problem.own_steps / steps)
     row = row.lasting(epochs).against(problem.ball)
@@ -118,7 +118,7 @@ def measure(
     run = nuat.fit(made, data=data, out=out, seed=seed, device="cpu", threads=1)
     scores = run.scores.get("quality")
     if scores is None:
-        f = nuat.trained(run.path / "last.safetensors").f
+        f = nuat.load_model(run.path / "last.safetensors").model
         found = nuat.evaluate(
             f, data.test, made.ball, ATTACKS, samples=problem.samples, batch_size=250
         )
@@ -231,7 +231,7 @@ def main() -> None:
     found = json.loads(known.read_text()) if known.exists() else {}
     for name in asked:
         problem, found[name] = PROBLEMS[name], []
-        data = nuat.load(problem.data)
+        data = nuat.load_dataset(problem.data)
         for place, budget in enumerate(problem.budgets):
             for seed, method in product(problem.seeds, COST):
                 if method in problem.once and seed != problem.seeds[0]:

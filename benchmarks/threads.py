@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import nuat
-from nuat.models import build
+from nuat.models import build_model
 from nuat.runtime.flops import flops
 
 CASES = [
@@ -33,7 +33,11 @@ def steps(f: nn.Module, x: torch.Tensor, y: torch.Tensor, count: int) -> float:
 
 print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
 for model, shape, batch, count in CASES:
-    f, x, y = build(model, 10, shape[0]), torch.rand(batch, *shape), torch.randint(10, (batch,))
+    f, x, y = (
+        build_model(model, 10, shape[0]),
+        torch.rand(batch, *shape),
+        torch.randint(10, (batch,)),
+    )
     with torch.no_grad():
         work = flops(lambda f=f, x=x: f(x)) / 1e9
     times: dict[int, list[float]] = {1: [], os.cpu_count(): []}

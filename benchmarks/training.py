@@ -23,13 +23,13 @@ from torch import Tensor, nn
 import nuat
 from nuat.losses import nuclear_polar, nuclear_svd
 from nuat.methods import Standard
-from nuat.models import build
+from nuat.models import build_model
 from nuat.nn.precision import to_channels_last
 from nuat.profiling.costs import ratio
 from nuat.recipes import Recipe
-from nuat.rng import seed_of
+from nuat.rng import derive_seed
 from nuat.runtime.versions import versions
-from nuat.training.train_step import Descent
+from nuat.training.train_step import TrainStep
 
 EPOCH = 60
 BATCHES = 700
@@ -47,7 +47,7 @@ class Ours:
     """A recipe's step by nuat's engine."""
 
     def __init__(self, recipe: Recipe, f: nn.Module, layout: bool = False):
-        self.descent = Descent(recipe, f, BATCHES)
+        self.descent = TrainStep(recipe, f, BATCHES)
         if layout:
             to_channels_last(f, torch.zeros(2, 3, 32, 32, dtype=next(f.parameters()).dtype))
 
@@ -98,13 +98,13 @@ GATED = (*(f"+ {change}" for change in CHANGES), "ours, torch's norm", "ours")
 def two_iterations(recipe: Recipe, model: str, batch: int, dtype: torch.dtype) -> dict[str, float]:
     """How far each arm's weights are from the published ones after them, in units of the update."""
     torch.manual_seed(0)
-    arms = ladder(recipe, build(model, 10, 3).to(dtype), short=False)
+    arms = ladder(recipe, build_model(model, 10, 3).to(dtype), short=False)
     arms = {name: arms[name] for name in ("published", *GATED)}
     start = weights(arms["published"])
     for place in range(2):
         x, y = torch.rand(batch, 3, 32, 32).to(dtype), torch.randint(10, (batch,))
         for arm in arms.values():
-            torch.manual_seed(seed_of(0, "step", EPOCH, place))
+            torch.manual_seed(derive_seed(0, "step", EPOCH, place))
             arm.step(x, y, EPOCH, place)
     expected = weights(arms["published"])
     update = (expected - start).norm()
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [nuat.recipe(name, "cifar10") for name in ("nuat-wa", "nuat", "nuat2-wa")]
+    rows = [nuat.get_recipe(name, "cifar10") for name in ("nuat-wa", "nuat", "nuat2-wa")]
     narrow, wide = "resnet18-nuat(width=16)", "resnet18-nuat"
     sizes = [(narrow, 16, 9, False), (wide, 64, asked.rounds, True)]
     if asked.tiny:
@@ -196,7 +196,7 @@ def main() -> None:
         for row in rows[:1] if short else rows:
             print(f"\n{row.name}, {model}, batch {batch}, {rounds} rounds", flush=True)
             torch.manual_seed(0)
-            figures = shown(timed(ladder(row, build(model, 10, 3), short), batch, rounds))
+            figures = shown(timed(ladder(row, build_model(model, 10, 3), short), batch, rounds))
             about = {"recipe": row.name, "model": model, "batch": batch, "rounds": rounds}
             found["ladders"].append(about | {"arms": figures})
     steps = {name: arm["ms"] for name, arm in figures.items() if name.startswith("ours, ch")}

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from nuat import Linf, Moment, NuAT, Ramp, evaluate
-from nuat.data import load
+from nuat import LinearRamp, Linf, NuAT, StepContext, evaluate
+from nuat.data import load_dataset
 
 EPOCHS = 15
-digits = load("digits")
+digits = load_dataset("digits")
 train = DataLoader(TensorDataset(digits.train.x, digits.train.y), batch_size=64, shuffle=True)
 
 torch.manual_seed(0)
@@ -25,17 +25,17 @@ f = nn.Sequential(
     nn.Flatten(),
     nn.Linear(1024, 10),
 )
-method = NuAT(ball=Linf(0.15), lam=Ramp(to=5.0, epochs=EPOCHS))
-optimiser = torch.optim.Adam(f.parameters(), lr=2e-3)
+method = NuAT(ball=Linf(0.15), lam=LinearRamp(to=5.0, epochs=EPOCHS))
+optimizer = torch.optim.Adam(f.parameters(), lr=2e-3)
 
 for epoch in range(EPOCHS):
     f.train()
     for batch, (x, y) in enumerate(train):
-        t = Moment(epoch, batch, batch_size=64)
+        t = StepContext(epoch, batch, batch_size=64)
         for loss in method.step(f, x, y, t):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
 
 scores = evaluate(f, digits.test, Linf(0.15), ["pgd-20", "gama-100"])
 print(f"clean {scores.clean:.1%}, robust {scores.worst:.1%}")

@@ -5,7 +5,7 @@ nuat train half-half --use examples/own_method.py --data digits
 
 from dataclasses import dataclass, replace
 
-from nuat import FGSM, Attack, Method, ce, recipe, register
+from nuat import FGSM, Attack, Method, ce, get_recipe, register_recipe
 
 
 @dataclass(frozen=True)
@@ -20,5 +20,5 @@ class HalfHalf(Method):
         yield (ce(f(x), y) + ce(f(x_adv), y)) / 2
 
 
-fgsm_at = recipe("fgsm-at", "digits")
-register(replace(fgsm_at, name="half-half", method=HalfHalf(FGSM(fgsm_at.ball))))
+fgsm_at = get_recipe("fgsm-at", "digits")
+register_recipe(replace(fgsm_at, name="half-half", method=HalfHalf(FGSM(fgsm_at.ball))))

@@ -70,7 +70,7 @@ def test_own_method_goes_on_and_refuses_another_setting(call, tmp_path):
 def test_own_method_attacks_where_the_run_is_judged(call):
     """The ball of the method is the one that validation and evaluation use."""
     runpy.run_path(str(OWN_METHOD))
-    row = nuat.recipe("half-half", "digits")
+    row = nuat.get_recipe("half-half", "digits")
     assert row.method.threat() == row.ball
 
 
@@ -111,7 +111,7 @@ def test_own_loop_trains_a_network_that_is_robust(capsys):
 def test_the_loop_of_the_readme_and_of_the_documents_is_the_loop_of_the_example():
     """The snippets that people copy."""
     root = EXAMPLES.parent
-    loop = ["optimiser.zero_grad()", "loss.backward()", "optimiser.step()"]
+    loop = ["optimizer.zero_grad()", "loss.backward()", "optimizer.step()"]
     for file in (root / "README.md", root / "docs" / "own.md", EXAMPLES / "own_loop.py"):
         lines = [line.strip() for line in file.read_text().splitlines()]
         place = next(i for i, line in enumerate(lines) if line.startswith("for loss in method"))

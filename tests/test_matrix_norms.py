@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nuat import InputError, NonFinite, nuclear_norm
+from nuat import InputError, NonFiniteError, nuclear_norm
 from nuat.losses import nuclear, nuclear_polar, nuclear_svd
 
 SHAPES = [(64, 10), (64, 100), (128, 10), (8, 10), (5, 10), (10, 10), (1, 10)]
@@ -169,7 +169,7 @@ def test_a_transposed_view_has_the_same_norm_and_the_transposed_gradient() -> No
 def test_refuses_what_is_not_finite(bad: float, count: int) -> None:
     d = torch.randn(64, 10)
     d[:count, 4] = bad
-    with pytest.raises(NonFinite, match=rf"64 x 10 matrix with {count} NaN or infinite"):
+    with pytest.raises(NonFiniteError, match=rf"64 x 10 matrix with {count} NaN or infinite"):
         nuclear_norm(d)
 
 

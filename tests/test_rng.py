@@ -1,4 +1,4 @@
-"""Keyed noise: the published generator's known answers, and that it belongs to the image."""
+"""PerImageNoise noise: the published generator's known answers, and that it belongs to the image."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nuat.rng import Keyed, Noise, philox, seed_of
+from nuat.rng import Noise, PerImageNoise, derive_seed, philox
 
 KINDS = ["uniform", "sign", "normal"]
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -40,7 +40,7 @@ def test_philox_broadcasts() -> None:
 
 
 def drawn(kind: str, ids: Tensor, seed: int = 0, shape: tuple[int, ...] = (3, 5, 7)) -> Tensor:
-    return getattr(Keyed(seed, ids), kind)(torch.zeros(len(ids), *shape))
+    return getattr(PerImageNoise(seed, ids), kind)(torch.zeros(len(ids), *shape))
 
 
 @kinds
@@ -70,7 +70,9 @@ def test_the_same_bits_for_ids_of_any_integer_type(kind: str) -> None:
 def test_values_do_not_depend_on_the_pixels(kind: str) -> None:
     ids = torch.arange(4)
     a, b = torch.zeros(4, 1, 3, 3), torch.rand(4, 1, 3, 3).permute(0, 1, 3, 2)
-    assert torch.equal(getattr(Keyed(0, ids), kind)(a), getattr(Keyed(0, ids), kind)(b))
+    assert torch.equal(
+        getattr(PerImageNoise(0, ids), kind)(a), getattr(PerImageNoise(0, ids), kind)(b)
+    )
 
 
 @kinds
@@ -80,18 +82,18 @@ def test_what_tells_two_draws_apart(kind: str) -> None:
     def draw(noise: Noise) -> Tensor:
         return getattr(noise, kind)(x)
 
-    root = Keyed(0, ids)
+    root = PerImageNoise(0, ids)
     draws = {
         "first": draw(root),
         "second": draw(root),
-        "other seed": draw(Keyed(1, ids)),
+        "other seed": draw(PerImageNoise(1, ids)),
         "fork": draw(root.fork("restart", 0)),
         "other fork": draw(root.fork("restart", 1)),
         "text fork": draw(root.fork("restart", "1")),
         "fork of fork": draw(root.fork("restart", 0).fork("target", 1)),
-        "other ids": draw(Keyed(0, ids + 2)),
-        "ids beyond 32 bits": draw(Keyed(0, ids + 2**32)),
-        "ids beyond 33 bits": draw(Keyed(0, ids + 2**33)),
+        "other ids": draw(PerImageNoise(0, ids + 2)),
+        "ids beyond 32 bits": draw(PerImageNoise(0, ids + 2**32)),
+        "ids beyond 33 bits": draw(PerImageNoise(0, ids + 2**33)),
     }
     flat = [image for values in draws.values() for image in values.flatten(1).unbind()]
     for i, a in enumerate(flat):
@@ -101,7 +103,7 @@ def test_what_tells_two_draws_apart(kind: str) -> None:
 
 def test_a_fork_does_not_depend_on_what_was_drawn_before() -> None:
     x, ids = torch.zeros(2, 9), torch.arange(2)
-    early, late = Keyed(0, ids), Keyed(0, ids)
+    early, late = PerImageNoise(0, ids), PerImageNoise(0, ids)
     late.uniform(x)
     assert torch.equal(early.fork("a").uniform(x), late.fork("a").uniform(x))
     assert torch.equal(early.fork("a", 1).uniform(x), late.fork("a").fork(1).uniform(x))
@@ -123,15 +125,17 @@ def test_shape_and_dtype_are_those_of_the_images(
     kind: str, shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
     x = torch.zeros(6, *shape, dtype=dtype)
-    values = getattr(Keyed(0, torch.arange(6)), kind)(x)
+    values = getattr(PerImageNoise(0, torch.arange(6)), kind)(x)
     assert values.shape == x.shape and values.dtype == dtype
     assert torch.isfinite(values).all()
-    wide = getattr(Keyed(0, torch.arange(6)), kind)(torch.zeros(6, 200, dtype=dtype))
+    wide = getattr(PerImageNoise(0, torch.arange(6)), kind)(torch.zeros(6, 200, dtype=dtype))
     assert torch.equal(values.flatten(), wide[:, : x[0].numel()].flatten())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("noise", [Noise(), Keyed(0, torch.arange(100))], ids=["torch", "keyed"])
+@pytest.mark.parametrize(
+    "noise", [Noise(), PerImageNoise(0, torch.arange(100))], ids=["torch", "keyed"]
+)
 def test_uniform_lies_in_zero_to_one(noise: Noise, dtype: torch.dtype) -> None:
     u = noise.uniform(torch.zeros(100, 3000, dtype=dtype))
     assert float(u.min()) >= 0
@@ -139,7 +143,7 @@ def test_uniform_lies_in_zero_to_one(noise: Noise, dtype: torch.dtype) -> None:
 
 
 NOISES = pytest.mark.parametrize(
-    "noise", [Noise(), Keyed(0, torch.arange(300))], ids=["torch", "keyed"]
+    "noise", [Noise(), PerImageNoise(0, torch.arange(300))], ids=["torch", "keyed"]
 )
 
 
@@ -169,7 +173,7 @@ def test_normal_moments(noise: Noise) -> None:
 
 
 def test_neighbouring_draws_ids_and_pixels_are_uncorrelated() -> None:
-    noise, x = Keyed(0, torch.arange(300)), torch.zeros(300, 500)
+    noise, x = PerImageNoise(0, torch.arange(300)), torch.zeros(300, 500)
     u, again = noise.normal(x), noise.normal(x)
     products = {
         "draws": u * again,
@@ -183,7 +187,9 @@ def test_neighbouring_draws_ids_and_pixels_are_uncorrelated() -> None:
 
 
 def test_seed_of_is_a_seed_and_tells_paths_apart() -> None:
-    seeds = [seed_of(*path) for path in [(0,), (1,), ("0",), (0, 0), (0, "step", 1, 2), (0, 12)]]
+    seeds = [
+        derive_seed(*path) for path in [(0,), (1,), ("0",), (0, 0), (0, "step", 1, 2), (0, 12)]
+    ]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert seed_of(0, "weights") == seed_of(0, "weights")
+    assert derive_seed(0, "weights") == derive_seed(0, "weights")

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from nuat import L2, Bernoulli, Clean, Gaussian, InputError, Linf, Uniform
-from nuat.config.parsing import parse
-from nuat.rng import Keyed, Noise
-from nuat.threat_models import Ball, Start, norms, read_eps
+from nuat import L2, Bernoulli, Gaussian, InputError, Linf, NoStart, Uniform
+from nuat.config.parsing import parse_value
+from nuat.rng import Noise, PerImageNoise
+from nuat.threat_models import Ball, Start, norms, parse_eps
 
 BALLS = [Linf(8 / 255), Linf(0.2), Linf(1), Linf(0), L2(0.5), L2(3.0), L2(0)]
-NOISES = {"torch": lambda x: Noise(), "keyed": lambda x: Keyed(7, torch.arange(len(x)))}
+NOISES = {"torch": lambda x: Noise(), "keyed": lambda x: PerImageNoise(7, torch.arange(len(x)))}
 balls = pytest.mark.parametrize("ball", BALLS, ids=repr)
 noises = pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES.keys())
 
@@ -113,14 +113,14 @@ def test_project_carries_not_a_number_and_does_not_hide_it(ball: Ball) -> None:
     assert ball.contains(ball.project(broken, x), x).tolist() == [True, False]
 
 
-# ---- steepest
+# ---- steepest_direction
 
 
 @pytest.mark.parametrize("ball", [Linf(0.1), L2(0.1)], ids=repr)
 @pytest.mark.parametrize("scale", [1.0, 1e-6, 1e-25, 1e-35, 1e15])
 def test_steepest_beats_everything_else_of_norm_one(ball: Ball, scale: float) -> None:
     gradient = torch.randn(5, 3, 4, 4) * scale
-    v = ball.steepest(gradient)
+    v = ball.steepest_direction(gradient)
     assert size(ball, v).tolist() == pytest.approx([1.0] * 5, rel=1e-5)
     gain = (gradient.double() * v.double()).flatten(1).sum(1)
     for rival in (torch.randn(300, 3, 4, 4), torch.randn(300, 3, 4, 4).sign()):
@@ -133,7 +133,7 @@ def test_steepest_beats_everything_else_of_norm_one(ball: Ball, scale: float) ->
 def test_steepest_of_no_gradient_is_nowhere_for_that_image_alone(ball: Ball) -> None:
     gradient = torch.randn(3, 1, 2, 2)
     gradient[1] = 0
-    v = ball.steepest(gradient)
+    v = ball.steepest_direction(gradient)
     assert torch.equal(v[1], torch.zeros(1, 2, 2))
     assert size(ball, v)[[0, 2]].tolist() == pytest.approx([1, 1], rel=1e-6)
 
@@ -169,7 +169,7 @@ def test_l2_sample_is_uniform(noise, pixels: int) -> None:
     assert torch.allclose(spread, torch.eye(pixels).double(), atol=0.05)
 
 
-STARTS = [Clean(), Uniform(), Bernoulli(), Bernoulli(1.0), Gaussian(0.001)]
+STARTS = [NoStart(), Uniform(), Bernoulli(), Bernoulli(1.0), Gaussian(0.001)]
 
 
 @noises
@@ -181,7 +181,7 @@ def test_starts_lie_in_the_ball_and_the_box(ball: Ball, start: Start, noise) -> 
     assert x_adv.shape == x.shape and x_adv.dtype == x.dtype
     assert float(x_adv.min()) >= 0 and float(x_adv.max()) <= 1
     assert (size(ball, x_adv - x) <= ball.eps + 1e-6).all()
-    assert torch.equal(x_adv, x) == (start == Clean())
+    assert torch.equal(x_adv, x) == (start == NoStart())
 
 
 @noises
@@ -305,12 +305,12 @@ EPS = [0, 1, 0.031, 1e-9, 0.1 + 0.2, 1 / 3, 8 / 255 / 3, 8.015625 / 255, 1 / 3 /
 @pytest.mark.parametrize("kind", [Linf, L2])
 @pytest.mark.parametrize("eps", EPS)
 def test_repr_can_be_read_back(kind: type[Ball], eps: float) -> None:
-    assert parse(repr(kind(eps)), {"Linf": Linf, "L2": L2}) == kind(eps)
+    assert parse_value(repr(kind(eps)), {"Linf": Linf, "L2": L2}) == kind(eps)
 
 
 def test_repr_of_every_255th_and_of_any_float_can_be_read_back() -> None:
     every = [Linf(k / 255) for k in range(256)] + [Linf(e) for e in torch.rand(200).tolist()]
-    unread = [ball.eps for ball in every if parse(repr(ball), {"Linf": Linf}) != ball]
+    unread = [ball.eps for ball in every if parse_value(repr(ball), {"Linf": Linf}) != ball]
     assert unread == []
 
 
@@ -319,14 +319,14 @@ def test_repr_of_every_255th_and_of_any_float_can_be_read_back() -> None:
     [("8/255", 8 / 255), (" 8 / 255 ", 8 / 255), ("0.03", 0.03), (0.03, 0.03), (0, 0.0), ("1", 1)],
 )
 def test_read_eps(text: str | float, eps: float) -> None:
-    read = read_eps(text)
+    read = parse_eps(text)
     assert read == eps and isinstance(read, float)
 
 
 @pytest.mark.parametrize("text", [True, "True", None, "", "eight", "'8/255'", "(8, 255)", "8/0"])
 def test_read_eps_refuses_what_is_not_a_number(text) -> None:
     with pytest.raises(InputError):
-        read_eps(text)
+        parse_eps(text)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("linf", Linf), ("l2", L2)])

@@ -1,78 +1,139 @@
-"""nuat: robust image classifiers at a few times the price of ordinary training."""
+"""nuat: robust image classifiers at a few times the price of ordinary training.
 
-from nuat.attacks import FGSM, GAMA, PGD, Attack, TargetedPGD, ascend, attack
-from nuat.checkpoints import Trained, trained
-from nuat.checkpoints.run import Run
-from nuat.data import Augment, Images, Splits, datasets, load
-from nuat.errors import InputError, NonFinite
-from nuat.evaluation import Scores, evaluate
-from nuat.export import from_pretrained, push_to_hub, save_pretrained, to_onnx
-from nuat.losses import ce, frobenius, nuclear, squared_l2
-from nuat.matrix_norms import nuclear_norm
-from nuat.methods import AT, Method, Moment, NuAT, NuAT2, Standard
-from nuat.models import models
-from nuat.nn.ema import Average, Averages
-from nuat.nn.freeze import frozen
-from nuat.recipes import Recipe, recipe, recipes, register
-from nuat.runtime.versions import VERSION
-from nuat.schedules import Constant, Drops, Piecewise, Ramp, triangle
-from nuat.threat_models import L2, Bernoulli, Clean, Gaussian, Linf, Uniform
-from nuat.training import fit
+Every public name is loaded when it is first used, so that `import nuat` stays fast.
+"""
 
-__version__ = VERSION
-__all__ = [
-    "AT",
-    "FGSM",
-    "GAMA",
-    "L2",
-    "PGD",
-    "Attack",
-    "Augment",
-    "Average",
-    "Averages",
-    "Bernoulli",
-    "Clean",
-    "Constant",
-    "Drops",
-    "Gaussian",
-    "Images",
-    "InputError",
-    "Linf",
-    "Method",
-    "Moment",
-    "NonFinite",
-    "NuAT",
-    "NuAT2",
-    "Piecewise",
-    "Ramp",
-    "Recipe",
-    "Run",
-    "Scores",
-    "Splits",
-    "Standard",
-    "TargetedPGD",
-    "Trained",
-    "Uniform",
-    "ascend",
-    "attack",
-    "ce",
-    "datasets",
-    "evaluate",
-    "fit",
-    "frobenius",
-    "from_pretrained",
-    "frozen",
-    "load",
-    "models",
-    "nuclear",
-    "nuclear_norm",
-    "push_to_hub",
-    "recipe",
-    "recipes",
-    "register",
-    "save_pretrained",
-    "squared_l2",
-    "to_onnx",
-    "trained",
-    "triangle",
-]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nuat.attacks import (
+        APGD,
+        APGDDLR,
+        APGDT,
+        FAB,
+        FABT,
+        FGSM,
+        GAMA,
+        GAMAFW,
+        GAMAMT,
+        PGD,
+        RFGSM,
+        Attack,
+        Ensemble,
+        FrobeniusAttack,
+        MultiTargetedPGD,
+        NuclearAttack,
+        Square,
+        TargetedPGD,
+        ascend,
+        autoattack,
+        list_attacks,
+        parse_attack,
+        register_attack,
+    )
+    from nuat.checkpoints import LoadedModel, Run, load_model
+    from nuat.data import (
+        Augment,
+        InMemoryDataset,
+        Splits,
+        list_datasets,
+        load_dataset,
+        register_dataset,
+    )
+    from nuat.errors import InputError, NonFiniteError
+    from nuat.evaluation import EvaluationResult, evaluate
+    from nuat.export import from_pretrained, push_to_hub, save_pretrained, to_onnx
+    from nuat.losses import ce, frobenius, kl, nuclear, squared_l2, squared_l2_of_softmax
+    from nuat.matrix_norms import nuclear_norm
+    from nuat.methods import (
+        AT,
+        AWP,
+        GAT,
+        RMGM,
+        TRADES,
+        Free,
+        Method,
+        NuAT,
+        NuAT2,
+        NuATH,
+        Standard,
+        StepContext,
+    )
+    from nuat.models import build_model, list_models, register_model
+    from nuat.nn.ema import EMA, EMAs
+    from nuat.nn.freeze import frozen_eval
+    from nuat.recipes import Recipe, get_recipe, list_recipes, register_recipe
+    from nuat.runtime.versions import VERSION as __version__
+    from nuat.schedules import Constant, LinearRamp, Piecewise, StartAt, StepDecay, triangle
+    from nuat.threat_models import L2, Bernoulli, Gaussian, Linf, NoStart, Uniform
+    from nuat.training import fit
+
+_HOMES = {
+    "nuat.attacks": "APGD APGDDLR APGDT FAB FABT FGSM GAMA GAMAFW GAMAMT PGD RFGSM Attack Ensemble "
+    "FrobeniusAttack MultiTargetedPGD NuclearAttack Square TargetedPGD ascend autoattack "
+    "list_attacks parse_attack register_attack",
+    "nuat.checkpoints": "LoadedModel Run load_model",
+    "nuat.data": "Augment InMemoryDataset Splits list_datasets load_dataset register_dataset",
+    "nuat.errors": "InputError NonFiniteError",
+    "nuat.evaluation": "EvaluationResult evaluate",
+    "nuat.export": "from_pretrained push_to_hub save_pretrained to_onnx",
+    "nuat.losses": "ce frobenius kl nuclear squared_l2 squared_l2_of_softmax",
+    "nuat.matrix_norms": "nuclear_norm",
+    "nuat.methods": "AT AWP GAT RMGM TRADES Free Method NuAT NuAT2 NuATH Standard StepContext",
+    "nuat.models": "build_model list_models register_model",
+    "nuat.nn.ema": "EMA EMAs",
+    "nuat.nn.freeze": "frozen_eval",
+    "nuat.recipes": "Recipe get_recipe list_recipes register_recipe",
+    "nuat.schedules": "Constant LinearRamp Piecewise StartAt StepDecay triangle",
+    "nuat.threat_models": "L2 Bernoulli Gaussian Linf NoStart Uniform",
+    "nuat.training": "fit",
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
+_MODULES = frozenset(
+    [
+        "attacks",
+        "checkpoints",
+        "cli",
+        "config",
+        "data",
+        "errors",
+        "evaluation",
+        "export",
+        "losses",
+        "matrix_norms",
+        "methods",
+        "models",
+        "nn",
+        "profiling",
+        "recipes",
+        "report",
+        "reproduce",
+        "rng",
+        "runtime",
+        "schedules",
+        "threat_models",
+        "training",
+    ]
+)
+
+__all__ = [*sorted(_HOME), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name, or a module of nuat, at its first use (PEP 562)."""
+    if name == "__version__":
+        return import_module("nuat.runtime.versions").VERSION
+    if name in _MODULES:
+        return import_module(f"nuat.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'nuat' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_MODULES})

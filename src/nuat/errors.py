@@ -10,11 +10,11 @@ class InputError(ValueError):
     """Something given is wrong; the message names the value, what is allowed, the likely fix."""
 
 
-class NonFinite(ArithmeticError):
+class NonFiniteError(ArithmeticError):
     """A loss or a logit is NaN or infinite; training stops and the last good checkpoint stays."""
 
 
-def unknown(kind: str, name: object, allowed: Iterable[str]) -> InputError:
+def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> InputError:
     """The error for a name nobody registered, with the nearest one that somebody did."""
     allowed = sorted(allowed)
     near = get_close_matches(str(name), allowed, n=1, cutoff=0.5)
@@ -22,14 +22,14 @@ def unknown(kind: str, name: object, allowed: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} {name!r}{guess} (there are: {', '.join(allowed) or 'none'})")
 
 
-OURS = ("self", "ball", "classes", "channels", "place", "name", "path")
+RESERVED = ("self", "ball", "classes", "channels", "place", "name", "path")
 """Parameters of factories that nuat fills in itself; they are no settings."""
 
 
-def misread(error: Exception, name: str, make: Callable[..., object]) -> str:
+def explain_type_error(error: Exception, name: str, make: Callable[..., object]) -> str:
     """Why `make` did not take its settings: for one it does not have, those that it has."""
     match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if not isinstance(error, TypeError) or match is None:
         return str(error)
-    allowed = [each for each in signature(make).parameters if each not in OURS]
-    return str(unknown(f"setting of {name}", match[1], allowed))
+    allowed = [each for each in signature(make).parameters if each not in RESERVED]
+    return str(unknown_name(f"setting of {name}", match[1], allowed))

@@ -1,4 +1,4 @@
-"""Losses on logits `z [B, K]` and labels `y [B]`, and distances between two batches of logits.
+"""LossMeter on logits `z [B, K]` and labels `y [B]`, and distances between two batches of logits.
 
 A name that ends in `_each` gives one number for each image [B]; the others give a scalar.
 """
@@ -21,12 +21,12 @@ def ce(z: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(z, y)
 
 
-def ce_each(z: Tensor, y: Tensor) -> Tensor:
+def ce_per_image(z: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy of each image, [B]: -log softmax(z)[y]."""
     return F.cross_entropy(z, y, reduction="none")
 
 
-def margin_each(z: Tensor, y: Tensor) -> Tensor:
+def margin(z: Tensor, y: Tensor) -> Tensor:
     """max_{j != y} z_j - z_y, [B]: above 0 where the image is misclassified.
 
     Works on logits and on probabilities alike.
@@ -73,26 +73,26 @@ def kl(z: Tensor, z_adv: Tensor) -> Tensor:
     return F.kl_div(z_adv.log_softmax(1), z.log_softmax(1), reduction="sum", log_target=True)
 
 
-def dlr_each(z: Tensor, y: Tensor) -> Tensor:
+def dlr_loss(z: Tensor, y: Tensor) -> Tensor:
     """Difference of logits ratio, [B]: (max_{j != y} z_j - z_y) / (z_(1) - z_(3) + 1e-12).
 
     z_(k) is the k-th largest logit; needs 3 classes. Unchanged when logits are scaled or shifted.
     Source: arXiv:2003.01690, eq. 6.
     """
     top = z.topk(3, dim=1).values
-    return margin_each(z, y) / (top[:, 0] - top[:, 2] + 1e-12)
+    return margin(z, y) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
-def dlr_targeted_each(z: Tensor, y: Tensor, target: Tensor) -> Tensor:
+def targeted_dlr_loss(z: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """The ratio toward a class, [B]: (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2 + 1e-12).
 
     Needs 4 classes. Source: arXiv:2003.01690, eq. 7.
     """
     top = z.topk(4, dim=1).values
     spread = top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12
-    return lead_each(z, y, target) / spread
+    return targeted_margin(z, y, target) / spread
 
 
-def lead_each(z: Tensor, y: Tensor, target: Tensor) -> Tensor:
+def targeted_margin(z: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """How far the target class is ahead of the true one, [B]: z_t - z_y."""
     return (z.gather(1, target[:, None]) - z.gather(1, y[:, None]))[:, 0]

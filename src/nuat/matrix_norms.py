@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nuat.errors import NonFinite, unknown
+from nuat.errors import NonFiniteError, unknown_name
 
 ALGORITHMS = ("svd", "polar")
 
@@ -40,14 +40,14 @@ def nuclear_norm(d: Tensor, algorithm: str | None = None) -> Tensor:
 
     Raises:
         InputError: there is no such algorithm.
-        NonFinite: an entry of D is NaN or infinite (svd alone: to look is to wait).
+        NonFiniteError: an entry of D is NaN or infinite (svd alone: to look is to wait).
 
-    Source: the regulariser of NuAT (NeurIPS 2021); the choice of subgradient is ours; polar: an
+    Source: the regularizer of NuAT (NeurIPS 2021); the choice of subgradient is ours; polar: an
     iteration of minimax polynomials as in Polar Express (arXiv:2505.16932), for sigma >= 1e-3.
     """
     algorithm = algorithm or ("polar" if d.device.type == "cuda" else "svd")
     if algorithm not in ALGORITHMS:
-        raise unknown("algorithm for the nuclear norm", algorithm, ALGORITHMS)
+        raise unknown_name("algorithm for the nuclear norm", algorithm, ALGORITHMS)
     value: Tensor = (_SVD if algorithm == "svd" else _Polar).apply(d)
     return value
 
@@ -60,11 +60,11 @@ class _SVD(torch.autograd.Function):
     def forward(ctx: Any, d: Tensor) -> Tensor:
         if not torch.isfinite(d).all():
             bad = int((~torch.isfinite(d)).sum())
-            raise NonFinite(
+            raise NonFiniteError(
                 f"the nuclear norm was asked of a {d.shape[0]} x {d.shape[1]} matrix "
                 f"with {bad} NaN or infinite entries"
             )
-        with exact(d.device):
+        with full_precision_matmul(d.device):
             u, sigma, vh = torch.linalg.svd(d.double(), full_matrices=False)
             kept = sigma > _CUT[d.dtype == torch.float64] * sigma.amax()
             factor = (u * kept) @ vh
@@ -81,7 +81,7 @@ class _SVD(torch.autograd.Function):
 class _Polar(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, d: Tensor) -> Tensor:
-        with exact(d.device):
+        with full_precision_matmul(d.device):
             wide = d.to(torch.promote_types(d.dtype, torch.float32))
             largest = wide.abs().amax()
             scaled = (wide / largest.where(largest > 0, 1)).float()
@@ -122,7 +122,7 @@ def polar_factor(d: Tensor) -> Tensor:
 
 
 @contextmanager
-def exact(device: torch.device) -> Iterator[None]:
+def full_precision_matmul(device: torch.device) -> Iterator[None]:
     """Products of float32 matrices at full precision: no autocast, no TF32, no bf16 inside."""
     settings = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
     before = [setting.fp32_precision for setting in settings]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nuat.attacks import attack
-from nuat.checkpoints import trained
+from nuat.attacks import parse_attack
+from nuat.checkpoints import load_model
 from nuat.checkpoints.run import Run
-from nuat.config.serialization import describe
-from nuat.data import Splits, load
+from nuat.config.serialization import to_dict
+from nuat.data import Splits, load_dataset
 from nuat.errors import InputError
-from nuat.evaluation import ATTACKS, Scores, evaluate
+from nuat.evaluation import ATTACKS, EvaluationResult, evaluate
 from nuat.nn.fingerprint import fingerprint
 from nuat.recipes import recipe
 from nuat.report import write_page
-from nuat.rng import seed_of
+from nuat.rng import derive_seed
 from nuat.training import fit
 
 
@@ -40,11 +40,11 @@ def reproduce(
     """
     if seeds < 1:
         raise InputError(f"seeds is {seeds}, but must be a whole number from 1 up")
-    out, splits = Path(out), load(data)
+    out, splits = Path(out), load_dataset(data)
     chosen = [recipe(name, data) for name in rows]
     chosen = [row if epochs is None else row.lasting(epochs) for row in chosen]
     for name in attacks:
-        attack(name, chosen[0].ball)
+        parse_attack(name, chosen[0].ball)
     runs = []
     for row in chosen:
         for seed in range(seeds):
@@ -53,26 +53,26 @@ def reproduce(
                 fit(row, data=splits, out=folder, seed=seed, device=device, threads=threads)
             )
             _attack(runs[-1], splits, attacks, device)
-    networks = {run.path: trained(run.path).f for run in runs}
+    networks = {run.path: load_model(run.path).model for run in runs}
     write_page(runs, out / "report.html", networks=networks, images=splits.test)
     return runs
 
 
-def _attack(run: Run, data: Splits, attacks: Sequence[str], device: str | None) -> Scores:
+def _attack(run: Run, data: Splits, attacks: Sequence[str], device: str | None) -> EvaluationResult:
     """The scores of a run on the test split; read, if they are of these weights and attacks."""
-    network = trained(run.path, device=device)
+    network = load_model(run.path, device=device)
     assert network.ball is not None, "a recipe always has a ball"
     if "test" in run.scores:
-        scores = Scores.from_dict(run.scores["test"])
-        wanted = describe({name: attack(name, network.ball) for name in attacks})
+        scores = EvaluationResult.from_dict(run.scores["test"])
+        wanted = to_dict({name: parse_attack(name, network.ball) for name in attacks})
         same = scores.attacks == wanted and len(scores.ids) == len(data.test)
-        if same and scores.network == fingerprint(network.f):
+        if same and scores.network == fingerprint(network.model):
             return scores
-    digest = seed_of(fingerprint(network.f), *attacks)
+    digest = derive_seed(fingerprint(network.model), *attacks)
     folder = run.path / "scores" / f"test-{digest:016x}"
-    about = {"data": data.name, "split": "test", "model": network.model}
+    about = {"data": data.name, "split": "test", "model": network.model_name}
     scores = evaluate(
-        network.f, data.test, network.ball, attacks, out=folder, about=about, quiet=False
+        network.model, data.test, network.ball, attacks, out=folder, about=about, quiet=False
     )
     run.save_scores("test", scores.as_dict())
     return scores

@@ -1,6 +1,6 @@
 """Where randomness comes from: torch's generator in training, keyed noise in evaluation.
 
-Keyed noise is a pure function of (seed, image, attack, restart, draw), so that the verdict on an
+PerImageNoise noise is a pure function of (seed, image, attack, restart, draw), so that the verdict on an
 image does not depend on batch size, order, number of devices or an interruption.
 """
 
@@ -41,7 +41,7 @@ class Noise:
         return self
 
 
-class Keyed(Noise):
+class PerImageNoise(Noise):
     """Noise that belongs to the image: the same bits in whatever batch, order or device.
 
     Philox4x32-10 (Salmon et al., SC 2011), in int64 tensor arithmetic. The key is a hash of the
@@ -52,13 +52,13 @@ class Keyed(Noise):
         """`ids` [B]: the images' places in their data set, as integers."""
         self.seed, self.ids, self.path, self.draws = int(seed), ids, path, 0
 
-    def fork(self, *key: int | str) -> Keyed:
+    def fork(self, *key: int | str) -> PerImageNoise:
         """An independent stream for a named part of the work."""
-        return Keyed(self.seed, self.ids, *self.path, *key)
+        return PerImageNoise(self.seed, self.ids, *self.path, *key)
 
-    def take(self, places: Tensor) -> Keyed:
+    def take(self, places: Tensor) -> PerImageNoise:
         """The streams of the images at these places, from here on."""
-        taken = Keyed(self.seed, self.ids.to(places.device)[places], *self.path)
+        taken = PerImageNoise(self.seed, self.ids.to(places.device)[places], *self.path)
         taken.draws = self.draws
         return taken
 
@@ -116,7 +116,7 @@ def philox(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, .
     return c0, c1, c2, c3
 
 
-def seed_of(*path: int | str) -> int:
+def derive_seed(*path: int | str) -> int:
     """A seed for a named part of the work: a hash of its path, as a number below 2**63."""
     digest = hashlib.blake2b(repr(path).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -41,7 +41,7 @@ class Constant(Schedule):
 
 
 @dataclass(frozen=True)
-class Ramp(Schedule):
+class LinearRamp(Schedule):
     """to * min(epoch, epochs) / epochs: from 0 to `to` in `epochs`, and there it stays."""
 
     to: float
@@ -51,7 +51,7 @@ class Ramp(Schedule):
         """The value at this epoch."""
         return self.to * min(epoch, self.epochs) / self.epochs if self.epochs > 0 else self.to
 
-    def stretched(self, factor: float) -> Ramp:
+    def stretched(self, factor: float) -> LinearRamp:
         """The same ramp over `factor` times as many epochs."""
         return dataclasses.replace(self, epochs=self.epochs * factor)
 
@@ -86,7 +86,7 @@ class Piecewise(Schedule):
 
 
 @dataclass(frozen=True)
-class Drops(Schedule):
+class StepDecay(Schedule):
     """`value`, multiplied by `by` at each of the epochs `at`."""
 
     value: float
@@ -97,13 +97,13 @@ class Drops(Schedule):
         """The value at this epoch."""
         return self.value * self.by ** sum(epoch >= drop for drop in self.at)
 
-    def stretched(self, factor: float) -> Drops:
+    def stretched(self, factor: float) -> StepDecay:
         """The same drops over `factor` times as many epochs."""
         return dataclasses.replace(self, at=tuple(at * factor for at in self.at))
 
 
 @dataclass(frozen=True)
-class From(Schedule):
+class StartAt(Schedule):
     """0 before `epoch`, and `value` from it on."""
 
     value: float
@@ -113,7 +113,7 @@ class From(Schedule):
         """The value at this epoch."""
         return self.value if epoch >= self.epoch else 0.0
 
-    def stretched(self, factor: float) -> From:
+    def stretched(self, factor: float) -> StartAt:
         """The same over `factor` times as many epochs."""
         return dataclasses.replace(self, epoch=self.epoch * factor)
 
@@ -123,7 +123,7 @@ def triangle(low: float, peak: float, up: float, down: float) -> Piecewise:
     return Piecewise(((0.0, low), (up, peak), (up + down, low)))
 
 
-def numbers_become_schedules(value: Any) -> None:
+def coerce_schedules(value: Any) -> None:
     """In a frozen dataclass, let a number stand wherever the default is a schedule."""
     for field in dataclasses.fields(value):
         given = getattr(value, field.name)
@@ -132,6 +132,6 @@ def numbers_become_schedules(value: Any) -> None:
         if isinstance(given, bool) or not isinstance(given, int | float):
             raise InputError(
                 f"{field.name} of {type(value).__name__} is {given!r}, but must be a schedule, "
-                "such as Ramp(4.5, epochs=90), or a number"
+                "such as LinearRamp(4.5, epochs=90), or a number"
             )
         object.__setattr__(value, field.name, Constant(float(given)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nuat.config.parsing import parse
+from nuat.config.parsing import parse_value
 from nuat.config.registry import Registry
 from nuat.errors import InputError
 from nuat.rng import Noise
@@ -33,7 +33,7 @@ class Ball:
         """The point of the ball around `x`, and of [0, 1], that stands for `x_adv`."""
         raise NotImplementedError
 
-    def steepest(self, gradient: Tensor) -> Tensor:
+    def steepest_direction(self, gradient: Tensor) -> Tensor:
         """Argmax <gradient, v> over |v| <= 1, image by image."""
         raise NotImplementedError
 
@@ -75,7 +75,7 @@ class Linf(Ball):
         """clamp(delta, -eps, eps)."""
         return delta.clamp(-self.eps, self.eps)
 
-    def steepest(self, gradient: Tensor) -> Tensor:
+    def steepest_direction(self, gradient: Tensor) -> Tensor:
         """sign(gradient)."""
         return gradient.sign()
 
@@ -105,7 +105,7 @@ class L2(Ball):
         inside = max(0.0, self.eps * (1 - ulp) - ulp / 4 * delta[0].numel() ** 0.5)
         return delta * (inside / _norm(delta).clamp_min(1e-12)).clamp_max(1)
 
-    def steepest(self, gradient: Tensor) -> Tensor:
+    def steepest_direction(self, gradient: Tensor) -> Tensor:
         """Gradient / |gradient|; 0 where the gradient is 0."""
         # scaled by its largest entry first: squares of tiny gradients would underflow
         scaled = gradient / _per_image(gradient.flatten(1).abs().amax(1), gradient).clamp_min(1e-30)
@@ -113,7 +113,7 @@ class L2(Ball):
 
     def sample(self, x: Tensor, noise: Noise) -> Tensor:
         """X + eps * u^(1/n) * g / |g|, g ~ N(0, 1), u ~ U[0, 1): uniform in the ball."""
-        direction = self.steepest(noise.normal(x))
+        direction = self.steepest_direction(noise.normal(x))
         share = noise.uniform(x.flatten(1)[:, 0:1])[:, 0] ** (1 / x[0].numel())
         return x + self.eps * _per_image(share, x) * direction
 
@@ -131,15 +131,15 @@ def _norm(x: Tensor) -> Tensor:
 
 
 norms: Registry[type[Ball]] = Registry("norm")
-norms.register("linf", Linf)
-norms.register("l2", L2)
+norms.add("linf", Linf)
+norms.add("l2", L2)
 
 
-def read_eps(eps: float | str) -> float:
+def parse_eps(eps: float | str) -> float:
     """`0.03`, `"0.03"` or `"8/255"` as a number. Raises InputError for anything else."""
     wrong = InputError(f"eps is {eps!r}, but must be a number such as 8/255 or 0.03")
     try:
-        value = parse(eps) if isinstance(eps, str) else eps
+        value = parse_value(eps) if isinstance(eps, str) else eps
     except InputError:
         raise wrong from None
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -162,7 +162,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Clean(Start):
+class NoStart(Start):
     """At the image itself."""
 
     def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
@@ -191,7 +191,7 @@ class Bernoulli(Start):
 
     def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
         """X + share * eps * s, s = +-1 (in L2 of length 1), clamped to [0, 1] if asked."""
-        start = x + self.share * ball.eps * ball.steepest(noise.sign(x))
+        start = x + self.share * ball.eps * ball.steepest_direction(noise.sign(x))
         return start.clamp(0, 1) if self.clamp else start
 
 

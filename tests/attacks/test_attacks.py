@@ -8,11 +8,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import nuat
-from nuat.attacks import attack, attacks
+from nuat.attacks import attack_registry, parse_attack
 from nuat.attacks.square import bump
 from nuat.errors import InputError
-from nuat.losses import ce_each, margin_each
-from nuat.rng import Keyed
+from nuat.losses import ce_per_image, margin
+from nuat.rng import PerImageNoise
 
 BALLS = [nuat.Linf(0.1), nuat.Linf(0.0), nuat.L2(0.7)]
 NAMES = ["fgsm", "pgd-5", "pgd-4(restarts=3)", "gama-10", "targeted-pgd-5(rank=-1)"]
@@ -62,7 +62,7 @@ def test_stays_within_the_rules_and_leaves_the_network_alone(name, ball):
     modes = [m.training for m in f.modules()]
     asking = [p.requires_grad for p in f.parameters()]
 
-    x_adv = attack(name, ball)(f, x, y)
+    x_adv = parse_attack(name, ball)(f, x, y)
 
     assert x_adv.shape == x.shape and not x_adv.requires_grad
     assert ball.contains(x_adv, x).all()
@@ -77,10 +77,10 @@ def test_stays_within_the_rules_and_leaves_the_network_alone(name, ball):
 def test_keyed_noise_makes_an_image_independent_of_its_batch(name):
     f, x = Net(), images(7)
     y, ids = torch.randint(5, (7,)), torch.arange(7) + 40
-    each = attack(name, nuat.Linf(0.1))
-    together = each(f, x, y, Keyed(0, ids, name))
+    each = parse_attack(name, nuat.Linf(0.1))
+    together = each(f, x, y, PerImageNoise(0, ids, name))
     for part in ([0, 1, 2], [6, 3], [4], [5]):
-        alone = each(f, x[part], y[part], Keyed(0, ids[part], name))
+        alone = each(f, x[part], y[part], PerImageNoise(0, ids[part], name))
         torch.testing.assert_close(alone, together[part], rtol=0, atol=1e-6)
 
 
@@ -97,7 +97,7 @@ def test_linear_network_falls_exactly_where_it_must(name, eps):
     distance = score.abs() / w.abs().sum()
     clear = (distance - eps).abs() > 1e-4
     ball = nuat.Linf(eps)
-    stands = nuat.attacks.stands(f, x, y, attack(name, ball)(f, x, y), ball)
+    stands = nuat.attacks.is_robust(f, x, y, parse_attack(name, ball)(f, x, y), ball)
     assert torch.equal(stands[clear], (distance > eps)[clear])
     assert 20 < int(stands.sum()) < 180
 
@@ -110,16 +110,18 @@ def test_l2_pgd_finds_the_nearest_boundary_of_a_linear_network():
     score = (x * w).flatten(1).sum(1) + f.b
     y, distance, ball = (score > 0).long(), score.abs() / w.norm(), nuat.L2(0.05)
     clear = (distance - 0.05).abs() > 1e-3
-    stands = nuat.attacks.stands(f, x, y, attack("pgd-40", ball)(f, x, y), ball)
+    stands = nuat.attacks.is_robust(f, x, y, parse_attack("pgd-40", ball)(f, x, y), ball)
     assert torch.equal(stands[clear], (distance > 0.05)[clear])
 
 
 def test_more_restarts_never_help_the_network():
     f, x = Net().eval(), images(64)
     y = f(x).argmax(1)
-    ball, keyed = nuat.Linf(0.05), lambda: Keyed(0, torch.arange(64), "pgd")
+    ball, keyed = nuat.Linf(0.05), lambda: PerImageNoise(0, torch.arange(64), "pgd")
     one, five = (
-        nuat.attacks.stands(f, x, y, attack(f"pgd-3(restarts={n})", ball)(f, x, y, keyed()), ball)
+        nuat.attacks.is_robust(
+            f, x, y, parse_attack(f"pgd-3(restarts={n})", ball)(f, x, y, keyed()), ball
+        )
         for n in (1, 5)
     )
     assert not (five & ~one).any()
@@ -129,8 +131,8 @@ def test_pgd_with_one_step_from_the_clean_image_is_fgsm():
     f, x = Net(), images()
     y = torch.randint(5, (6,))
     ball = nuat.Linf(0.1)
-    spelled = attack("pgd-1(size=1, start=Clean())", ball)
-    assert torch.equal(spelled(f, x, y), attack("fgsm", ball)(f, x, y))
+    spelled = parse_attack("pgd-1(size=1, start=Clean())", ball)
+    assert torch.equal(spelled(f, x, y), parse_attack("fgsm", ball)(f, x, y))
 
 
 def test_targeted_pgd_reaches_the_class_it_aims_at():
@@ -142,7 +144,7 @@ def test_targeted_pgd_reaches_the_class_it_aims_at():
     last = nuat.TargetedPGD(nuat.Linf(1.0), rank=-1)
     assert torch.equal(last.aims(f, x, order[:, 0]), order[:, -1])
     toward = aim.toward(f, x, order[:, 1])
-    before, after = (ce_each(f(v), order[:, 1]) for v in (x, toward))
+    before, after = (ce_per_image(f(v), order[:, 1]) for v in (x, toward))
     assert (after < before).all()
     assert (f(toward).argmax(1) == order[:, 1]).float().mean() > 0.5
 
@@ -151,9 +153,9 @@ def test_gama_follows_its_definition_for_three_steps():
     """Written out: softmax margin + lam |p - p0|^2, reference at the unclamped start."""
     f, x = Net().eval(), images(8)
     y, ids, eps = torch.randint(5, (8,)), torch.arange(8), 0.1
-    x_adv = nuat.GAMA(nuat.Linf(eps), steps=3, size=2.0, lam=7.0)(f, x, y, Keyed(0, ids))
+    x_adv = nuat.GAMA(nuat.Linf(eps), steps=3, size=2.0, lam=7.0)(f, x, y, PerImageNoise(0, ids))
 
-    start = x + eps * Keyed(0, ids).fork("restart", 0).sign(x)
+    start = x + eps * PerImageNoise(0, ids).fork("restart", 0).sign(x)
     p0 = f(start).softmax(1).detach()
     v = start
     for _ in range(3):
@@ -176,8 +178,8 @@ def test_gama_schedules_are_the_published_ones():
 
 def test_losses_by_hand():
     z, y = torch.tensor([[1.0, 3.0, 2.0], [5.0, 1.0, 0.0]]), torch.tensor([2, 0])
-    assert margin_each(z, y).tolist() == [1, -4]
-    assert torch.allclose(ce_each(z, y).mean(), nuat.ce(z, y))
+    assert margin(z, y).tolist() == [1, -4]
+    assert torch.allclose(ce_per_image(z, y).mean(), nuat.ce(z, y))
     other = torch.tensor([[1.0, 0.0, 2.0], [5.0, 1.0, 4.0]])
     assert float(nuat.squared_l2(z, other)) == 25
     assert float(nuat.frobenius(z, other)) == 5
@@ -197,14 +199,14 @@ def test_losses_by_hand():
 )
 def test_a_bad_name_or_setting_is_named(text, message):
     with pytest.raises(InputError, match=message.replace("(", r"\(")):
-        attack(text, nuat.Linf(0.1))
+        parse_attack(text, nuat.Linf(0.1))
 
 
 def test_attacks_are_values():
-    assert attack("pgd-20", nuat.Linf(0.1)) == attack("pgd(steps=20)", nuat.Linf(0.1))
+    assert parse_attack("pgd-20", nuat.Linf(0.1)) == parse_attack("pgd(steps=20)", nuat.Linf(0.1))
     assert hash(nuat.PGD()) == hash(nuat.PGD())
     assert "steps=20" in repr(nuat.PGD()) and "Linf(8/255)" in repr(nuat.PGD())
-    assert set(attacks) >= {"fgsm", "pgd", "targeted-pgd", "gama"}
+    assert set(attack_registry) >= {"fgsm", "pgd", "targeted-pgd", "gama"}
 
 
 class Copies(TorchDispatchMode):
@@ -227,10 +229,15 @@ def test_an_iterate_makes_no_tensor_of_python_numbers(name, ball, monkeypatch):
     y, made = f(x).argmax(1), []
     monkeypatch.setattr(sys.modules["nuat.attacks.runner"], "LOOK", 100)
     for steps in (11, 31):
-        each, ranking = attack(name.format(steps), ball), nuat.attacks.ranked(f(x).detach(), y)
+        each, ranking = (
+            parse_attack(name.format(steps), ball),
+            nuat.attacks.classes_by_logit(f(x).detach(), y),
+        )
         monkeypatch.setattr(type(each), "inside", _afresh)
         with nuat.nn.freeze.frozen(f) as g, Copies() as copies:
-            nuat.attacks.trial(each, f, g, x, (y + 1) % 5, Keyed(0, torch.arange(8)), 0, ranking)
+            nuat.attacks.run_attack(
+                each, f, g, x, (y + 1) % 5, PerImageNoise(0, torch.arange(8)), 0, ranking
+            )
         made.append(copies.made)
     assert made[1] == made[0]
 
@@ -249,4 +256,6 @@ def test_the_bumps_of_square_stay_on_their_device():
 def test_too_few_classes_are_named_in_a_direct_call(text):
     f = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
     with pytest.raises(InputError, match=r"needs [34] classes; there are 2"):
-        attack(text, nuat.Linf(0.1))(f, torch.rand(3, 3, 2, 2), torch.zeros(3, dtype=torch.long))
+        parse_attack(text, nuat.Linf(0.1))(
+            f, torch.rand(3, 3, 2, 2), torch.zeros(3, dtype=torch.long)
+        )

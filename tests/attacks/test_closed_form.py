@@ -8,7 +8,7 @@ from torch import nn
 
 import nuat
 from nuat.attacks import FAB, FABT, Square
-from nuat.rng import Keyed
+from nuat.rng import PerImageNoise
 from nuat.threat_models import L2, Linf
 from tests.reference.fab import project_l2, project_linf
 
@@ -63,14 +63,14 @@ def case(request):
 @pytest.mark.parametrize("attacker", [FAB, FABT], ids=["fab", "fab-t"])
 def test_fab_finds_the_minimal_distance(case, attacker):
     f, x, y, far, kind = case
-    points, found = attacker(kind(0.1)).nearest(f, x, y, Keyed(0, torch.arange(len(x))))
+    points, found = attacker(kind(0.1)).nearest(f, x, y, PerImageNoise(0, torch.arange(len(x))))
     assert (found <= 1.05 * far).all() and (found >= 0.999 * far).all()
     assert (f(points).argmax(1) != y).all()
 
 
 ATTACKS = (
     "pgd-100",
-    "pgd-50(judge='any')",
+    "pgd-50(success_at='any')",
     "mt-pgd-100",
     "gama-100",
     "gama-fw-100",

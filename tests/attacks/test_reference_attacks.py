@@ -9,9 +9,9 @@ from torch import nn
 
 from nuat.attacks import APGD, APGDDLR, APGDT, FAB, FABT, Square
 from nuat.attacks.square import TABLE, tiles
-from nuat.attacks.state import Batch
-from nuat.nn.freeze import frozen
-from nuat.rng import Keyed
+from nuat.attacks.state import AttackState
+from nuat.nn.freeze import frozen_eval
+from nuat.rng import PerImageNoise
 from nuat.threat_models import L2, Linf
 from tests.reference.apgd import apgd
 from tests.reference.fab import fab, fab_untargeted
@@ -43,8 +43,8 @@ def case(request):
 def walked(attack, f, x, y, restart=0, **state):
     """The points of a run, and what `watch` reads off at each."""
     points = []
-    b = Batch(x, y, Keyed(3, torch.arange(IMAGES), "test"), **state)
-    with frozen(f) as g, torch.no_grad():
+    b = AttackState(x, y, PerImageNoise(3, torch.arange(IMAGES), "test"), **state)
+    with frozen_eval(f) as g, torch.no_grad():
         for _ in attack.points(g, b, restart):
             points.append(b.x_adv.clone())
     return torch.stack(points, 1)
@@ -73,7 +73,7 @@ def settled(losses):
 )
 def test_apgd(case, kind, loss, steps):
     f, x, y, ball = case
-    noise = Keyed(3, torch.arange(IMAGES), "test")
+    noise = PerImageNoise(3, torch.arange(IMAGES), "test")
     start = 2 * noise.uniform(x) - 1 if isinstance(ball, Linf) else noise.normal(x)
     target = (y + 2) % 5
     ours = walked(kind(ball, steps=steps), f, x, y, target=target)
@@ -116,7 +116,7 @@ class Dealt:
 
     def __init__(self, ball, x, place, queries):
         channels, *size = x.shape[1:]
-        noise = Keyed(3, torch.arange(IMAGES), "test")
+        noise = PerImageNoise(3, torch.arange(IMAGES), "test")
         self.linf = isinstance(ball, Linf)
         if self.linf:
             self.first = noise.sign(x[:, :, :1, :])[place]

@@ -12,10 +12,10 @@ from torch import nn
 
 import nuat
 from nuat import cli
-from nuat.checkpoints import described, start_from, told
+from nuat.checkpoints import load_initial_weights, probe_metadata, read_metadata
 from nuat.checkpoints.run import Run
 from nuat.checkpoints.weights_io import read_weights, write_weights
-from nuat.models import build, building, name_of
+from nuat.models import build_model, building, model_name
 
 SMALL = "resnet18(width=2)"
 NUAT = "resnet18-nuat(width=2)"
@@ -24,23 +24,23 @@ NUAT = "resnet18-nuat(width=2)"
 def splits(classes=3, channels=1, count=24, side=8):
     generator = torch.Generator().manual_seed(classes)
     x = torch.rand(count, channels, side, side, generator=generator)
-    images = nuat.Images(x, torch.arange(count) % classes)
+    images = nuat.InMemoryDataset(x, torch.arange(count) % classes)
     return nuat.Splits(images, images, images, tuple("abcdefghij"[:classes]), "noise")
 
 
 def recipe(epochs=1, model="small-cnn(width=4)"):
-    row = nuat.recipe("normal", "digits").lasting(epochs)
+    row = nuat.get_recipe("normal", "digits").lasting(epochs)
     return row.setting("model", model).setting("batch_size", "8")
 
 
 def written(path, text, classes=10, channels=3, **changed):
     """A file as nuat writes it, of a network with weights that are not those of its start."""
-    f = build(text, classes, channels).eval()
+    f = build_model(text, classes, channels).eval()
     with torch.no_grad():
         for weight in f.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
     about = {"model": text, "classes": json.dumps([str(i) for i in range(classes)])}
-    about |= told(f, torch.rand(1, channels, 8, 8)) | changed
+    about |= probe_metadata(f, torch.rand(1, channels, 8, 8)) | changed
     write_weights(path, f.state_dict(), about)
     return f
 
@@ -94,21 +94,21 @@ def own(tmp_path, monkeypatch):
 
 def test_weights_of_another_function_are_refused_by_name(tmp_path):
     f = written(tmp_path / "a.safetensors", SMALL)
-    assert build(NUAT, 10, 3).load_state_dict(f.state_dict()), "they would load"
+    assert build_model(NUAT, 10, 3).load_state_dict(f.state_dict()), "they would load"
     with pytest.raises(nuat.InputError, match=r"weights of resnet18\(width=2\), not of resnet18-n"):
-        nuat.trained(tmp_path / "a.safetensors", NUAT)
+        nuat.load_model(tmp_path / "a.safetensors", NUAT)
     with pytest.raises(nuat.InputError, match=r"weights of resnet18\(width=2\), not of resnet18-n"):
-        start_from(tmp_path / "a.safetensors", build(NUAT, 10, 3), 10, 3)
+        load_initial_weights(tmp_path / "a.safetensors", build_model(NUAT, 10, 3), 10, 3)
 
 
 @pytest.mark.parametrize(
     "same",
-    [None, SMALL, "resnet18(width=2, extra_relu=False)", "resnet18(width=2, normalise=None)"],
+    [None, SMALL, "resnet18(width=2, extra_relu=False)", "resnet18(width=2, normalize=None)"],
 )
 def test_the_same_network_in_other_words_is_accepted(tmp_path, same):
     f = written(tmp_path / "a.safetensors", SMALL)
     assert torch.equal(
-        nuat.trained(tmp_path / "a.safetensors", same).f.conv1.weight, f.conv1.weight
+        nuat.load_model(tmp_path / "a.safetensors", same).model.conv1.weight, f.conv1.weight
     )
 
 
@@ -117,39 +117,39 @@ def test_a_network_that_answers_otherwise_is_refused_whatever_its_name(tmp_path)
     weights, about = read_weights(tmp_path / "a.safetensors")
     write_weights(tmp_path / "b.safetensors", weights, about | {"model": NUAT})
     with pytest.raises(nuat.InputError, match="belongs to another network: the logits"):
-        nuat.trained(tmp_path / "b.safetensors")
+        nuat.load_model(tmp_path / "b.safetensors")
     del about["answer"]
     write_weights(tmp_path / "c.safetensors", weights, about | {"model": NUAT})
     x = torch.rand(1, 3, 8, 8)
-    assert not torch.allclose(nuat.trained(tmp_path / "c.safetensors").f(x), f(x), atol=1e-3)
+    assert not torch.allclose(nuat.load_model(tmp_path / "c.safetensors").model(x), f(x), atol=1e-3)
 
 
 def test_normalisation_is_part_of_the_architecture(tmp_path):
-    written(tmp_path / "a.safetensors", "resnet18(width=2, normalise=cifar10)")
-    for other in (SMALL, "resnet18(width=2, normalise=imagenet)"):
+    written(tmp_path / "a.safetensors", "resnet18(width=2, normalize=cifar10)")
+    for other in (SMALL, "resnet18(width=2, normalize=imagenet)"):
         with pytest.raises(nuat.InputError, match="holds weights of"):
-            nuat.trained(tmp_path / "a.safetensors", other)
+            nuat.load_model(tmp_path / "a.safetensors", other)
     weights, _ = read_weights(tmp_path / "a.safetensors")
     torch.save(weights, tmp_path / "foreign.pt")
-    with pytest.raises(nuat.InputError, match=r"normalise.mean .* normalised otherwise"):
-        nuat.trained(tmp_path / "foreign.pt", "resnet18(width=2, normalise=imagenet)")
+    with pytest.raises(nuat.InputError, match=r"normalize.mean .* normalized otherwise"):
+        nuat.load_model(tmp_path / "foreign.pt", "resnet18(width=2, normalize=imagenet)")
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("text", [SMALL, "resnet18(width=2, normalise=cifar10)"])
+@pytest.mark.parametrize("text", [SMALL, "resnet18(width=2, normalize=cifar10)"])
 def test_foreign_weights_of_other_spellings(tmp_path, prefix, text):
-    inner = build(SMALL, 10, 3)
+    inner = build_model(SMALL, 10, 3)
     state = {prefix + key: value for key, value in inner.state_dict().items()}
     torch.save(state, tmp_path / "foreign.pt")
-    known = nuat.trained(tmp_path / "foreign.pt", text)
-    found = getattr(known.f, "network", known.f)
+    known = nuat.load_model(tmp_path / "foreign.pt", text)
+    found = getattr(known.model, "network", known.model)
     assert torch.equal(found.layer4[1].conv2.weight, inner.layer4[1].conv2.weight)
     assert known.about == {"model": text, "channels": "3"}
 
 
 def test_every_run_tells_its_size_and_answer(tmp_path):
     run = nuat.fit(recipe(), data=splits(), out=tmp_path / "run")
-    about = described(run.path)
+    about = read_metadata(run.path)
     assert about["model"] == run.config["model"] == "small-cnn(width=4)"
     assert json.loads(about["size"]) == [8, 8] and len(json.loads(about["answer"])) == 3
 
@@ -166,13 +166,13 @@ def test_every_run_tells_its_size_and_answer(tmp_path):
         ("birds:anything(width=6)", 5),
         ("birds:ready", 3),
         ("birds:instance", 3),
-        ("birds:make(normalise=mnist)", 5),
+        ("birds:make(normalize=mnist)", 5),
     ],
 )
 def test_module_and_factory(own, text, classes):
-    f = build(text, 5, 1)
+    f = build_model(text, 5, 1)
     assert f(torch.rand(2, 1, 8, 8)).shape == (2, classes)
-    assert name_of(f) == text
+    assert model_name(f) == text
 
 
 @pytest.mark.parametrize(
@@ -185,49 +185,49 @@ def test_module_and_factory(own, text, classes):
         ("birds:number", "is a int, not a function"),
         ("birds:make(depth=3)", "depth"),
         (
-            "birds:make(normalise=cifar10)",
+            "birds:make(normalize=cifar10)",
             "3 means and 3 deviations, but the images have 1 channel",
         ),
     ],
 )
 def test_what_is_wrong_with_an_own_network_is_said(own, text, words):
     with pytest.raises(nuat.InputError) as error:
-        build(text, 5, 1)
+        build_model(text, 5, 1)
     assert words in str(error.value) and repr(text) in str(error.value)
 
 
 def test_what_is_wrong_within_an_own_module_comes_through(own):
     with pytest.raises(ModuleNotFoundError, match="numpyy"):
-        build("typo:make", 5, 1)
+        build_model("typo:make", 5, 1)
 
 
 def test_a_ready_network_is_evaluated_without_a_file(own):
-    known = nuat.trained("birds:ready")
-    assert torch.equal(known.f.head.weight, own.ready().head.weight)
-    assert not known.f.training and known.run is None
+    known = nuat.load_model("birds:ready")
+    assert torch.equal(known.model.head.weight, own.ready().head.weight)
+    assert not known.model.training and known.run is None
     with pytest.raises(nuat.InputError, match="takes no --model"):
-        nuat.trained("birds:ready", "resnet18")
+        nuat.load_model("birds:ready", "resnet18")
 
 
 def test_a_module_of_an_importable_class_opens_again(own, tmp_path):
     f = own.Net(classes=3, channels=1)
     run = nuat.fit(recipe(), model=f, data=splits(), out="run")
     assert run.config["model"] == "birds:Net"
-    assert torch.equal(nuat.trained("run").f.head.weight, f.head.weight)
+    assert torch.equal(nuat.load_model("run").model.head.weight, f.head.weight)
     with pytest.raises(nuat.InputError, match="not of birds2:other"):
         sys.modules["birds2"] = type(sys)("birds2")
-        sys.modules["birds2"].other = lambda: build("small-cnn(width=4)", 3, 1)
-        nuat.trained("run", "birds2:other")
-    assert torch.equal(nuat.trained("run", "birds:make").f.head.weight, f.head.weight)
+        sys.modules["birds2"].other = lambda: build_model("small-cnn(width=4)", 3, 1)
+        nuat.load_model("run", "birds2:other")
+    assert torch.equal(nuat.load_model("run", "birds:make").model.head.weight, f.head.weight)
 
 
 def test_a_module_with_settings_of_its_own_opens_only_with_them(own):
     f = own.Net(act="tanh")
     nuat.fit(recipe(), model=f, data=splits(), out="run")
     with pytest.raises(nuat.InputError, match="belongs to another network"):
-        nuat.trained("run")
+        nuat.load_model("run")
     x = torch.rand(2, 1, 8, 8)
-    assert torch.equal(nuat.trained("run", "birds:make(act='tanh')").f(x), f.eval()(x))
+    assert torch.equal(nuat.load_model("run", "birds:make(act='tanh')").model(x), f.eval()(x))
 
 
 def test_a_module_of_a_class_that_cannot_be_imported_says_so(tmp_path, capsys):
@@ -240,16 +240,16 @@ def test_a_module_of_a_class_that_cannot_be_imported_says_so(tmp_path, capsys):
     with pytest.raises(
         nuat.InputError, match=r"cannot be built from its name .* --model module:fa"
     ):
-        nuat.trained(tmp_path / "run")
+        nuat.load_model(tmp_path / "run")
 
 
 def test_a_network_that_nuat_built_is_known_by_its_name(tmp_path):
-    f = build(NUAT, 3, 1)
+    f = build_model(NUAT, 3, 1)
     assert (
         nuat.fit(recipe(), model=f, data=splits(side=16), out=tmp_path / "run").config["model"]
         == NUAT
     )
-    assert nuat.trained(tmp_path / "run").model == NUAT
+    assert nuat.load_model(tmp_path / "run").model == NUAT
 
 
 @pytest.mark.parametrize("name", ["subprocess:getoutput(cmd='touch mark')", "antigravity:Net"])
@@ -259,7 +259,7 @@ def test_a_file_runs_no_code_by_naming_it(tmp_path, monkeypatch, name):
     weights, about = read_weights("a.safetensors")
     write_weights(tmp_path / "b.safetensors", weights, about | {"model": name})
     with pytest.raises(nuat.InputError, match="not run unasked; if you trust it, add --model"):
-        nuat.trained("b.safetensors")
+        nuat.load_model("b.safetensors")
     assert not (tmp_path / "mark").exists() and "antigravity" not in sys.modules
 
 
@@ -279,8 +279,8 @@ def test_from_the_command_line(own, call):
 
 def test_a_new_head_for_other_classes_and_nothing_else(tmp_path, capsys):
     nuat.fit(recipe(), data=splits(5), out=tmp_path / "five")
-    f = build("small-cnn(width=4)", 3, 1)
-    start = start_from(tmp_path / "five", f, 3, 1)
+    f = build_model("small-cnn(width=4)", 3, 1)
+    start = load_initial_weights(tmp_path / "five", f, 3, 1)
     assert start.new == ("head.weight", "head.bias") and start.classes == (5, 3)
     drawn = f.head.weight.clone()
     start.into(f)
@@ -300,9 +300,9 @@ def test_the_head_is_taken_where_the_classes_are_as_many(tmp_path, capsys):
     nuat.fit(recipe(), data=splits(3), out=tmp_path / "one")
     weights = read_weights(tmp_path / "one" / "model.safetensors")[0]
     torch.save(weights, tmp_path / "weights.pt")
-    f = build("small-cnn(width=4)", 3, 1)
+    f = build_model("small-cnn(width=4)", 3, 1)
     for init in (tmp_path / "one", tmp_path / "weights.pt"):
-        start = start_from(init, f, 3, 1)
+        start = load_initial_weights(init, f, 3, 1)
         assert not start.new and "all 20 tensors, the head among them" in str(start)
 
 
@@ -368,10 +368,10 @@ def test_a_start_that_cannot_be_is_one_line_and_nothing_is_made(tmp_path, monkey
     written(tmp_path / "grey.safetensors", "small-cnn(width=4)", 3, 1)
     wide = written(tmp_path / "wide.safetensors", "small-cnn(width=8)", 3, 3)
     torch.save(wide.state_dict(), "wide.pt")
-    broken = build("small-cnn(width=4)", 3, 3).state_dict()
+    broken = build_model("small-cnn(width=4)", 3, 3).state_dict()
     broken["features.0.weight"][0] = torch.nan
     torch.save(broken, "nan.pt")
-    f = build("small-cnn(width=4)", 3, 3)
+    f = build_model("small-cnn(width=4)", 3, 3)
     before = {name: value.clone() for name, value in f.state_dict().items()}
     with pytest.raises(nuat.InputError) as error:
         nuat.fit(recipe(), model=f, data=splits(3, 3), out="run", init=init)

@@ -66,7 +66,7 @@ class Code:
 def place(tmp_path_factory):
     """A folder with a run, its weights in other forms, and files that are no weights."""
     place = tmp_path_factory.mktemp("place")
-    row = nuat.recipe("nuat", "digits").lasting(1).setting("model", "small-cnn(width=4)")
+    row = nuat.get_recipe("nuat", "digits").lasting(1).setting("model", "small-cnn(width=4)")
     nuat.fit(row, out=place / "run")
     weights, about = read_weights(place / "run" / "model.safetensors")
     torch.save(weights, place / "weights.pt")
@@ -176,13 +176,13 @@ def test_the_flags_of_train_reach_the_recipe(work, call):
 def test_evaluate_a_run(here, call):
     done = call("evaluate run --attack fgsm --attack 'pgd-2(restarts=2)' --samples 50 --seed 4")
     assert (done.status, done.err) == (0, "")
-    scores = nuat.Scores.from_dict(
+    scores = nuat.EvaluationResult.from_dict(
         json.loads((here / "run/scores/test-50-fgsm-pgd-2-restarts-2-seed-4.json").read_text())
     )
-    known = nuat.trained("run")
+    known = nuat.load_model("run")
     expected = nuat.evaluate(
-        known.f,
-        nuat.load("digits").test,
+        known.model,
+        nuat.load_dataset("digits").test,
         known.ball,
         ["fgsm", "pgd-2(restarts=2)"],
         samples=50,
@@ -201,7 +201,7 @@ def test_evaluate_another_split_and_another_file(here, call, tmp_path):
     assert done.status == 0
     scores = json.loads((tmp_path / "mine" / "scores.json").read_text())
     assert scores["images"] == 200
-    assert scores["labels"] == nuat.load("digits").val.y.tolist()
+    assert scores["labels"] == nuat.load_dataset("digits").val.y.tolist()
     assert tree(here) == before
 
 
@@ -229,7 +229,11 @@ def test_report_of_two_runs(here, call, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "names"),
-    [("attacks", nuat.attacks.attacks), ("models", nuat.models), ("data", nuat.datasets)],
+    [
+        ("attacks", nuat.attacks.attack_registry),
+        ("models", nuat.models.model_registry),
+        ("data", nuat.data.dataset_registry),
+    ],
 )
 def test_list(call, kind, names):
     done = call(f"list {kind}")
@@ -242,9 +246,9 @@ def test_list_recipes(call):
     done = call("list recipes --data digits")
     assert done.status == 0
     rows = [line.split()[:2] for line in done.out.splitlines()[1:] if line[:1].strip()]
-    assert rows == [[row.name, row.data] for row in nuat.recipes() if row.data == "digits"]
+    assert rows == [[row.name, row.data] for row in nuat.list_recipes() if row.data == "digits"]
     whole = call("list recipes").out
-    assert all(row.name in whole for row in nuat.recipes()) and "cifar10" in whole
+    assert all(row.name in whole for row in nuat.list_recipes()) and "cifar10" in whole
 
 
 def test_reproduce_does_nothing_twice(work, call):
@@ -278,14 +282,14 @@ def test_own_file_is_used(work, call):
     name = "small-again"
     (work / "own.py").write_text(
         "from nuat import models\nfrom nuat.models.small import SmallCNN\n"
-        f"models.named({name!r})(lambda classes, channels: SmallCNN(classes, channels, 4))\n"
+        f"models.register({name!r})(lambda classes, channels: SmallCNN(classes, channels, 4))\n"
     )
     try:
         done = call(f"train normal --epochs 1 --model {name} --use own.py --out mine")
         assert (done.status, done.err) == (0, "")
         assert Run.open("mine").config["model"] == name
     finally:
-        nuat.models._entries.pop(name, None)
+        nuat.models.model_registry._entries.pop(name, None)
 
 
 @pytest.mark.filterwarnings("default")
@@ -295,12 +299,12 @@ def test_a_warning_is_a_line(work, call):
         "from torch import nn\nfrom nuat import models\nfrom nuat.models.small import SmallCNN\n"
         "def build(classes, channels):\n"
         "    return nn.Sequential(SmallCNN(classes, channels, 4), nn.Softmax(1))\n"
-        f"models.register({name!r}, build)\n"
+        f"models.add({name!r}, build)\n"
     )
     try:
         done = call(f"train normal --epochs 1 --model {name} --use own.py --out mine")
     finally:
-        nuat.models._entries.pop(name, None)
+        nuat.models.model_registry._entries.pop(name, None)
     assert done.status == 0
     assert done.err.startswith("warning: the network's outputs are non-negative and sum to 1")
     assert len(done.err.splitlines()) == 1 and "softmax" in done.err
@@ -464,7 +468,7 @@ def test_no_checkpoint_is_promised_where_there_is_none(work, call):
         ("train nuat --set weight_decay=-1", ["weight_decay", "-1"]),
         ("train nuat --set 'augment=Augment(pad=-3)'", ["pad", "-3"]),
         ("train nuat --set 'lr=-1'", ["lr", "-1"]),
-        ("train nuat --set distance=ce_each", ["distance"]),
+        ("train nuat --set distance=ce_per_image", ["distance"]),
         ("train nuat --model 'small-cnn(width=-1)'", ["small-cnn(width=-1)"]),
         ("train nuat --device banana", ["banana", "device"]),
         ("train nuat --device cuda:99", ["cuda:99"]),
@@ -537,9 +541,9 @@ def test_evaluate_takes_the_gpu_if_there_is_one(here, call, monkeypatch):
     asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     command = sys.modules["nuat.cli.evaluate"]
-    named = command.device_named
+    named = command.get_device
     monkeypatch.setattr(
-        command, "device_named", lambda device: asked.append(str(named(device))) or named(device)
+        command, "get_device", lambda device: asked.append(str(named(device))) or named(device)
     )
     monkeypatch.setattr(nn.Module, "to", lambda f, *device, **layout: f)
     assert call("evaluate run --attack fgsm --samples 10").status == 0

@@ -69,31 +69,31 @@ def test_a_checkpoint_around_a_state_dict_is_told_apart(call, tmp_path):  # noqa
 
 
 def test_differences_are_short():
-    from nuat.config.serialization import differences
+    from nuat.config.serialization import diff
 
-    attack = {"is": "PGD", "steps": 20, "loss": "ce_each", "ball": {"is": "Linf", "eps": 0.1}}
-    (line,) = differences({"attacks": {"pgd-20": attack}}, {"attacks": {}})
+    attack = {"is": "PGD", "steps": 20, "loss": "ce_per_image", "ball": {"is": "Linf", "eps": 0.1}}
+    (line,) = diff({"attacks": {"pgd-20": attack}}, {"attacks": {}})
     assert line == "attacks.pgd-20: PGD(...) here, nothing there"
-    (line,) = differences({"a": "x" * 500}, {"a": "y"})
+    (line,) = diff({"a": "x" * 500}, {"a": "y"})
     assert len(line) < 120
 
 
 def test_a_folder_of_something_else_is_no_evaluation(tmp_path):
     from nuat.errors import InputError
-    from nuat.evaluation.log import Journal
+    from nuat.evaluation.log import EvaluationLog
 
     (tmp_path / "config.json").write_text('{"recipe": {}, "data": {}}')
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(InputError, match="not an evaluation; choose another --out"):
-        Journal.start(tmp_path, {"network": "a", "attacks": {}})
+        EvaluationLog.start(tmp_path, {"network": "a", "attacks": {}})
     assert (tmp_path / "config.json").read_bytes() == before
 
 
 def test_data_of_a_python_program_are_asked_for(call, tmp_path):  # noqa: F811
     from nuat.checkpoints.weights_io import write_weights
-    from nuat.models import build
+    from nuat.models import build_model
 
-    f = build("small-cnn(width=4)", 10, 1)
+    f = build_model("small-cnn(width=4)", 10, 1)
     about = {"model": "small-cnn(width=4)", "data": "data", "ball": "Linf(0.1)", "channels": "1"}
     write_weights(tmp_path / "net.safetensors", f.state_dict(), about)
     outcome = call(f"evaluate {tmp_path}/net.safetensors")
@@ -102,9 +102,9 @@ def test_data_of_a_python_program_are_asked_for(call, tmp_path):  # noqa: F811
 
 def test_a_wrong_attack_is_one_line(call, tmp_path):  # noqa: F811
     from nuat.checkpoints.weights_io import write_weights
-    from nuat.models import build
+    from nuat.models import build_model
 
-    f = build("small-cnn(width=4)", 10, 1)
+    f = build_model("small-cnn(width=4)", 10, 1)
     write_weights(tmp_path / "n.safetensors", f.state_dict(), {"model": "small-cnn(width=4)"})
     outcome = call(f"evaluate {tmp_path}/n.safetensors --data digits --eps 0.1 --attack pdg-20")
     assert outcome.status == 2 and "did you mean 'pgd'?" in outcome.err
@@ -131,12 +131,14 @@ def test_a_long_name_leaves_the_figures_room():
 
 
 def test_scores_print_their_figures_not_their_images():
-    from nuat.evaluation import Scores
+    from nuat.evaluation import EvaluationResult
 
-    scores = Scores(
+    scores = EvaluationResult(
         [0, 1], [3, 3], [3, 1], {"pgd-2": [False, False]}, {}, "Linf(0.1)", {}, 0, "a", {}
     )
-    assert repr(scores) == "Scores(2 images, Linf(0.1): clean 50.0%, pgd-2 0.0%, worst 0.0%)"
+    assert (
+        repr(scores) == "EvaluationResult(2 images, Linf(0.1): clean 50.0%, pgd-2 0.0%, worst 0.0%)"
+    )
 
 
 def test_scores_of_other_data_are_not_the_run_s(call, tmp_path, monkeypatch):  # noqa: F811
@@ -164,7 +166,7 @@ def mine(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("mine")
     f = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 10))
-    nuat.fit(nuat.recipe("normal", "digits").lasting(1), f, out=folder / "runs" / "mine")
+    nuat.fit(nuat.get_recipe("normal", "digits").lasting(1), f, out=folder / "runs" / "mine")
     (folder / "mynet.py").write_text(
         "from torch import nn\n\n\ndef make(channels):\n"
         "    return nn.Sequential(nn.Conv2d(channels, 2, 3), nn.Flatten(), nn.Linear(72, 10))\n"
@@ -242,9 +244,9 @@ def test_a_path_is_no_network(mine):
 
 
 def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatch):  # noqa: F811
-    from nuat.models import remarks
+    from nuat.models import startup_notes
 
-    (line,) = remarks(nn.Sequential(nn.Flatten()))
+    (line,) = startup_notes(nn.Sequential(nn.Flatten()))
     assert "will not open by itself" in line and "--model module:factory" in line
     monkeypatch.chdir(mine)
     monkeypatch.syspath_prepend(mine)
@@ -269,7 +271,7 @@ def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatc
         ("train nuat --lam=4", "--set lam=VALUE"),
         ("bench nuat --precision bf16", "--set precision=VALUE"),
         ("train nuat --set lam=abc", "takes a Schedule (one of: a number, Constant, "),
-        ("train nuat --set lr=rampp", "did you mean 'Ramp'?), not rampp"),
+        ("train nuat --set lr=rampp", "did you mean 'LinearRamp'?), not rampp"),
         ("train nuat --set batch_size=abc", "batch_size is 64 and takes a int, not abc"),
         ("train nuat --set start=uniform", "(one of: Bernoulli, Clean, Gaussian, Uniform; did"),
         ("train nuat --set distance=frobenus", "did you mean 'frobenius'?"),
@@ -303,26 +305,26 @@ def test_a_slip_is_answered_with_the_likely_fix(call, tmp_path, monkeypatch, lin
 )
 def test_an_attack_s_name_is_answered_with_the_likely_one(text, said):
     import nuat
-    from nuat.attacks import attack
+    from nuat.attacks import parse_attack
     from nuat.errors import InputError
 
     with pytest.raises(InputError) as caught:
-        attack(text, nuat.Linf(0.1))
+        parse_attack(text, nuat.Linf(0.1))
     assert said in str(caught.value)
 
 
 def test_one_step_may_be_counted():
     import nuat
-    from nuat.attacks import attack
+    from nuat.attacks import parse_attack
 
-    parts = attack('custom(parts=("pgd-2", "fgsm-1"))', nuat.Linf(0.1))
-    assert attack("fgsm-1", nuat.Linf(0.1)).steps == 1 and len(parts.parts) == 2
+    parts = parse_attack('custom(parts=("pgd-2", "fgsm-1"))', nuat.Linf(0.1))
+    assert parse_attack("fgsm-1", nuat.Linf(0.1)).steps == 1 and len(parts.parts) == 2
 
 
 def test_a_class_with_one_image_is_named(tmp_path):
     from PIL import Image
 
-    from nuat.data import load
+    from nuat.data import load_dataset
     from nuat.errors import InputError
 
     for name, count in {"robin": 1, "wren": 3}.items():
@@ -330,13 +332,13 @@ def test_a_class_with_one_image_is_named(tmp_path):
         for number in range(count):
             Image.new("RGB", (8, 8)).save(tmp_path / name / f"{number}.png")
     with pytest.raises(InputError, match=r"class 0 \(robin\) has 1 image left"):
-        load(f"folder:{tmp_path}(size=8)")
+        load_dataset(f"folder:{tmp_path}(size=8)")
 
 
 def test_a_setting_that_an_attack_does_not_have():
     import nuat
-    from nuat.attacks import attack
+    from nuat.attacks import parse_attack
     from nuat.errors import InputError
 
     with pytest.raises(InputError, match="'restart'; did you mean 'restarts'"):
-        attack("pgd-20(restart=5)", nuat.Linf(0.1))
+        parse_attack("pgd-20(restart=5)", nuat.Linf(0.1))

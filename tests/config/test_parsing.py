@@ -4,11 +4,16 @@ from typing import Any
 
 import pytest
 
-from nuat import InputError, Piecewise, Ramp
-from nuat.config.parsing import parse, split
-from nuat.errors import unknown
+from nuat import InputError, LinearRamp, Piecewise
+from nuat.config.parsing import parse_call, parse_value
+from nuat.errors import unknown_name
 
-NAMES = {"Ramp": Ramp, "Piecewise": Piecewise, "frobenius": len, "pair": lambda *a, **k: (a, k)}
+NAMES = {
+    "LinearRamp": LinearRamp,
+    "Piecewise": Piecewise,
+    "frobenius": len,
+    "pair": lambda *a, **k: (a, k),
+}
 
 
 @pytest.mark.parametrize(
@@ -28,14 +33,14 @@ NAMES = {"Ramp": Ramp, "Piecewise": Piecewise, "frobenius": len, "pair": lambda 
         ("[1, [2, 3]]", (1, (2, 3))),
         ("()", ()),
         ("frobenius", len),
-        ("Ramp(4.5, epochs=90)", Ramp(4.5, 90)),
-        ("Ramp(to=9/2, epochs=2*45)", Ramp(4.5, 90)),
+        ("LinearRamp(4.5, epochs=90)", LinearRamp(4.5, 90)),
+        ("LinearRamp(to=9/2, epochs=2*45)", LinearRamp(4.5, 90)),
         ("Piecewise(((0, 1), (5, 1), (5, 0.1)))", Piecewise(((0, 1), (5, 1), (5, 0.1)))),
-        ("pair(1, Ramp(1, 2), a=(3,))", ((1, Ramp(1, 2)), {"a": (3,)})),
+        ("pair(1, LinearRamp(1, 2), a=(3,))", ((1, LinearRamp(1, 2)), {"a": (3,)})),
     ],
 )
 def test_parse(text: str, value: Any) -> None:
-    read = parse(text, NAMES)
+    read = parse_value(text, NAMES)
     assert read == value and type(read) is type(value)
 
 
@@ -51,8 +56,8 @@ def test_parse(text: str, value: Any) -> None:
         "import os",
         "'a'.upper",
         "'a'.upper()",
-        "Ramp.__init__",
-        "Ramp.__class__.__mro__",
+        "LinearRamp.__init__",
+        "LinearRamp.__class__.__mro__",
         "frobenius.__globals__",
         "__import__('os')",
         "__import__",
@@ -87,17 +92,17 @@ def test_parse(text: str, value: Any) -> None:
         "pair(*(1, 2))",
         "pair(**{'a': 1})",
         "pair(**frobenius)",
-        "Ramp(4, 90, **nothing)",
-        "Ramp(to=1, to=2, epochs=3)",
+        "LinearRamp(4, 90, **nothing)",
+        "LinearRamp(to=1, to=2, epochs=3)",
         "(1)(2)",
         "'a'(1)",
         "1/0",
         "1 + 'a'",
         "-'a'",
         "-frobenius",
-        "Ramp(1, 2, 3)",
-        "Ramp(to=1)",
-        "Ramp(1, epoch=2)",
+        "LinearRamp(1, 2, 3)",
+        "LinearRamp(to=1)",
+        "LinearRamp(1, epoch=2)",
         "Piecewise(5)",
         "Piecewise(((0,),))",
         "Piecewise(())",
@@ -113,7 +118,7 @@ def test_parse(text: str, value: Any) -> None:
 )
 def test_parse_refuses(text: str) -> None:
     with pytest.raises(InputError):
-        parse(text, NAMES)
+        parse_value(text, NAMES)
 
 
 def test_nothing_is_called_on_the_way_to_a_refusal() -> None:
@@ -121,23 +126,23 @@ def test_nothing_is_called_on_the_way_to_a_refusal() -> None:
     names = {"f": lambda *_: calls.append("called")}
     for text in ("f.x()", "[f() for _ in (1,)]", "f[f()]", "g(f())", "f(**g)"):
         with pytest.raises(InputError):
-            parse(text, names)
+            parse_value(text, names)
     assert calls == []
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Rmap(1, 2)", r"unknown name 'Rmap'; did you mean 'Ramp'\?"),
+        ("Rmap(1, 2)", r"unknown name 'Rmap'; did you mean 'LinearRamp'\?"),
         ("frobenious", r"did you mean 'frobenius'\?"),
-        ("Ramp(1, epoch=2)", r"cannot read 'Ramp\(1, epoch=2\)'.*epoch"),
+        ("LinearRamp(1, epoch=2)", r"cannot read 'LinearRamp\(1, epoch=2\)'.*epoch"),
         ("1 +", r"cannot read '1 \+': write a value such as 8/255"),
-        ("Ramp.to", r"only numbers, names and name\(field=value\) are allowed"),
+        ("LinearRamp.to", r"only numbers, names and name\(field=value\) are allowed"),
     ],
 )
 def test_messages_name_the_text_and_the_likely_cure(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        parse(text, NAMES)
+        parse_value(text, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -147,15 +152,15 @@ def test_messages_name_the_text_and_the_likely_cure(text: str, message: str) -> 
         (" small-cnn ", "small-cnn", {}),
         ("small-cnn()", "small-cnn", {}),
         ("small-cnn(width=32)", "small-cnn", {"width": 32}),
-        ("timm:resnet18(eps=8/255, lam=Ramp(4, 9))", "timm:resnet18", None),
+        ("timm:resnet18(eps=8/255, lam=LinearRamp(4, 9))", "timm:resnet18", None),
         ("folder/of.images(size=(3, 4))", "folder/of.images", {"size": (3, 4)}),
         ("pgd-100(restarts=5)", "pgd-100", {"restarts": 5}),
         ("a ( b = ')' )", "a", {"b": ")"}),
     ],
 )
 def test_split(text: str, name: str, settings: dict[str, Any] | None) -> None:
-    expected = {"eps": 8 / 255, "lam": Ramp(4, 9)} if settings is None else settings
-    assert split(text, NAMES) == (name, expected)
+    expected = {"eps": 8 / 255, "lam": LinearRamp(4, 9)} if settings is None else settings
+    assert parse_call(text, NAMES) == (name, expected)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +186,7 @@ def test_split(text: str, name: str, settings: dict[str, Any] | None) -> None:
 )
 def test_split_refuses_with_the_users_own_words(text: str) -> None:
     with pytest.raises(InputError) as refused:
-        split(text, NAMES)
+        parse_call(text, NAMES)
     assert "dict(" not in str(refused.value).replace(repr(text), "")
 
 
@@ -190,11 +195,11 @@ def test_split_refuses_with_the_users_own_words(text: str) -> None:
     [("nuat-w", "nuat-wa"), ("NUAT-WA", None), ("pgdat", "pgd-at"), ("zzz", None)],
 )
 def test_unknown_suggests_the_nearest_name(name: str, guess: str | None) -> None:
-    message = str(unknown("recipe", name, ["pgd-at", "nuat-wa", "normal"]))
+    message = str(unknown_name("recipe", name, ["pgd-at", "nuat-wa", "normal"]))
     assert message.startswith(f"unknown recipe {name!r}")
     assert message.endswith("(there are: normal, nuat-wa, pgd-at)")
     assert (f"did you mean {guess!r}?" in message) if guess else "did you mean" not in message
 
 
 def test_unknown_among_nothing() -> None:
-    assert str(unknown("name", "x", [])) == "unknown name 'x' (there are: none)"
+    assert str(unknown_name("name", "x", [])) == "unknown name 'x' (there are: none)"

@@ -2,8 +2,15 @@
 
 import pytest
 
-from nuat import InputError, datasets, models, recipe, recipes, register
-from nuat.attacks import attacks
+from nuat import (
+    InputError,
+    dataset_registry,
+    get_recipe,
+    list_recipes,
+    model_registry,
+    register_recipe,
+)
+from nuat.attacks import attack_registry
 from nuat.config.registry import Registry
 from nuat.threat_models import norms
 
@@ -11,8 +18,8 @@ from nuat.threat_models import norms
 @pytest.fixture
 def fruit() -> Registry[int]:
     table: Registry[int] = Registry("fruit")
-    table.register("apple", 1)
-    table.register("pear", 2)
+    table.add("apple", 1)
+    table.add("pear", 2)
     return table
 
 
@@ -24,9 +31,9 @@ def test_what_was_registered_is_found_in_order(fruit: Registry[int]) -> None:
 
 
 def test_register_and_named_return_the_entry(fruit: Registry) -> None:
-    assert fruit.register("fig", 3) == 3
+    assert fruit.add("fig", 3) == 3
 
-    @fruit.named("plum")
+    @fruit.register("plum")
     def plum() -> int:
         return 4
 
@@ -35,9 +42,9 @@ def test_register_and_named_return_the_entry(fruit: Registry) -> None:
 
 def test_a_name_is_taken_once_and_the_first_stays(fruit: Registry[int]) -> None:
     with pytest.raises(InputError, match="already a fruit called 'apple'"):
-        fruit.register("apple", 9)
+        fruit.add("apple", 9)
     with pytest.raises(InputError, match="already a fruit called 'pear'"):
-        fruit.named("pear")(9)
+        fruit.register("pear")(9)
     assert (fruit["apple"], fruit["pear"]) == (1, 2)
 
 
@@ -57,9 +64,9 @@ def test_get_gives_the_default_as_in_every_mapping(fruit: Registry[int]) -> None
 @pytest.mark.parametrize(
     ("table", "kind", "names"),
     [
-        (models, "model", {"small-cnn"}),
-        (datasets, "data set", {"digits"}),
-        (attacks, "attack", {"fgsm", "pgd", "targeted-pgd", "gama"}),
+        (model_registry, "model", {"small-cnn"}),
+        (dataset_registry, "data set", {"digits"}),
+        (attack_registry, "attack", {"fgsm", "pgd", "targeted-pgd", "gama"}),
         (norms, "norm", {"linf", "l2"}),
     ],
 )
@@ -69,12 +76,12 @@ def test_the_tables_of_nuat(table: Registry, kind: str, names: set[str]) -> None
 
 
 def test_a_recipe_is_registered_once_for_a_data_set() -> None:
-    row = recipes()[0]
-    before = recipes()
+    row = list_recipes()[0]
+    before = list_recipes()
     with pytest.raises(InputError, match=f"already a recipe '{row.name}' for '{row.data}'"):
-        register(row)
-    assert recipes() == before
-    assert recipe(row.name, row.data) is row
+        register_recipe(row)
+    assert list_recipes() == before
+    assert get_recipe(row.name, row.data) is row
 
 
 @pytest.mark.parametrize(
@@ -86,4 +93,4 @@ def test_a_recipe_is_registered_once_for_a_data_set() -> None:
 )
 def test_an_unknown_recipe(name: str, data: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        recipe(name, data)
+        get_recipe(name, data)

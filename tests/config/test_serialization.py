@@ -14,22 +14,22 @@ from nuat import (
     PGD,
     Bernoulli,
     Constant,
-    Drops,
     Gaussian,
     InputError,
+    LinearRamp,
     Linf,
     Method,
     NuAT,
     NuAT2,
     Piecewise,
-    Ramp,
     Standard,
+    StepDecay,
     frobenius,
-    recipes,
+    list_recipes,
 )
-from nuat.config.instances import swap
-from nuat.config.overrides import assign
-from nuat.config.serialization import completed, describe, differences
+from nuat.config.instances import replace_instances
+from nuat.config.overrides import set_field
+from nuat.config.serialization import diff, to_dict, with_defaults
 from nuat.recipes.recipe import LANGUAGE
 from nuat.schedules import Schedule
 from nuat.threat_models import Ball
@@ -59,7 +59,7 @@ class Tree:
 
 
 def test_describe() -> None:
-    described = describe(Tree(Leaf(lam=Ramp(4, 9)), parts=(1, None, {"a": (L2(0.5),)}, len)))
+    described = to_dict(Tree(Leaf(lam=LinearRamp(4, 9)), parts=(1, None, {"a": (L2(0.5),)}, len)))
     assert described == {
         "is": "Tree",
         "leaf": {
@@ -68,7 +68,7 @@ def test_describe() -> None:
             "count": 3,
             "name": "leaf",
             "flag": True,
-            "lam": {"is": "Ramp", "to": 4, "epochs": 9},
+            "lam": {"is": "LinearRamp", "to": 4, "epochs": 9},
             "distance": "max",
             "share": None,
         },
@@ -77,11 +77,11 @@ def test_describe() -> None:
     }
 
 
-@pytest.mark.parametrize("row", recipes(), ids=lambda row: row.name)
+@pytest.mark.parametrize("row", list_recipes(), ids=lambda row: row.name)
 def test_recipes_survive_json(row: Any) -> None:
-    described = describe(row)
+    described = to_dict(row)
     assert json.loads(json.dumps(described)) == described
-    assert differences(described, json.loads(json.dumps(described))) == []
+    assert diff(described, json.loads(json.dumps(described))) == []
 
 
 @pytest.mark.parametrize(
@@ -98,24 +98,24 @@ def test_recipes_survive_json(row: Any) -> None:
     ],
 )
 def test_differences(here: dict, there: dict, lines: list[str]) -> None:
-    assert differences(here, there) == lines
+    assert diff(here, there) == lines
 
 
 def test_differences_of_methods_name_the_field() -> None:
-    here, there = describe(NuAT(lam=Ramp(4.5, 90))), describe(NuAT(lam=Ramp(4.0, 90)))
-    assert differences(here, there) == ["lam.to: 4.5 here, 4.0 there"]
+    here, there = to_dict(NuAT(lam=LinearRamp(4.5, 90))), to_dict(NuAT(lam=LinearRamp(4.0, 90)))
+    assert diff(here, there) == ["lam.to: 4.5 here, 4.0 there"]
 
 
 # ---- completed
 
 
 def test_what_a_description_lacks_counts_as_its_default() -> None:
-    old = describe(Tree(Leaf(count=7)))
+    old = to_dict(Tree(Leaf(count=7)))
     for field in ("name", "lam", "share"):
         del old["leaf"][field]
     del old["parts"]
-    assert differences(describe(Tree(Leaf(count=7))), completed(old, Tree())) == []
-    assert differences(describe(Tree(Leaf(name="oak"))), completed(old, Tree())) == [
+    assert diff(to_dict(Tree(Leaf(count=7))), with_defaults(old, Tree())) == []
+    assert diff(to_dict(Tree(Leaf(name="oak"))), with_defaults(old, Tree())) == [
         "leaf.count: 3 here, 7 there",
         "leaf.name: oak here, leaf there",
     ]
@@ -123,16 +123,18 @@ def test_what_a_description_lacks_counts_as_its_default() -> None:
 
 
 def test_what_is_something_else_is_not_completed() -> None:
-    assert completed({"is": "Ramp", "to": 4}, ONE) == {"is": "Ramp", "to": 4}
-    assert completed({"is": "Ramp"}, Ramp(4, 9)) == {"is": "Ramp"}, "no default for `to`"
-    assert completed(3, Tree()) == 3 and completed({"a": 1}, Tree()) == {"a": 1}
+    assert with_defaults({"is": "LinearRamp", "to": 4}, ONE) == {"is": "LinearRamp", "to": 4}
+    assert with_defaults({"is": "LinearRamp"}, LinearRamp(4, 9)) == {"is": "LinearRamp"}, (
+        "no default for `to`"
+    )
+    assert with_defaults(3, Tree()) == 3 and with_defaults({"a": 1}, Tree()) == {"a": 1}
 
 
 # ---- swap
 
 
 def balls_in(value: Any) -> set[str]:
-    text = json.dumps(describe(value))
+    text = json.dumps(to_dict(value))
     return {word for word in ('"Linf"', '"L2"') if word in text}
 
 
@@ -144,13 +146,13 @@ def balls_in(value: Any) -> set[str]:
         PGD(Linf(0.3)),
         AT(PGD(Linf(0.3))),
         NuAT(Linf(0.3)),
-        replace(recipes()[1], method=AT(GAMA(Linf(0.3)))),
+        replace(list_recipes()[1], method=AT(GAMA(Linf(0.3)))),
         Tree(parts=(PGD(Linf(0.1)), GAMA(Linf(0.1)))),
     ],
     ids=lambda value: repr(value)[:30],
 )
 def test_swap_reaches_every_ball(value: Any) -> None:
-    swapped = swap(value, Ball, L2(0.7))
+    swapped = replace_instances(value, Ball, L2(0.7))
     assert type(swapped) is (L2 if isinstance(value, Linf) else type(value))
     assert balls_in(value) == {'"Linf"'}
     assert balls_in(swapped) == {'"L2"'}
@@ -158,9 +160,9 @@ def test_swap_reaches_every_ball(value: Any) -> None:
 
 def test_swap_leaves_the_rest_and_the_original() -> None:
     tree = Tree(Leaf(eps=0.25), Linf(0.1))
-    assert swap(tree, Ball, L2(1.0)) == Tree(Leaf(eps=0.25), L2(1.0))
+    assert replace_instances(tree, Ball, L2(1.0)) == Tree(Leaf(eps=0.25), L2(1.0))
     assert tree == Tree(Leaf(eps=0.25), Linf(0.1))
-    assert swap(Leaf(), Ball, L2(1.0)) == Leaf()
+    assert replace_instances(Leaf(), Ball, L2(1.0)) == Leaf()
 
 
 # ---- assign
@@ -175,7 +177,7 @@ def test_swap_leaves_the_rest_and_the_original() -> None:
         (Leaf(), "name", "any text, (such as this", Leaf(name="any text, (such as this")),
         (Leaf(), "flag", "False", Leaf(flag=False)),
         (Leaf(), "lam", "3", Leaf(lam=Constant(3.0))),
-        (Leaf(), "lam", "Ramp(4, 9)", Leaf(lam=Ramp(4, 9))),
+        (Leaf(), "lam", "LinearRamp(4, 9)", Leaf(lam=LinearRamp(4, 9))),
         (Leaf(), "lam.value", "0.5", Leaf(lam=Constant(0.5))),
         (Leaf(), "distance", "frobenius", Leaf(distance=frobenius)),
         (Leaf(), "share", "0.98", Leaf(share=0.98)),
@@ -185,25 +187,25 @@ def test_swap_leaves_the_rest_and_the_original() -> None:
         (Tree(), "ball.eps", "0.2", Tree(ball=Linf(0.2))),
         (NuAT(), "start", "Gaussian(0.01)", NuAT(start=Gaussian(0.01))),
         (NuAT(), "start.share", "1", NuAT(start=Bernoulli(1.0))),
-        (Ramp(4, 90), "to", "4.5", Ramp(4.5, 90)),
-        (Ramp(4.0, 90), "epochs", "12.5", Ramp(4.0, 12.5)),
+        (LinearRamp(4, 90), "to", "4.5", LinearRamp(4.5, 90)),
+        (LinearRamp(4.0, 90), "epochs", "12.5", LinearRamp(4.0, 12.5)),
         (Linf(1), "eps", "0.5", Linf(0.5)),
         (AT(), "inner", "GAMA()", AT(GAMA())),
         (AT(PGD()), "inner.steps", "3", AT(PGD(steps=3))),
-        (recipes()[1], "method", "NuAT2()", replace(recipes()[1], method=NuAT2())),
-        (recipes()[0], "method", "AT()", replace(recipes()[0], method=AT())),
+        (list_recipes()[1], "method", "NuAT2()", replace(list_recipes()[1], method=NuAT2())),
+        (list_recipes()[0], "method", "AT()", replace(list_recipes()[0], method=AT())),
     ],
     ids=lambda case: str(case)[:25],
 )
 def test_assign(value: Any, path: str, text: str, expected: Any) -> None:
-    assigned = assign(value, path, text, LANGUAGE)
+    assigned = set_field(value, path, text, LANGUAGE)
     assert assigned == expected
-    assert describe(assigned) == describe(expected)
+    assert to_dict(assigned) == to_dict(expected)
 
 
 def test_assign_leaves_the_original() -> None:
     leaf = Leaf()
-    assign(leaf, "eps", "0.25")
+    set_field(leaf, "eps", "0.25")
     assert leaf == Leaf()
 
 
@@ -226,15 +228,15 @@ def test_assign_leaves_the_original() -> None:
         (Tree(), "ball.eps", "8", r"did you mean 8/255\?"),
         (NuAT(), "start", "Linf(0.1)", r"takes a Start"),
         (Piecewise(((0, 1.0),)), "points", "5", r"points"),
-        (Drops(1.0, (5,)), "at", "60", r"at is \(5,\)"),
+        (StepDecay(1.0, (5,)), "at", "60", r"at is \(5,\)"),
         (Leaf(share=0.98), "share", "'much'", r"share is 0.98"),
-        (recipes()[1], "method", "Linf(0.1)", r"takes a Method"),
+        (list_recipes()[1], "method", "Linf(0.1)", r"takes a Method"),
     ],
     ids=lambda case: str(case)[:25],
 )
 def test_assign_refuses(value: Any, path: str, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        assign(value, path, text, LANGUAGE)
+        set_field(value, path, text, LANGUAGE)
 
 
 def test_an_outside_method_can_be_replaced_by_one_of_ours() -> None:
@@ -242,5 +244,5 @@ def test_an_outside_method_can_be_replaced_by_one_of_ours() -> None:
     class Mine(Method):
         strength: float = 1.0
 
-    row = replace(recipes()[0], method=Mine())
-    assert assign(row, "method", "Standard()", LANGUAGE).method == Standard()
+    row = replace(list_recipes()[0], method=Mine())
+    assert set_field(row, "method", "Standard()", LANGUAGE).method == Standard()

@@ -9,8 +9,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import nuat
-from nuat import Augment, Images, InputError, Linf
-from nuat.data import images_of, splits_of
+from nuat import Augment, InMemoryDataset, InputError, Linf
+from nuat.data import as_dataset, as_splits
 
 N = 30
 X = torch.rand(N, 3, 6, 6, generator=torch.Generator().manual_seed(1))
@@ -71,7 +71,7 @@ ONLY_THE_LAST = torch.utils.data.SubsetRandomSampler([N - 1])
     [ONLY_THE_LAST, torch.utils.data.WeightedRandomSampler([0.0] * (N - 1) + [1.0], 1)],
 )
 def test_a_sampler_of_the_users_own_is_heeded(sampler):
-    images = images_of(DataLoader(Plain(), batch_size=2, sampler=sampler))
+    images = as_dataset(DataLoader(Plain(), batch_size=2, sampler=sampler))
     assert torch.equal(images.batch(torch.arange(1))[0], X[-1:]) and len(images) == 1
 
 
@@ -81,7 +81,7 @@ def test_a_sampler_of_the_users_own_is_heeded(sampler):
         (X, Y),
         [X, Y],
         (X.numpy(), Y.numpy()),
-        Images(X, Y),
+        InMemoryDataset(X, Y),
         TensorDataset(X, Y),
         Plain(),
         DataLoader(Plain(), batch_size=7),
@@ -95,7 +95,7 @@ def test_a_sampler_of_the_users_own_is_heeded(sampler):
     ],
 )
 def test_anything_that_gives_x_and_y(given):
-    images = images_of(given)
+    images = as_dataset(given)
     assert len(images) == N and images.channels == 3 and images.shape == (3, 6, 6)
     x, y = images.batch(torch.arange(N))
     assert torch.equal(x, X) and torch.equal(y, Y) and torch.equal(images.y, Y)
@@ -111,7 +111,7 @@ def test_anything_that_gives_x_and_y(given):
 def test_a_loaders_own_randomness_belongs_to_the_image():
     """Whatever it draws from: torch, numpy, random; and the global generators are left alone."""
     state = torch.random.get_rng_state(), numpy.random.get_state()[2], random.getstate()
-    data = {n: images_of(DataLoader(Plain(jitter=True), num_workers=n)) for n in (0, 2)}
+    data = {n: as_dataset(DataLoader(Plain(jitter=True), num_workers=n)) for n in (0, 2)}
     batches = {n: list(images.shuffled(8, 3)) for n, images in data.items()}
     assert same(batches[0], batches[2])
     assert same(batches[0][1:], list(data[0].shuffled(8, 3, start=1)))
@@ -124,20 +124,20 @@ def test_labels_that_are_not_what_they_were_are_refused():
     data = Plain()
     data.targets = torch.zeros(N, dtype=torch.long)
     with pytest.raises(InputError, match=r"image 1 of the Dataset is .* of class 1, .* class 0"):
-        images_of(data).batch(torch.arange(3))
+        as_dataset(data).batch(torch.arange(3))
 
 
 # splits
 
 
 def test_splits_of_a_mapping_and_of_one_set():
-    data = splits_of({"train": (X, Y), "val": (X[:9], Y[:9]), "test": Plain(), "classes": "abc"})
+    data = as_splits({"train": (X, Y), "val": (X[:9], Y[:9]), "test": Plain(), "classes": "abc"})
     assert [len(data[name]) for name in ("train", "val", "test")] == [N, 9, N]
     assert data.classes == ("a", "b", "c") and data.notes == ()
-    data = splits_of(DataLoader(Plain()))
+    data = as_splits(DataLoader(Plain()))
     assert [len(data[name]) for name in ("train", "val", "test")] == [21, 3, 6]
     assert data.classes == ("0", "1", "2") and "held out of train" in data.notes[0]
-    assert splits_of(data) is data
+    assert as_splits(data) is data
 
 
 @pytest.mark.parametrize("data", [DataLoader(Plain(), batch_size=5), {"train": (X, Y)}])
@@ -145,7 +145,7 @@ def test_fit_and_evaluate_take_them(data, tmp_path, capsys):
     run = nuat.fit(row(), data=data, out=tmp_path / "run")
     assert run.finished and run.config["data"]["train"] == 21
     assert "val split is held out of train" in capsys.readouterr().out
-    f = nuat.trained(run.path).f
+    f = nuat.load_model(run.path).model
     scores = [nuat.evaluate(f, images, Linf(0.01), "fgsm").standing for images in (Plain(), (X, Y))]
     assert scores[0] == scores[1]
 
@@ -161,7 +161,7 @@ def test_a_last_batch_of_one_that_batchnorm_cannot_take_is_said_at_once(
     )
     x, y = torch.rand(count, 1, 8, 8), torch.arange(count) % 3
     given = dict.fromkeys(("train", "val", "test"), (x, y))
-    recipe = nuat.recipe("nuat-wa", "digits").lasting(1).setting("batch_size", str(batch_size))
+    recipe = nuat.get_recipe("nuat-wa", "digits").lasting(1).setting("batch_size", str(batch_size))
     if fits:
         assert nuat.fit(recipe, f, given, out=tmp_path / "run").finished
         return
@@ -172,7 +172,7 @@ def test_a_last_batch_of_one_that_batchnorm_cannot_take_is_said_at_once(
 
 def test_a_recipe_by_name_is_lent_to_ones_own_data():
     with pytest.warns(UserWarning, match="no recipe 'normal' of its own for data"):
-        assert nuat.recipe("normal", "data", own=True).epochs == 100
+        assert nuat.get_recipe("normal", "data", own=True).epochs == 100
     with pytest.raises(InputError, match=r"augment.scale.*folder:PATH"):
         nuat.fit(row(augment=Augment(scale=(0.5, 1.0))), data={"train": (X, Y)}, out="never")
 
@@ -201,7 +201,7 @@ BYTES = (X * 255).byte()
 )
 def test_npz(tmp_path, x, expected):
     file = archive(tmp_path / "my data.npz", x_train=x, y_train=Y.numpy().astype(numpy.uint8))
-    data = nuat.load(f"npz:{file}")
+    data = nuat.load_dataset(f"npz:{file}")
     whole = torch.cat([data[name].x for name in ("train", "val", "test")])
     assert [len(data[name]) for name in ("train", "val", "test")] == [21, 3, 6]
     assert whole.shape == expected.shape and data.train.y.dtype == torch.int64
@@ -215,7 +215,7 @@ def test_npz_in_the_form_of_medmnist(tmp_path):
         arrays[f"{name}_images"] = BYTES[:count, 0].numpy()
         arrays[f"{name}_labels"] = Y[:count, None].numpy()
     file = archive(tmp_path / "m.npz", **arrays, classes=numpy.array(["a", "b", "c"]))
-    data = nuat.load(f"npz:{file}")
+    data = nuat.load_dataset(f"npz:{file}")
     assert [len(data[name]) for name in ("train", "val", "test")] == [30, 12, 9]
     assert data.classes == ("a", "b", "c") and data.notes == ()
     assert torch.equal(data.test.x, BYTES[:9, :1]) and torch.equal(data.test.y, Y[:9])
@@ -249,11 +249,11 @@ def module(tmp_path, monkeypatch):
 
 def test_a_factory_in_the_current_folder(module):
     before = list(sys.path)
-    data = nuat.load("owndata:make(count=40)")
+    data = nuat.load_dataset("owndata:make(count=40)")
     assert [len(data[name]) for name in ("train", "val", "test")] == [36, 4, 4]
     assert data.name == "owndata:make(count=40)"
     assert [place for place in sys.path if place in before] == before, "only added to"
-    assert len(nuat.load("owndata:pair").train) == 22
+    assert len(nuat.load_dataset("owndata:pair").train) == 22
 
 
 @pytest.mark.parametrize(
@@ -267,4 +267,4 @@ def test_a_factory_in_the_current_folder(module):
 )
 def test_a_factory_that_is_not_there(module, text, words):
     with pytest.raises(InputError, match=words):
-        nuat.load(text)
+        nuat.load_dataset(text)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import nuat
-from nuat import Augment, Images, InputError, Splits
+from nuat import Augment, InMemoryDataset, InputError, Splits
 from nuat.data import class_balanced
 from nuat.data.sampling import first_of_each_class
 
@@ -27,7 +27,7 @@ MNIST = import_module("nuat.data.mnist")
 
 
 def test_digits_are_fixed_disjoint_and_in_range():
-    digits = nuat.load("digits")
+    digits = nuat.load_dataset("digits")
     assert [len(digits[name]) for name in ("train", "val", "test")] == [1197, 200, 400]
     assert digits.classes == tuple("0123456789") and digits.name == "digits"
     for name in ("train", "val", "test"):
@@ -37,7 +37,7 @@ def test_digits_are_fixed_disjoint_and_in_range():
         assert float(x.min()) == 0 and float(x.max()) == 1
         assert (x * 16).eq((x * 16).round()).all(), "the published 0..16, and nothing else"
         assert y.bincount(minlength=10).min() >= len(images) // 16, "every class is there"
-    again = nuat.load("digits")
+    again = nuat.load_dataset("digits")
     for name in ("train", "val", "test"):
         assert torch.equal(digits[name].x, again[name].x)
         assert torch.equal(digits[name].y, again[name].y)
@@ -49,7 +49,7 @@ def test_digits_are_all_of_them_each_once():
     bunch = load_digits()
     pairs = zip(bunch.images, bunch.target.tolist(), strict=True)
     published = [(*image.ravel().tolist(), label) for image, label in pairs]
-    digits = nuat.load("digits")
+    digits = nuat.load_dataset("digits")
     found = [
         (*(image.flatten() * 16).tolist(), label)
         for name in ("train", "val", "test")
@@ -66,7 +66,7 @@ def test_digits_are_all_of_them_each_once():
 def test_without_scikit_learn_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(InputError, match=r"nuat\[demo\]"):
-        nuat.load("digits")
+        nuat.load_dataset("digits")
 
 
 # augmentation
@@ -123,7 +123,7 @@ def test_a_negative_padding_is_refused():
 
 def images(count=23, classes=5):
     x = torch.arange(count, dtype=torch.float32).reshape(-1, 1, 1, 1).expand(-1, 1, 4, 4) / count
-    return Images(x, torch.arange(count) % classes)
+    return InMemoryDataset(x, torch.arange(count) % classes)
 
 
 def whole(batches):
@@ -161,14 +161,16 @@ def test_start_leaves_the_rest_as_it_would_have_been(start):
 
 
 def test_two_batches_are_not_cropped_alike():
-    data = Images(torch.rand(1, 1, 6, 6).expand(40, -1, -1, -1), torch.zeros(40, dtype=torch.long))
+    data = InMemoryDataset(
+        torch.rand(1, 1, 6, 6).expand(40, -1, -1, -1), torch.zeros(40, dtype=torch.long)
+    )
     one, other = (x for x, _ in data.shuffled(20, 1, Augment(2, True)))
     assert not torch.equal(one, other)
 
 
 def test_in_order_and_bytes():
     pixels = torch.arange(6 * 4, dtype=torch.uint8).reshape(6, 1, 2, 2)
-    data = Images(pixels, torch.arange(6, dtype=torch.uint8))
+    data = InMemoryDataset(pixels, torch.arange(6, dtype=torch.uint8))
     parts = list(data.in_order(4))
     assert [ids.tolist() for ids, _, _ in parts] == [[0, 1, 2, 3], [4, 5]]
     x = torch.cat([x for _, x, _ in parts])
@@ -242,7 +244,7 @@ Y = torch.arange(10) % 5
         (X, Y + 1, r"labels run from 1 to 5.*0 to 4.*count from 1\?"),
         (X, Y - 1, "labels run from -1 to 3"),
         (X * 255, Y, r"\[0, 1\].*divide by 255\?"),
-        (X * 2 - 1, Y, r"\[0, 1\].*normalised\?"),
+        (X * 2 - 1, Y, r"\[0, 1\].*normalized\?"),
         (X[:0], Y[:0], "there are no images"),
         (X, Y[:9], r"labels are .*\[9\], not integers \[10\]"),
         (X, Y.float(), "not integers"),
@@ -255,25 +257,25 @@ Y = torch.arange(10) % 5
 )
 def test_what_is_wrong_with_a_split_is_named(name, x, y, message):
     with pytest.raises(InputError, match=f"mine, {name} split: .*{message}"):
-        splits(**{name: Images(x, y)})
+        splits(**{name: InMemoryDataset(x, y)})
 
 
 def test_images_of_two_shapes_are_refused():
     """A network takes one number of channels; the val images would be refused after an epoch."""
     with pytest.raises(InputError, match=r"val|channels|shape"):
-        splits(val=Images(torch.rand(10, 3, 4, 4), Y))
+        splits(val=InMemoryDataset(torch.rand(10, 3, 4, 4), Y))
 
 
 def test_unknown_data_and_unknown_settings():
     with pytest.raises(InputError, match=r"unknown data set 'digit'; did you mean 'digits'\?"):
-        nuat.load("digit")
+        nuat.load_dataset("digit")
     with pytest.raises(InputError, match=r"cannot read the data 'digits\(size=3\)'.*size"):
-        nuat.load("digits(size=3)")
+        nuat.load_dataset("digits(size=3)")
 
 
 def test_a_data_set_keeps_the_name_it_was_asked_for_by(monkeypatch):
-    monkeypatch.setitem(nuat.datasets._entries, "mine", lambda size=1: splits())
-    assert nuat.load("mine(size=3)").name == "mine(size=3)"
+    monkeypatch.setitem(nuat.data.dataset_registry._entries, "mine", lambda size=1: splits())
+    assert nuat.load_dataset("mine(size=3)").name == "mine(size=3)"
 
 
 # made-up files in the official layout
@@ -322,7 +324,7 @@ def numbers(images):
 
 
 def test_cifar10_is_read_and_split(cifar):
-    data = nuat.load("cifar10")
+    data = nuat.load_dataset("cifar10")
     assert [len(data[name]) for name in ("train", "val", "test")] == [2000, 1000, 200]
     assert data.train.x.dtype == torch.uint8 and data.train.x.shape[1:] == (3, 32, 32)
     held, seen = [], dict.fromkeys(range(10), 0)
@@ -343,7 +345,7 @@ def test_cifar10_is_read_and_split(cifar):
 
 
 def test_cifar10_in_part(cifar):
-    whole, part = nuat.load("cifar10"), nuat.load("cifar10(train=100, test=50)")
+    whole, part = nuat.load_dataset("cifar10"), nuat.load_dataset("cifar10(train=100, test=50)")
     assert [len(part[name]) for name in ("train", "val", "test")] == [100, 1000, 50]
     assert part.train.y.bincount().tolist() == [10] * 10
     first = first_of_each_class(whole.train.y, 10)
@@ -356,22 +358,22 @@ def test_cifar10_in_part(cifar):
 def test_a_part_of_cifar10_that_cannot_be_is_refused(cifar, setting):
     """15 images are not so many of each class; -10 would be all but the last of each."""
     with pytest.raises(InputError, match=r"train|test"):
-        nuat.load(f"cifar10({setting})")
+        nuat.load_dataset(f"cifar10({setting})")
 
 
 def test_cifar10_directly_in_the_folder_or_in_data(cifar, tmp_path, monkeypatch):
     cifar.rename(tmp_path / "root" / "cifar-10-batches-py")
-    assert len(nuat.load("cifar10").test) == 200
+    assert len(nuat.load_dataset("cifar10").test) == 200
     monkeypatch.delenv("NUAT_DATA")
     (tmp_path / "root").rename(tmp_path / "data")
-    assert len(nuat.load("cifar10").test) == 200
+    assert len(nuat.load_dataset("cifar10").test) == 200
 
 
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch"])
 def test_a_cifar10_file_that_is_not_the_official_one_is_never_unpickled(cifar, tmp_path, name):
     (cifar / name).write_bytes(pickle.dumps(Code()))
     with pytest.raises(InputError, match=f"{name} is not the official file.*md5"):
-        nuat.load("cifar10")
+        nuat.load_dataset("cifar10")
     assert not (tmp_path / "mark").exists()
     pickle.loads((cifar / name).read_bytes())
     assert (tmp_path / "mark").exists(), "the file does hold code that runs"
@@ -381,7 +383,7 @@ def test_a_cifar10_file_that_is_not_the_official_one_is_never_unpickled(cifar, t
 def test_a_missing_cifar10_file_is_named(cifar, name):
     (cifar / name).unlink()
     with pytest.raises(InputError, match=f"{name} is missing.*not the whole data set"):
-        nuat.load("cifar10")
+        nuat.load_dataset("cifar10")
 
 
 def test_the_md5_sums_of_the_official_files():
@@ -412,7 +414,7 @@ def cifar100(tmp_path, monkeypatch):
 
 
 def test_cifar100_is_read_and_split(cifar100):
-    data = nuat.load("cifar100")
+    data = nuat.load_dataset("cifar100")
     assert [len(data[name]) for name in ("train", "val", "test")] == [2000, 1000, 200]
     assert data.classes[42] == "class 42" and len(data.classes) == 100
     assert numbers(data.val) == [n % 251 for n in range(1000)], "the first 10 of each class"
@@ -424,7 +426,7 @@ def test_cifar100_is_read_and_split(cifar100):
 def test_a_cifar100_file_that_is_not_the_official_one_is_never_unpickled(cifar100, tmp_path, name):
     (cifar100 / name).write_bytes(pickle.dumps(Code()))
     with pytest.raises(InputError, match=f"{name} is not the official file.*md5"):
-        nuat.load("cifar100")
+        nuat.load_dataset("cifar100")
     assert not (tmp_path / "mark").exists()
 
 
@@ -456,7 +458,7 @@ def mnist(mnist_files, monkeypatch):
 
 
 def test_mnist_is_read_and_split(mnist):
-    data = nuat.load("mnist")
+    data = nuat.load_dataset("mnist")
     assert [len(data[name]) for name in ("train", "val", "test")] == [50_000, 10_000, 10_000]
     assert data.train.x.shape[1:] == (1, 28, 28) and data.train.x.dtype == torch.uint8
     ids = {
@@ -474,11 +476,11 @@ def test_mnist_is_read_and_split(mnist):
 
 
 def test_mnist_in_part(mnist):
-    whole, part = nuat.load("mnist"), nuat.load("mnist(train=200, val=50)")
+    whole, part = nuat.load_dataset("mnist"), nuat.load_dataset("mnist(train=200, val=50)")
     assert [len(part[name]) for name in ("train", "val", "test")] == [200, 50, 10_000]
     assert torch.equal(part.train.x, whole.train.x[first_of_each_class(whole.train.y, 20)])
     with pytest.raises(InputError, match="train is 50000, but must be a multiple of 10"):
-        nuat.load("mnist(train=50000)")
+        nuat.load_dataset("mnist(train=50000)")
 
 
 def test_an_mnist_file_that_is_missing_or_another_one_is_refused(mnist, tmp_path, monkeypatch):
@@ -489,10 +491,10 @@ def test_an_mnist_file_that_is_missing_or_another_one_is_refused(mnist, tmp_path
     monkeypatch.setenv("NUAT_DATA", str(tmp_path))
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(InputError, match=r"t10k-labels.*is missing.*not the whole data set"):
-        nuat.load("mnist")
+        nuat.load_dataset("mnist")
     (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(10_008)))
     with pytest.raises(InputError, match=r"t10k-labels.*is not the official file.*md5"):
-        nuat.load("mnist")
+        nuat.load_dataset("mnist")
 
 
 @pytest.mark.parametrize(
@@ -502,11 +504,11 @@ def test_a_missing_folder_says_where_it_was_looked_for(tmp_path, monkeypatch, na
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NUAT_DATA", raising=False)
     with pytest.raises(InputError) as error:
-        nuat.load(name)
+        nuat.load_dataset(name)
     text = str(error.value)
     assert str(Path("data") / name / inside) in text and str(Path("data") / inside) in text
     assert "NUAT_DATA" in text
     monkeypatch.setenv("NUAT_DATA", str(tmp_path / "elsewhere"))
     with pytest.raises(InputError, match="elsewhere") as error:
-        nuat.load(name)
+        nuat.load_dataset(name)
     assert f"data/{name}" not in str(error.value)

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 import nuat
-from nuat import Augment, Images
-from nuat.config.parsing import split
-from nuat.data import image_io, short, with_bad_images
+from nuat import Augment, InMemoryDataset
+from nuat.config.parsing import parse_call
+from nuat.data import image_io, slug, with_bad_images
 from nuat.data.imagenet100 import CLASSES
 
 LOOP = import_module("nuat.training.trainer")
@@ -58,7 +58,7 @@ def same(one, other):
 
 
 def test_three_splits_as_they_lie(photos):
-    data = nuat.load(f"folder:{photos}(size=16)")
+    data = nuat.load_dataset(f"folder:{photos}(size=16)")
     assert sizes(data) == [20, 5, 6] and data.classes == ("cat", "dog") and data.notes == ()
     assert data.train.y.tolist() == [0] * 12 + [1] * 8 and data.test.y.tolist() == [0, 0] + [1] * 4
     assert data.name == f"folder:{photos}(size=16)" and data.train.channels == 3
@@ -78,7 +78,7 @@ def test_three_splits_as_they_lie(photos):
 def test_what_is_missing_is_held_out_and_said(photos, gone, expected, said):
     for name in gone:
         (photos / name).rename(photos / f".{name}")
-    data = nuat.load(f"folder:{photos}(size=8)")
+    data = nuat.load_dataset(f"folder:{photos}(size=8)")
     assert sizes(data) == expected and len(data.notes) == len(said)
     for note, words in zip(data.notes, said, strict=True):
         assert words in note
@@ -88,12 +88,12 @@ def test_what_is_missing_is_held_out_and_said(photos, gone, expected, said):
         assert set(data[name].y.tolist()) == {0, 1}
         labels = [data.classes.index(file.parent.name) for file in data[name].files]
         assert data[name].y.tolist() == labels
-    again, other = (nuat.load(f"folder:{photos}(size=8, seed={seed})") for seed in (0, 1))
+    again, other = (nuat.load_dataset(f"folder:{photos}(size=8, seed={seed})") for seed in (0, 1))
     assert again.val.files == data.val.files and other.val.files != data.val.files
 
 
 def test_class_folders_alone(photos):
-    data = nuat.load(f"folder:{photos / 'train'}(size=8, val=0.25, test=0.5)")
+    data = nuat.load_dataset(f"folder:{photos / 'train'}(size=8, val=0.25, test=0.5)")
     assert sizes(data) == [7, 3, 10]
 
 
@@ -103,7 +103,7 @@ def test_other_files_and_missing_classes_are_said(photos):
     (photos / "train" / "cat" / "more").mkdir()
     picture(99).save(photos / "train" / "cat" / "more" / "1.JPEG")
     lay(photos, {"train/emu": 3})
-    data = nuat.load(f"folder:{photos}(size=8)")
+    data = nuat.load_dataset(f"folder:{photos}(size=8)")
     assert len(data.train) == 24 and data.classes == ("cat", "dog", "emu")
     assert "1 files are not images: README.txt" in data.notes[0]
     assert all("no images of emu" in note for note in data.notes[1:]) and len(data.notes) == 3
@@ -115,12 +115,12 @@ def test_imagenet100_takes_its_hundred_classes_and_no_others(tmp_path, monkeypat
     counts = {f"train/{name}": 2 for name in CLASSES} | {f"val/{name}": 1 for name in CLASSES}
     lay(top, counts | {"train/n99999999": 1, "val/n99999999": 1}, size=(8, 8))
     monkeypatch.setenv("NUAT_DATA", str(tmp_path))
-    data = nuat.load("imagenet100(size=8)")
+    data = nuat.load_dataset("imagenet100(size=8)")
     assert sizes(data) == [100, 100, 100] and data.classes == CLASSES
     assert data.test.y.tolist() == list(range(100))
     (top / "val" / CLASSES[3]).rename(top / "val" / "elsewhere")
     with pytest.raises(nuat.InputError, match=f"val lacks 1 of the 100 classes: {CLASSES[3]}"):
-        nuat.load("imagenet100")
+        nuat.load_dataset("imagenet100")
 
 
 # how a file is read
@@ -212,7 +212,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(photos):
     batches = []
     for workers in (0, 1, 2):
         torch.manual_seed(workers)
-        train = nuat.load(f"folder:{photos}(size=12, workers={workers})").train
+        train = nuat.load_dataset(f"folder:{photos}(size=12, workers={workers})").train
         batches.append(list(train.shuffled(6, 5, CROPS)))
         assert torch.initial_seed() == workers and float(torch.rand(1)) == float(
             torch.rand(1, generator=torch.Generator().manual_seed(workers))
@@ -222,7 +222,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(photos):
 
 
 def test_crops_are_a_function_of_seed_and_image(photos):
-    train = nuat.load(f"folder:{photos}(size=12, workers=0)").train
+    train = nuat.load_dataset(f"folder:{photos}(size=12, workers=0)").train
     whole = list(train.shuffled(6, 5, CROPS))
     for start in (1, 3, 4):
         assert same(list(train.shuffled(6, 5, CROPS, start=start)), whole[start:])
@@ -239,9 +239,9 @@ def test_crops_are_a_function_of_seed_and_image(photos):
 
 def test_the_crops_are_those_of_a_plain_reference(photos):
     """One by one, with numpy where we use torch."""
-    train = nuat.load(f"folder:{photos}(size=12, workers=0)").train
+    train = nuat.load_dataset(f"folder:{photos}(size=12, workers=0)").train
     for place in range(len(train)):
-        own = torch.Generator().manual_seed(nuat.rng.seed_of(9, "image", place))
+        own = torch.Generator().manual_seed(nuat.rng.derive_seed(9, "image", place))
         with Image.open(train.files[place]) as image:
             box = image_io.window(*image.size, CROPS.scale, own)
             window = image.crop(box)
@@ -255,7 +255,7 @@ def test_the_crops_are_those_of_a_plain_reference(photos):
 
 
 def test_evaluation_reads_the_same_in_any_order(photos):
-    test = nuat.load(f"folder:{photos}(size=12, workers=2)").test
+    test = nuat.load_dataset(f"folder:{photos}(size=12, workers=2)").test
     ids, x, y = (torch.cat(part) for part in zip(*test.in_order(4), strict=True))
     assert ids.tolist() == list(range(6)) and torch.equal(y, test.y)
     assert torch.equal(test.batch(torch.tensor([4, 1, 1]))[0], x[[4, 1, 1]])
@@ -264,7 +264,7 @@ def test_evaluation_reads_the_same_in_any_order(photos):
 
 
 def test_a_file_that_breaks_later_is_named_in_one_line(photos):
-    train = nuat.load(f"folder:{photos}(size=12, workers=2)").train
+    train = nuat.load_dataset(f"folder:{photos}(size=12, workers=2)").train
     train.files[3].write_bytes(b"gone")
     with pytest.raises(nuat.InputError, match=r"cat/11\.png cannot be read") as error:
         list(train.shuffled(6, 5, CROPS))
@@ -297,10 +297,10 @@ def test_a_run_on_a_folder_goes_on_to_the_same_weights(photos, tmp_path, monkeyp
     assert again.finished
     one, other = whole.weights(), again.weights()
     assert all(torch.equal(one[key], other[key]) for key in one)
-    f = nuat.trained(again.path).f
-    scores = nuat.evaluate(f, nuat.load(text).test, nuat.Linf(4 / 255), "fgsm")
-    x, y = nuat.load(text).test.batch(torch.arange(6))
-    memory = nuat.evaluate(f, Images(x, y), nuat.Linf(4 / 255), "fgsm")
+    f = nuat.load_model(again.path).model
+    scores = nuat.evaluate(f, nuat.load_dataset(text).test, nuat.Linf(4 / 255), "fgsm")
+    x, y = nuat.load_dataset(text).test.batch(torch.arange(6))
+    memory = nuat.evaluate(f, InMemoryDataset(x, y), nuat.Linf(4 / 255), "fgsm")
     assert scores.predicted == memory.predicted and scores.standing == memory.standing
 
 
@@ -318,14 +318,14 @@ def test_a_run_on_a_folder_goes_on_to_the_same_weights(photos, tmp_path, monkeyp
     ],
 )
 def test_paths_in_names(text, name, settings):
-    assert split(text) == (name, settings)
+    assert parse_call(text) == (name, settings)
 
 
 def test_short_names_and_bad_images():
     assert (
-        short("folder:~/my/photos(size=64)") == "photos" and short("cifar10(train=10)") == "cifar10"
+        slug("folder:~/my/photos(size=64)") == "photos" and slug("cifar10(train=10)") == "cifar10"
     )
-    assert short("npz:x/blood.npz") == "blood" and short("own.data:make") == "own.data-make"
+    assert slug("npz:x/blood.npz") == "blood" and slug("own.data:make") == "own.data-make"
     assert with_bad_images("folder:a b(size=8)", "skip") == "folder:a b(size=8, bad_images='skip')"
     assert with_bad_images("cifar10", None) == "cifar10"
     with pytest.raises(nuat.InputError, match="--bad-images is for files"):
@@ -344,19 +344,19 @@ def test_short_names_and_bad_images():
 )
 def test_a_recipe_is_lent_and_said_to_be(text, lender, augment):
     with pytest.warns(UserWarning, match=f"no recipe 'nuat-wa' of its own.*that for {lender} is"):
-        row = nuat.recipe("nuat-wa", text)
-    assert row.method == nuat.recipe("nuat-wa", lender).method and row.augment == augment
+        row = nuat.get_recipe("nuat-wa", text)
+    assert row.method == nuat.get_recipe("nuat-wa", lender).method and row.augment == augment
     assert row.data == text and f"lent by {lender}" in row.note and row.source == "ours"
 
 
 def test_nothing_is_lent_to_a_typing_error():
     for name, data in (("nuat-wa", "cifar"), ("nuat-w", "folder:x"), ("nuat-w", "cifar100")):
         with pytest.raises(nuat.InputError, match="unknown"):
-            nuat.recipe(name, data)
+            nuat.get_recipe(name, data)
 
 
 def test_the_photographs_of_the_house(real):
-    data = nuat.load(f"folder:{Path(real) / 'photos'}(size=32)")
+    data = nuat.load_dataset(f"folder:{Path(real) / 'photos'}(size=32)")
     assert sizes(data) == [360, 40, 200] and len(data.classes) == 10
     grey = data.train.take(
         torch.tensor([i for i, file in enumerate(data.train.files) if Image.open(file).mode == "L"])

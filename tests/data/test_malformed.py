@@ -14,7 +14,7 @@ from PIL import Image
 
 import nuat
 from nuat import InputError
-from nuat.data import splits_of
+from nuat.data import as_splits
 
 Case = Callable[[Path], object]
 CASES: dict[str, tuple[Case, str]] = {}
@@ -45,7 +45,7 @@ def photos(top: Path, count: int = 4) -> Path:
 
 
 def read(top: Path, settings: str = "size=8") -> object:
-    return nuat.load(f"folder:{top}({settings})")
+    return nuat.load_dataset(f"folder:{top}({settings})")
 
 
 # folders
@@ -63,7 +63,7 @@ def a_file_for_a_folder(here):
 
 @case("folder needs a place: folder:PATH")
 def no_path(here):
-    return nuat.load("folder")
+    return nuat.load_dataset("folder")
 
 
 @case("holds no class folders: lay it out")
@@ -203,7 +203,7 @@ X, Y = torch.rand(12, 1, 4, 4), torch.arange(12) % 3
 
 
 def given(x, y, **more):
-    return splits_of({"train": (x, y), "test": (x, y), **more}, "own:make")
+    return as_splits({"train": (x, y), "test": (x, y), **more}, "own:make")
 
 
 @case(r"own:make, train split: labels run from 1 to 3.*do they count from 1\?")
@@ -216,7 +216,7 @@ def floats_up_to_255(here):
     return given(X * 255, Y)
 
 
-@case(r"must lie in \[0, 1\].*normalised\?")
+@case(r"must lie in \[0, 1\].*normalized\?")
 def normalised_images(here):
     return given(X * 4 - 2, Y)
 
@@ -228,17 +228,17 @@ def colour_in_one_split(here):
 
 @case("mapping of training, test; it should have train")
 def a_split_by_another_name(here):
-    return splits_of({"training": (X, Y), "test": (X, Y)})
+    return as_splits({"training": (X, Y), "test": (X, Y)})
 
 
 @case("given as a int, not as a pair of tensors")
 def a_number_for_images(here):
-    return splits_of(3)
+    return as_splits(3)
 
 
 @case("gave none; was it used up before")
 def an_iterator_that_is_used_up(here):
-    return splits_of(iter(()))
+    return as_splits(iter(()))
 
 
 @case("labels are .*float32")
@@ -260,7 +260,7 @@ def labels_in_words(here):
         def __getitem__(self, i):
             return X[i], "abc"[Y[i]]
 
-    return splits_of(Words())
+    return as_splits(Words())
 
 
 @case(r"scale is \(0.5,\), but must be \(low, high\)")
@@ -273,12 +273,12 @@ def half_a_scale(here):
 
 def npz(here, **arrays):
     numpy.savez(here / "a.npz", **arrays)
-    return nuat.load(f"npz:{here}/a.npz")
+    return nuat.load_dataset(f"npz:{here}/a.npz")
 
 
 @case("there is no file .*a.npz")
 def an_archive_that_is_not_there(here):
-    return nuat.load(f"npz:{here}/a.npz")
+    return nuat.load_dataset(f"npz:{here}/a.npz")
 
 
 @case("holds images, labels; it should hold x_train and y_train")
@@ -294,21 +294,21 @@ def objects_in_an_archive(here):
 @case("holds Python objects .*a pickle")
 def a_pickle_by_the_name_of_an_archive(here):
     (here / "a.npz").write_bytes(pickle.dumps({"x_train": X}))
-    return nuat.load(f"npz:{here}/a.npz")
+    return nuat.load_dataset(f"npz:{here}/a.npz")
 
 
 @case("holds one array; save an archive with numpy.savez")
 def a_single_array(here):
     with (here / "a.npz").open("wb") as file:
         numpy.save(file, X.numpy())
-    return nuat.load(f"npz:{here}/a.npz")
+    return nuat.load_dataset(f"npz:{here}/a.npz")
 
 
 @case("cannot be read as a numpy archive")
 def half_an_archive(here):
     numpy.savez(here / "a.npz", x_train=X.numpy(), y_train=Y.numpy())
     (here / "a.npz").write_bytes((here / "a.npz").read_bytes()[:-100])
-    return nuat.load(f"npz:{here}/a.npz")
+    return nuat.load_dataset(f"npz:{here}/a.npz")
 
 
 @case(r"x_train is of shape \[12, 5, 4, 4\], but must be .*1 or 3 channels")
@@ -352,21 +352,21 @@ def a_checksum_off_by_one_byte(here):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NUAT_DATA", str(here))
         patch.setattr(mnist, "MD5", sums)
-        return nuat.load("mnist")
+        return nuat.load_dataset("mnist")
 
 
 @case("cifar100 was not found; looked for .*`nuat download cifar100`.*toronto.*--data-dir")
 def a_data_set_that_is_not_there(here):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NUAT_DATA", str(here))
-        return nuat.load("cifar100")
+        return nuat.load_dataset("cifar100")
 
 
 @case("imagenet was not found; .*Get the training .*image-net.org")
 def an_imagenet_that_is_not_there(here):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NUAT_DATA", str(here))
-        return nuat.load("imagenet100")
+        return nuat.load_dataset("imagenet100")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -389,7 +389,7 @@ def test_bad_images_can_be_left_out(tmp_path):
     file = picture(tmp_path / "train" / "dog" / "x.jpg", size=64)
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2] + b"\xff\xd9")
-    data = nuat.load(f"folder:{tmp_path}(size=8, bad_images='skip', val=0.3, test=0.3)")
+    data = nuat.load_dataset(f"folder:{tmp_path}(size=8, bad_images='skip', val=0.3, test=0.3)")
     assert sum(len(data[name]) for name in ("train", "val", "test")) in (8, 9)
     assert "left out: train/cat/a.jpg" in data.notes[0] and "of 10 images" in data.notes[0]
     names = [file.name for name in ("train", "val", "test") for file in data[name].files]

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import nuat
-from nuat import Augment, Images
+from nuat import Augment, InMemoryDataset
 
 KNOWN = {
     "cifar10": ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616], [5000] * 10, [1000] * 10),
@@ -68,7 +68,10 @@ def both(real, readings, name):
     """(ours, the second reading of train, of test), read once."""
     if name not in readings:
         second, _ = SECOND[name]
-        readings[name] = nuat.load(name), *(list(second(real, w)) for w in ("train", "test"))
+        readings[name] = (
+            nuat.load_dataset(name),
+            *(list(second(real, w)) for w in ("train", "test")),
+        )
     return readings[name]
 
 
@@ -139,7 +142,7 @@ def test_crops_and_flips_of_a_thousand_photographs(real, readings):
 
     data, *_ = both(real, readings, "cifar10")
     part = data.train.take(torch.arange(1000))
-    numbered = Images(part.x, torch.arange(1000))
+    numbered = InMemoryDataset(part.x, torch.arange(1000))
     x, ids = (torch.cat(p) for p in zip(*numbered.shuffled(128, 7, Augment(4, True)), strict=True))
     assert sorted(ids.tolist()) == list(range(1000))
     draws = []

@@ -6,21 +6,21 @@ from torch import nn
 
 import nuat
 from nuat.attacks import Attack
-from nuat.errors import InputError, NonFinite
-from nuat.evaluation import Scores
+from nuat.errors import InputError, NonFiniteError
+from nuat.evaluation import EvaluationResult
 
 BALL = nuat.Linf(0.2)
 
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory):
-    row = nuat.recipe("fgsm-at", "digits").lasting(3).setting("model", "small-cnn(width=8)")
-    return nuat.trained(nuat.fit(row, out=tmp_path_factory.mktemp("fgsm") / "run").path).f
+    row = nuat.get_recipe("fgsm-at", "digits").lasting(3).setting("model", "small-cnn(width=8)")
+    return nuat.load_model(nuat.fit(row, out=tmp_path_factory.mktemp("fgsm") / "run").path).model
 
 
 @pytest.fixture(scope="module")
 def test_images():
-    return nuat.load("digits").test
+    return nuat.load_dataset("digits").test
 
 
 def test_verdicts_do_not_depend_on_batch_size(net, test_images):
@@ -44,9 +44,9 @@ def test_the_seed_chooses_samples_and_noise(net, test_images):
 
 def test_worst_is_image_by_image():
     standing = {"a": [True, True, False, False], "b": [True, False, True, False]}
-    scores = Scores([0, 1, 2, 3], [0] * 4, [0, 0, 0, 1], standing, {}, "", {}, 0, "", {})
+    scores = EvaluationResult([0, 1, 2, 3], [0] * 4, [0, 0, 0, 1], standing, {}, "", {}, 0, "", {})
     assert (scores.clean, scores.robust("a"), scores.worst) == (0.75, 0.5, 0.25)
-    assert Scores.from_dict(scores.as_dict()) == scores
+    assert EvaluationResult.from_dict(scores.as_dict()) == scores
 
 
 class Cheat(Attack):
@@ -101,7 +101,7 @@ def test_a_network_that_returns_no_logits_is_refused(net, test_images, change, m
 
 
 def test_nan_logits_are_refused(net, test_images):
-    with pytest.raises(NonFinite, match="NaN or infinite logits"):
+    with pytest.raises(NonFiniteError, match="NaN or infinite logits"):
         nuat.evaluate(Wrapped(net, lambda z: z * float("nan")), test_images, BALL, ["fgsm"])
 
 
@@ -114,7 +114,7 @@ def test_a_softmax_is_warned_of(net, test_images):
     ("change", "message"),
     [
         (lambda x, y: (x * 255, y), r"\[0, 1\].*divide by 255"),
-        (lambda x, y: (x * 4 - 2, y), "normalised"),
+        (lambda x, y: (x * 4 - 2, y), "normalized"),
         (lambda x, y: (x[:0], y[:0]), "empty"),
         (lambda x, y: (x, y + 1), "labels run from 1 to 10.*count from 1"),
         (lambda x, y: (x[:, 0], y), "not floats"),

@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import load_file
 
 import nuat
-from nuat.attacks import PGD, Attack, Ensemble, Square, attack, trial
+from nuat.attacks import PGD, Attack, Ensemble, Square, parse_attack, run_attack
 from nuat.cli.evaluate import _places
 from nuat.errors import InputError
 from nuat.evaluation import runner
 from nuat.evaluation.intervals import wilson
-from nuat.evaluation.log import Journal
+from nuat.evaluation.log import EvaluationLog
 from nuat.evaluation.sanity_checks import confusion, diversity
 from nuat.rng import Noise
 from nuat.runtime import ranks
@@ -34,18 +34,18 @@ ATTACKS = ["custom(parts=('apgd-ce-20','apgd-t-10','fab-t-10','square-60'))", "p
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A network that some attacks fool, in a run folder."""
-    row = nuat.recipe("fgsm-at", "digits").lasting(4).setting("model", "small-cnn(width=8)")
+    row = nuat.get_recipe("fgsm-at", "digits").lasting(4).setting("model", "small-cnn(width=8)")
     return nuat.fit(row, out=tmp_path_factory.mktemp("verdicts") / "run")
 
 
 @pytest.fixture(scope="module")
 def net(run):
-    return nuat.trained(run.path).f
+    return nuat.load_model(run.path).model
 
 
 @pytest.fixture(scope="module")
 def images():
-    return nuat.load("digits").test.take(torch.arange(IMAGES))
+    return nuat.load_dataset("digits").test.take(torch.arange(IMAGES))
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_a_folder_of_another_evaluation_is_refused(net, images, tmp_path, change
 
 def test_a_folder_of_another_network_is_refused(net, images, tmp_path):
     nuat.evaluate(net, images, BALL, ["pgd-3"], samples=10, out=tmp_path / "out")
-    other = nuat.models["small-cnn"](classes=10, channels=1, width=8)
+    other = nuat.models.model_registry["small-cnn"](classes=10, channels=1, width=8)
     with pytest.raises(InputError, match=r"network: \w+ here, \w+ there"):
         nuat.evaluate(other, images, BALL, ["pgd-3"], samples=10, out=tmp_path / "out")
 
@@ -178,7 +178,7 @@ def test_ranks_may_make_the_folder_at_once(tmp_path):
 
         def start(rank, folder=folder, ready=ready):
             ready.wait()
-            return Journal.start(folder, CONFIG, rank)
+            return EvaluationLog.start(folder, CONFIG, rank)
 
         with ThreadPoolExecutor(2) as ranks:
             assert [journal.lines for journal in ranks.map(start, (0, 1))] == [[], []]
@@ -187,23 +187,27 @@ def test_ranks_may_make_the_folder_at_once(tmp_path):
 
 def test_what_an_older_evaluation_did_not_tell_may_be_told(tmp_path):
     """And what it did must be so still; networks of the same weights may differ."""
-    Journal.start(tmp_path / "older", CONFIG | {"about": {}})
-    Journal.start(tmp_path / "older", CONFIG | {"about": {"data": "digits", "model": "resnet18"}})
-    Journal.start(tmp_path / "oldest", CONFIG)
-    Journal.start(tmp_path / "oldest", CONFIG | {"about": {"data": "digits"}})
-    Journal.start(tmp_path / "new", CONFIG | {"about": {"data": "digits", "model": "resnet18"}})
+    EvaluationLog.start(tmp_path / "older", CONFIG | {"about": {}})
+    EvaluationLog.start(
+        tmp_path / "older", CONFIG | {"about": {"data": "digits", "model": "resnet18"}}
+    )
+    EvaluationLog.start(tmp_path / "oldest", CONFIG)
+    EvaluationLog.start(tmp_path / "oldest", CONFIG | {"about": {"data": "digits"}})
+    EvaluationLog.start(
+        tmp_path / "new", CONFIG | {"about": {"data": "digits", "model": "resnet18"}}
+    )
     for about, said in (
         ({"data": "mnist", "model": "resnet18"}, "about.data: mnist here, digits there"),
         ({"data": "digits", "model": "resnet18-nuat"}, "model: resnet18-nuat here, resnet18 there"),
         ({"data": "digits"}, "about.model: nothing here, resnet18 there"),
     ):
         with pytest.raises(InputError, match=said):
-            Journal.start(tmp_path / "new", CONFIG | {"about": about})
+            EvaluationLog.start(tmp_path / "new", CONFIG | {"about": about})
 
 
 def test_a_kill_while_the_folder_was_made_leaves_one_to_use(tmp_path):
     (tmp_path / "config.json-0.partial").write_text("{")
-    assert Journal.start(tmp_path, CONFIG).lines == []
+    assert EvaluationLog.start(tmp_path, CONFIG).lines == []
 
 
 def test_a_damaged_line_is_named(net, images, tmp_path):
@@ -268,7 +272,7 @@ def test_a_folder_of_something_else_is_refused_and_kept(net, images, tmp_path):
 def test_records_tell_what_happened(net, images, expected):
     records = [json.loads(line) for line in expected.splitlines()]
     assert [record["id"] for record in records] == list(range(len(images)))
-    parts = nuat.attack(ATTACKS[0], BALL).fitting(10)[0]
+    parts = nuat.parse_attack(ATTACKS[0], BALL).fitting(10)[0]
     seen = set()
     for record in records:
         found = record["attacks"][ATTACKS[0]]
@@ -396,7 +400,7 @@ def test_snapshots_are_those_of_shorter_runs_with_as_many_restarts(net, images, 
     told = {r["id"]: r["attacks"]["pgd"] for r in map(json.loads, records)}
     kept = load_file(out / "adversarial.safetensors")
     ids, points = kept["pgd/id"], kept["pgd/x"]
-    lead = nuat.losses.margin_each(net(points), images.batch(ids)[1]).tolist()
+    lead = nuat.losses.margin(net(points), images.batch(ids)[1]).tolist()
     assert all(
         math.isclose(z, told[i]["lead"], abs_tol=1e-4)
         for i, z in zip(ids.tolist(), lead, strict=True)
@@ -406,13 +410,13 @@ def test_snapshots_are_those_of_shorter_runs_with_as_many_restarts(net, images, 
 
 def test_an_ensemble_takes_no_attack_with_snapshots():
     with pytest.raises(InputError, match="snapshots"):
-        attack("custom(parts=('apgd-ce', 'pgd-20(snapshots=(7,))'))", BALL)
+        parse_attack("custom(parts=('apgd-ce', 'pgd-20(snapshots=(7,))'))", BALL)
 
 
 class Walk(Attack):
     """The images become lighter by a thousandth at each of 12 points."""
 
-    judge: str = "any"
+    success_at: str = "any"
 
     def points(self, g, b, restart):
         for k in range(12):
@@ -433,7 +437,7 @@ class FooledAt(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("searched", "itself", "iterate"),
+    ("build_inference_model", "itself", "iterate"),
     [
         ({2: 0.1}, {2: 0.1}, 2),
         ({2: 0.1, 5: 0.3, 7: 0.2}, {2: 0.1, 5: 0.3}, 2),
@@ -443,10 +447,10 @@ class FooledAt(torch.nn.Module):
         ({2: 0.1, 5: 0.3}, {}, None),
     ],
 )
-def test_a_false_alarm_does_not_hide_a_true_one_behind_it(searched, itself, iterate):
+def test_a_false_alarm_does_not_hide_a_true_one_behind_it(build_inference_model, itself, iterate):
     x, y = torch.zeros(3, 1, 4, 4), torch.zeros(3, dtype=torch.long)
-    attack = Walk(nuat.Linf(0.1), judge="any")
-    done = trial(attack, FooledAt(itself), FooledAt(searched), x, y, Noise())
+    attack = Walk(nuat.Linf(0.1), success_at="any")
+    done = run_attack(attack, FooledAt(itself), FooledAt(build_inference_model), x, y, Noise())
     assert done.fallen.tolist() == [iterate is not None] * 3
     if iterate is not None:
         assert done.iterate.tolist() == [iterate] * 3
@@ -455,21 +459,23 @@ def test_a_false_alarm_does_not_hide_a_true_one_behind_it(searched, itself, iter
 
 def test_any_iterate_is_at_least_as_strong_as_the_last(net, images):
     found = {}
-    for judge in ("last", "any"):
-        scores = nuat.evaluate(net, images, BALL, {"pgd": PGD(BALL, steps=10, judge=judge)})
-        found[judge] = scores.standing["pgd"]
+    for success_at in ("last", "any"):
+        scores = nuat.evaluate(
+            net, images, BALL, {"pgd": PGD(BALL, steps=10, success_at=success_at)}
+        )
+        found[success_at] = scores.standing["pgd"]
     pairs = zip(found["any"], found["last"], strict=True)
     assert all(last or not stood for stood, last in pairs)
 
 
 def test_fewer_classes_leave_out_what_is_undefined_and_say_so():
-    parts, notes = nuat.attack("autoattack", BALL).fitting(3)
+    parts, notes = nuat.parse_attack("autoattack", BALL).fitting(3)
     assert list(parts) == ["apgd-ce", "fab-t", "square"]
     assert any("without apgd-t" in note for note in notes)
     assert any("2 targets in fab-t" in note for note in notes)
-    parts, notes = nuat.attack("autoattack-v1", BALL).fitting(2)
+    parts, notes = nuat.parse_attack("autoattack-v1", BALL).fitting(2)
     assert list(parts) == ["apgd-ce", "fab", "square"] and len(notes) == 1
-    assert nuat.attack("autoattack", BALL).fitting(10)[1] == []
+    assert nuat.parse_attack("autoattack", BALL).fitting(10)[1] == []
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5, 8])
@@ -479,7 +485,7 @@ def test_autoattack_runs_with_any_number_of_classes(classes, version):
     f = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, classes))
     x = torch.rand(5, 3, 2, 2)
     ball = nuat.Linf(0.01)
-    short = Ensemble(ball, tuple(_short(attack(version, ball).parts)), version)
+    short = Ensemble(ball, tuple(_short(parse_attack(version, ball).parts)), version)
     scores = nuat.evaluate(f, (x, f(x).argmax(1)), ball, {version: short}, classes=classes)
     assert any(scores.standing[version]), "images that stand have seen every target"
     assert bool(scores.notes) == (classes < 10)
@@ -506,7 +512,7 @@ class Noisy(torch.nn.Module):
     def forward(self, x):
         z = self.net(x)
         match self.how:
-            case "randomised":
+            case "randomized":
                 return z + torch.randn_like(z)
             case "neighbours":
                 return z - 5 * z.mean(0)
@@ -521,7 +527,7 @@ class Noisy(torch.nn.Module):
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("randomised", "randomised"),
+        ("randomized", "randomized"),
         ("neighbours", "depend on the others"),
         ("softmax", "softmax"),
         ("quantised", "exactly zero"),

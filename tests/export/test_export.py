@@ -13,11 +13,11 @@ import torch
 
 import nuat
 from nuat import cli
-from nuat.checkpoints import told
+from nuat.checkpoints import probe_metadata
 from nuat.checkpoints.weights_io import read_weights, write_weights
 from nuat.evaluation.intervals import wilson
 from nuat.export import card, save_state_dict
-from nuat.models import build
+from nuat.models import build_model
 from nuat.nn.fingerprint import fingerprint
 
 ONNX = all(map(importlib.util.find_spec, ("onnx", "onnxruntime", "onnxscript")))
@@ -28,19 +28,23 @@ HUB = importlib.util.find_spec("huggingface_hub")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run with two scores: of its weights, and of the weights that it had once."""
-    row = nuat.recipe("nuat", "digits").lasting(1).setting("model", "small-cnn(width=4)")
+    row = nuat.get_recipe("nuat", "digits").lasting(1).setting("model", "small-cnn(width=4)")
     run = nuat.fit(row, out=tmp_path_factory.mktemp("export") / "run")
-    f = nuat.trained(run.path).f
-    scores = nuat.evaluate(f, nuat.load("digits").test, row.ball, "fgsm", samples=40).as_dict()
+    f = nuat.load_model(run.path).model
+    scores = nuat.evaluate(
+        f, nuat.load_dataset("digits").test, row.ball, "fgsm", samples=40
+    ).as_dict()
     run.save_scores("test-40-fgsm", scores | {"notes": ["Gradients seem to be masked."]})
     run.save_scores("old", scores | {"network": "another"})
     return run
 
 
 def weights_file(path, text, classes, channels, side):
-    f = build(text, classes, channels).eval()
+    f = build_model(text, classes, channels).eval()
     about = {"model": text, "classes": json.dumps([f"class {i}" for i in range(classes)])}
-    write_weights(path, f.state_dict(), about | told(f, torch.rand(1, channels, side, side)))
+    write_weights(
+        path, f.state_dict(), about | probe_metadata(f, torch.rand(1, channels, side, side))
+    )
     return f
 
 
@@ -71,7 +75,7 @@ def test_wilson(successes, trials, low, high):
 
 
 def test_the_card_tells_everything(run):
-    text = card(nuat.trained(run.path), licence="mit")
+    text = card(nuat.load_model(run.path), license="mit")
     scores, config = run.scores["test-40-fgsm"], run.config
     assert text.startswith('---\nlicense: "mit"\n') and text.count("---\n") >= 2
     for section in ("Threat model", "Verdicts", "Recipe", "Data", "Use", "Versions", "Licence"):
@@ -94,13 +98,13 @@ def test_the_card_tells_everything(run):
 
 
 def test_scores_of_other_weights_are_not_claimed(run):
-    text = card(nuat.trained(run.path))
+    text = card(nuat.load_model(run.path))
     assert "| old |" not in text and "other weights of this run, left out: 1." in text
 
 
 def test_what_is_not_known_is_called_so(tmp_path):
     weights_file(tmp_path / "a.safetensors", "small-cnn(width=4)", 3, 1, 8)
-    text = card(nuat.trained(tmp_path / "a.safetensors"))
+    text = card(nuat.load_model(tmp_path / "a.safetensors"))
     assert text.count("Not known") == 3 and "have not been attacked" in text
     assert 'license: "unknown"' in text and "Not stated." in text
 
@@ -115,19 +119,23 @@ def test_nothing_given_away_tells_where_data_lies(run, tmp_path):
     write_weights(tmp_path / "run" / "model.safetensors", weights, about)
     folder = nuat.save_pretrained(tmp_path / "run", tmp_path / "out")
     assert not any(b"/home/me" in file.read_bytes() for file in folder.iterdir())
-    assert nuat.trained(folder).data == "folder:birds"
+    assert nuat.load_model(folder).data == "folder:birds"
 
 
 # the folder, the state dict
 
 
 def test_a_folder_is_the_same_network_with_all_that_is_known(run, tmp_path):
-    folder = nuat.save_pretrained(run.path, tmp_path / "deep" / "out", licence="mit")
+    folder = nuat.save_pretrained(run.path, tmp_path / "deep" / "out", license="mit")
     assert {path.name for path in folder.iterdir()} == {"README.md", "model.safetensors"}
-    here, there = nuat.trained(run.path), nuat.from_pretrained(folder)
-    assert_bit_equal(here.f, there.f)
-    assert fingerprint(here.f) == fingerprint(there.f)
-    assert (there.model, there.classes, there.ball) == (here.model, here.classes, here.ball)
+    here, there = nuat.load_model(run.path), nuat.from_pretrained(folder)
+    assert_bit_equal(here.model, there.model)
+    assert fingerprint(here.model) == fingerprint(there.model)
+    assert (there.model_name, there.classes, there.ball) == (
+        here.model_name,
+        here.classes,
+        here.ball,
+    )
     assert there.about == here.about and there.run is None
 
 
@@ -139,13 +147,13 @@ def test_a_folder_that_holds_something_is_left_alone(run, tmp_path):
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
-@pytest.mark.parametrize("text", ["resnet18(width=2)", "resnet18(width=2, normalise=cifar10)"])
+@pytest.mark.parametrize("text", ["resnet18(width=2)", "resnet18(width=2, normalize=cifar10)"])
 def test_the_state_dict_is_plain_and_takes_images_as_they_are(tmp_path, text):
     f = weights_file(tmp_path / "a.safetensors", text, 10, 3, 8)
     save_state_dict(tmp_path / "a.safetensors", tmp_path / "a.pt")
     plain = torch.load(tmp_path / "a.pt", weights_only=True)
     assert type(plain) is dict and all(type(value) is torch.Tensor for value in plain.values())
-    g = build(text, 10, 3)
+    g = build_model(text, 10, 3)
     g.load_state_dict(plain, strict=True)
     x = torch.rand(2, 3, 8, 8)
     assert torch.equal(f(x), g.eval()(x))
@@ -161,7 +169,7 @@ def test_the_state_dict_is_plain_and_takes_images_as_they_are(tmp_path, text):
     [
         ("small-cnn(width=4)", 1, 8),
         ("mnist-net-trades", 1, 28),
-        ("resnet18-nuat(width=4, normalise=cifar10)", 3, 32),
+        ("resnet18-nuat(width=4, normalize=cifar10)", 3, 32),
         ("wrn-34-10-nuat(depth=10, width=1)", 3, 32),
     ],
 )
@@ -191,8 +199,8 @@ def test_onnx_that_differs_is_not_written(run, tmp_path, monkeypatch):
 
 @needs_onnx
 def test_onnx_needs_the_size_of_images(tmp_path):
-    torch.save(build("small-cnn(width=4)", 10, 1).state_dict(), tmp_path / "a.pt")
-    network = nuat.trained(tmp_path / "a.pt", "small-cnn(width=4)", channels=1)
+    torch.save(build_model("small-cnn(width=4)", 10, 1).state_dict(), tmp_path / "a.pt")
+    network = nuat.load_model(tmp_path / "a.pt", "small-cnn(width=4)", channels=1)
     with pytest.raises(nuat.InputError, match="give --size"):
         nuat.to_onnx(network, tmp_path / "a.onnx")
 
@@ -239,12 +247,16 @@ def hub(tmp_path, monkeypatch):
 
 
 def test_to_the_hub_and_back_bit_equal(run, hub):
-    assert nuat.push_to_hub(run.path, "me/digits", licence="mit") == "hub:me/digits"
-    here, there = nuat.trained(run.path), nuat.from_pretrained("me/digits")
-    assert_bit_equal(here.f, there.f)
-    assert (there.model, there.ball, there.classes) == (here.model, here.ball, here.classes)
+    assert nuat.push_to_hub(run.path, "me/digits", license="mit") == "hub:me/digits"
+    here, there = nuat.load_model(run.path), nuat.from_pretrained("me/digits")
+    assert_bit_equal(here.model, there.model)
+    assert (there.model_name, there.ball, there.classes) == (
+        here.model_name,
+        here.ball,
+        here.classes,
+    )
     assert (hub / "me/digits/README.md").read_text() == card(here, "mit")
-    nuat.push_to_hub(run.path, "me/digits", licence="mit")
+    nuat.push_to_hub(run.path, "me/digits", license="mit")
 
 
 @pytest.mark.parametrize(
@@ -305,7 +317,7 @@ def test_the_command(run, tmp_path, hub, call):
 @needs_onnx
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_command_for_onnx(tmp_path, call):
-    torch.save(build("small-cnn(width=4)", 3, 1).state_dict(), tmp_path / "a.pt")
+    torch.save(build_model("small-cnn(width=4)", 3, 1).state_dict(), tmp_path / "a.pt")
     known = ("--model", "small-cnn(width=4)", "--classes", 3, "--channels", 1, "--size", 8)
     done = call(tmp_path / "a.pt", "--onnx", tmp_path / "a.onnx", *known)
     assert (done.status, done.err) == (0, "") and "in onnxruntime" in done.out

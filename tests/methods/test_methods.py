@@ -12,7 +12,7 @@ from nuat.methods import AT, AWP, TRADES, Free, NuAT, NuATH
 from nuat.methods.cost import forward_equivalents
 from nuat.schedules import Constant
 
-ROWS = {row.name: row for row in nuat.recipes() if row.data == "digits"}
+ROWS = {row.name: row for row in nuat.list_recipes() if row.data == "digits"}
 COSTS = {
     "normal": 3,
     "fgsm-at": 5,
@@ -79,18 +79,18 @@ def test_three_steps_train_and_cost_what_they_must(name, norm):
     f.train().body[-1].eval()
     modes = [m.training for m in f.modules()]
     before = {k: v.clone() for k, v in f.state_dict().items()}
-    optimiser = torch.optim.SGD(f.parameters(), lr=0.01)
-    averages, memory, losses = nuat.Averages(f), {}, []
+    optimizer = torch.optim.SGD(f.parameters(), lr=0.01)
+    averages, memory, losses = nuat.EMAs(f), {}, []
     for batch, (x, y) in enumerate(batches()):
         f.seen.clear()
-        t = nuat.Moment(20, batch, 3, 8, lr=0.01, averages=averages, memory=memory)
+        t = nuat.StepContext(20, batch, 3, 8, lr=0.01, averages=averages, memory=memory)
         for loss in row.method.step(f, x, y, t):
             assert [m.training for m in f.modules()] == modes
             assert all(p.requires_grad for p in f.parameters())
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
             assert all(p.grad is not None for p in f.parameters())
-            optimiser.step()
+            optimizer.step()
             losses.append(float(loss.detach()))
         averages.update()
         assert f.seen, "no pass in train mode was seen"
@@ -113,7 +113,7 @@ def test_attacks_inside_leave_every_buffer_as_it_was(method):
     f = Net(norm=True).train()
     x, y = next(batches())
     before = {k: v.clone() for k, v in f.state_dict().items()}
-    x_adv = method.attack(f, x, y, nuat.Moment(20))
+    x_adv = method.attack(f, x, y, nuat.StepContext(20))
     assert method.threat().contains(x_adv, x).all()
     assert all(torch.equal(before[k], v) for k, v in f.state_dict().items())
     assert all(p.grad is None for p in f.parameters())
@@ -124,7 +124,7 @@ def test_guided_methods_change_buffers_only_by_their_own_passes(name):
     """BatchNorm counts what the loss passes through, and the published second clean pass."""
     f = Net(norm=True).train()
     x, y = next(batches())
-    t = nuat.Moment(20, 1, 3, 8, averages=nuat.Averages(f))
+    t = nuat.StepContext(20, 1, 3, 8, averages=nuat.EMAs(f))
     for loss in ROWS[name].method.step(f, x, y, t):
         loss.backward()
     counted = f.state_dict()["body.3.num_batches_tracked"]
@@ -137,8 +137,8 @@ def test_awp_moves_only_weights_and_its_gradient_lands_on_the_network():
     x, y = next(batches())
     before = {k: v.clone() for k, v in f.state_dict().items()}
     method = AWP(AT(nuat.FGSM(nuat.Linf(0.1))), gamma=Constant(0.5))
-    (plain,) = method.base.step(f, x, y, nuat.Moment(20))
-    (loss,) = method.step(f, x, y, nuat.Moment(20))
+    (plain,) = method.base.step(f, x, y, nuat.StepContext(20))
+    (loss,) = method.step(f, x, y, nuat.StepContext(20))
     assert float(loss.detach()) > float(plain.detach()) + 0.1, "the weights nearby are not worse"
     loss.backward()
     assert all(p.grad is not None for p in f.parameters())
@@ -152,7 +152,7 @@ def test_the_distance_is_one_line():
     for distance in (nuat.nuclear, nuat.frobenius, nuat.squared_l2):
         torch.manual_seed(0)
         method = NuAT(nuat.Linf(0.1), lam=4.0, distance=distance)
-        for loss in method.step(f, x, y, nuat.Moment(5, 1, batch_size=8)):
+        for loss in method.step(f, x, y, nuat.StepContext(5, 1, batch_size=8)):
             loss.backward()
             losses[distance.__name__] = float(loss)
     assert len(set(losses.values())) == 3
@@ -162,18 +162,18 @@ def test_the_distance_is_one_line():
 def test_lam_keeps_its_meaning_at_64_and_is_scaled_and_said_elsewhere():
     method = NuAT(lam=4.0)
     x = torch.rand(64, 1, 4, 4)
-    assert method.weight(x, nuat.Moment(5, batch_size=64)) == 4.0 / 64
+    assert method.weight(x, nuat.StepContext(5, batch_size=64)) == 4.0 / 64
     assert method.remarks(64) == []
-    assert method.weight(x, nuat.Moment(5, batch_size=256)) == 2 * 4.0 / 256
+    assert method.weight(x, nuat.StepContext(5, batch_size=256)) == 2 * 4.0 / 256
     assert "sqrt(256/64) = 2" in method.remarks(256)[0]
     free = NuAT(lam=4.0, lam_batch=None)
-    assert free.weight(x, nuat.Moment(5, batch_size=256)) == 4.0 / 256
+    assert free.weight(x, nuat.StepContext(5, batch_size=256)) == 4.0 / 256
     assert free.remarks(256) == []
     assert NuATH().remarks(128) == NuAT().remarks(128)
 
 
 def test_the_divisor_of_a_short_last_batch():
-    short, t = torch.rand(40, 1, 4, 4), nuat.Moment(5, batch_size=64)
+    short, t = torch.rand(40, 1, 4, 4), nuat.StepContext(5, batch_size=64)
     assert NuAT(lam=4.0).weight(short, t) == 4.0 / 64
     assert NuAT(lam=4.0, constant_divisor=False).weight(short, t) == 4.0 / 40
     assert nuat.methods.GAT(lam=4.0).weight(short, t) == 4.0 / 40
@@ -186,7 +186,7 @@ def test_free_carries_its_perturbation_from_batch_to_batch():
     for batch, (x, y) in enumerate(batches(2)):
         f.seen.clear()
         size = 8 if batch == 0 else 5
-        for loss in method.step(f, x[:size], y[:size], nuat.Moment(0, batch, memory=memory)):
+        for loss in method.step(f, x[:size], y[:size], nuat.StepContext(0, batch, memory=memory)):
             f.zero_grad()
             loss.backward()
         carried.append(memory["delta"].clone())
@@ -216,7 +216,7 @@ def test_an_attack_sees_the_mode_it_asks_for(train_mode):
 
 
 def test_every_row_says_where_it_comes_from():
-    for row in nuat.recipes():
+    for row in nuat.list_recipes():
         assert row.source in ("published code", "paper", "ours"), row.name
         base = row.name.removesuffix("-wrn")
         if base in ("r-mgm", "nuat-h", "nuat-wa-h", "gat-wa", "trades-wa", "rfgsm-at"):
@@ -229,10 +229,10 @@ def test_every_row_says_where_it_comes_from():
 
 def test_every_data_set_of_the_tables_has_its_rows():
     for data in ("digits", "cifar10", "mnist", "imagenet100"):
-        assert {row.name for row in nuat.recipes() if row.data == data} >= set(COSTS), data
+        assert {row.name for row in nuat.list_recipes() if row.data == data} >= set(COSTS), data
 
 
 def test_a_recipe_against_another_ball_holds_no_other_ball():
-    for row in nuat.recipes():
+    for row in nuat.list_recipes():
         changed = replace(row).against(nuat.L2(0.5))
         assert "Linf" not in repr(changed), row.name

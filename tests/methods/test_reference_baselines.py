@@ -89,60 +89,60 @@ def training(dtype=F64, epochs=(0, 90), grid=False, inner=False, seed=0):
         yield Batch(x, y, noise, epochs[turn], batch, memory)
 
 
-def our_updates(method, f, optimiser, b):
+def our_updates(method, f, optimizer, b):
     """One batch as a user writes it: [(x_adv, loss)], x_adv what f last saw in train mode but x."""
     seen = []
     hook = f.register_forward_pre_hook(
         lambda module, given: seen.append(given[0]) if module.training else None
     )
-    t = nuat.Moment(b.epoch, b.batch, batch_size=64, noise=b.noise, memory=b.memory)
+    t = nuat.StepContext(b.epoch, b.batch, batch_size=64, noise=b.noise, memory=b.memory)
     found = []
     for loss in method.step(f, b.x, b.y, t):
         x_adv = [given for given in seen if given is not b.x][-1]
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         found.append((x_adv.detach(), loss.detach()))
         seen.clear()
     hook.remove()
     return found
 
 
-def their_gat(f, optimiser, b, kind="cifar10"):
+def their_gat(f, optimizer, b, kind="cifar10"):
     lam = {"cifar10": gat.lam_cifar10, "mnist": gat.lam_mnist}[kind](b.epoch)
-    return [gat.gat_iteration(f, optimiser, b.x, b.y, b.noise.signs, lam, b.batch, kind)]
+    return [gat.gat_iteration(f, optimizer, b.x, b.y, b.noise.signs, lam, b.batch, kind)]
 
 
-def their_fbf(f, optimiser, b, grid=None, **switches):
+def their_fbf(f, optimizer, b, grid=None, **switches):
     if grid:
         switches |= {"eps": grid["eps"], "alpha": 1.25 * grid["eps"]}
-    return [fbf.fbf_iteration(f, optimiser, b.x, b.y, b.symmetric, **switches)]
+    return [fbf.fbf_iteration(f, optimizer, b.x, b.y, b.symmetric, **switches)]
 
 
-def their_free(f, optimiser, b, m=REPLAYS, **switches):
+def their_free(f, optimizer, b, m=REPLAYS, **switches):
     if "theirs" not in b.memory:
         b.memory["theirs"] = free.begin(64, b.x.shape[1:], b.x.dtype)
-    return free.free_batch(f, optimiser, b.x, b.y, b.memory["theirs"], m, **switches)
+    return free.free_batch(f, optimizer, b.x, b.y, b.memory["theirs"], m, **switches)
 
 
-def their_trades(f, optimiser, b, grid=None, **switches):
+def their_trades(f, optimizer, b, grid=None, **switches):
     switches |= grid or {}
-    return [trades.trades_iteration(f, optimiser, b.x, b.y, b.noise.gauss, **switches)]
+    return [trades.trades_iteration(f, optimizer, b.x, b.y, b.noise.gauss, **switches)]
 
 
-def their_trades_awp(f, optimiser, b, grid=None, gamma=awp.gamma_trades, **switches):
+def their_trades_awp(f, optimizer, b, grid=None, gamma=awp.gamma_trades, **switches):
     switches |= grid or {}
     x_adv, loss, _ = awp.trades_awp_iteration(
-        f, optimiser, b.x, b.y, b.noise.gauss, gamma(b.epoch), **switches
+        f, optimizer, b.x, b.y, b.noise.gauss, gamma(b.epoch), **switches
     )
     return [(x_adv, loss)]
 
 
-def their_at_awp(f, optimiser, b, grid=None, **switches):
+def their_at_awp(f, optimizer, b, grid=None, **switches):
     if grid:
         switches |= {"eps": grid["eps"], "step": grid["step"]}
     x_adv, loss, _ = awp.at_awp_iteration(
-        f, optimiser, b.x, b.y, b.symmetric, awp.gamma_at(b.epoch), **switches
+        f, optimizer, b.x, b.y, b.symmetric, awp.gamma_at(b.epoch), **switches
     )
     return [(x_adv, loss)]
 
@@ -224,8 +224,8 @@ def test_gat_for_five_updates(kind, name, dtype):
     """Nothing is otherwise: images are equal bit for bit, the statistics count the same passes."""
     method = GAT() if kind == "cifar10" else recipe("gat", "mnist").method
 
-    def theirs(f, optimiser, b):
-        return their_gat(f, optimiser, b, kind)
+    def theirs(f, optimizer, b):
+        return their_gat(f, optimizer, b, kind)
 
     start = network(name, 3, dtype)
     f, g = compare(theirs, method, start, training(dtype), loss_rtol=LOSS_RTOL[dtype])
@@ -300,9 +300,9 @@ def test_awp_is_published_to_decay_the_perturbed_weights(kind, name):
     else:
         method = our_at_awp(True)
         *_, v = awp.at_awp_iteration(f, sgd(f), b.x, b.y, b.symmetric, 0.01)
-    optimiser = sgd(g)
-    our_updates(method, g, optimiser, b)
-    lr, decay = (optimiser.defaults[key] for key in ("lr", "weight_decay"))
+    optimizer = sgd(g)
+    our_updates(method, g, optimizer, b)
+    lr, decay = (optimizer.defaults[key] for key in ("lr", "weight_decay"))
 
     perturbed = {key for key, weight in weights(f).items() if weight.ndim > 1}
     assert v.keys() == perturbed
@@ -372,12 +372,12 @@ def test_trades_is_published_to_start_out_of_the_box():
     f = network(WITH, 3, F64)
     for inner in (False, True):
         b, *_ = training(inner=inner)
-        with nuat.frozen(f):
+        with nuat.frozen_eval(f):
             theirs = trades.attack(f, b.x, b.noise.gauss)
             boxed = trades.attack(f, b.x, b.noise.gauss, boxed=True)
         apart = share_of_pixels(theirs, boxed)
         assert apart == 0 if inner else apart > 0.05
-        t = nuat.Moment(noise=b.noise)
+        t = nuat.StepContext(noise=b.noise)
         assert share_of_pixels(TRADES().attack(f, b.x, b.y, t), theirs) == 0
         clamped = TRADES(start=Gaussian(0.001)).attack(f, b.x, b.y, t)
         assert share_of_pixels(clamped, boxed) == 0
@@ -387,10 +387,10 @@ def test_gat_on_imagenet100_is_published_without_the_first_train_mode_pass():
     """Its attack compares with eval mode, and sees statistics that have not counted this batch."""
     method = recipe("gat", "imagenet100").method
 
-    def theirs(f, optimiser, b):
+    def theirs(f, optimizer, b):
         lam = gat.lam_imagenet100(b.epoch)
         kind = "imagenet100"
-        return [gat.gat_iteration(f, optimiser, b.x, b.y, b.noise.signs, lam, b.batch, kind)]
+        return [gat.gat_iteration(f, optimizer, b.x, b.y, b.noise.signs, lam, b.batch, kind)]
 
     f, g = compare(theirs, method, network(WITHOUT, 3, F64), training())
     assert distance(weights(f), weights(g)) < STATE_TOLERANCE[F64]

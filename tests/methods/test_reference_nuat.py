@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import nuat
-from nuat.models import build
+from nuat.models import build_model
 from nuat.rng import Noise
 from tests.reference import nuat as published
 
@@ -73,13 +73,13 @@ def network(name, seed, dtype):
         )
         f = nn.Sequential(*layers).to(dtype)
     else:
-        f = build(name, CLASSES, CHANNELS).to(dtype)
-    optimiser = torch.optim.SGD(f.parameters(), lr=0.05, momentum=0.9)
+        f = build_model(name, CLASSES, CHANNELS).to(dtype)
+    optimizer = torch.optim.SGD(f.parameters(), lr=0.05, momentum=0.9)
     for k in range(6):
         x, y, _ = images(100 * seed + k % 3, 64, dtype)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         F.cross_entropy(f(x), y).backward()
-        optimiser.step()
+        optimizer.step()
     return f
 
 
@@ -97,7 +97,7 @@ def teacher_of(f, averages):
     return teacher
 
 
-def our_iteration(method, f, optimiser, x, y, signs, epoch, batch, averages=None):
+def our_iteration(method, f, optimizer, x, y, signs, epoch, batch, averages=None):
     """One iteration as a user writes it; x_adv is what f saw in train mode besides x."""
     seen = []
 
@@ -106,11 +106,13 @@ def our_iteration(method, f, optimiser, x, y, signs, epoch, batch, averages=None
             seen.append(given[0])
 
     hook = f.register_forward_pre_hook(look)
-    t = nuat.Moment(epoch=epoch, batch=batch, batch_size=64, noise=Given(signs), averages=averages)
+    t = nuat.StepContext(
+        epoch=epoch, batch=batch, batch_size=64, noise=Given(signs), averages=averages
+    )
     for loss in method.step(f, x, y, t):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     hook.remove()
     if averages is not None:
         averages.update()
@@ -135,12 +137,12 @@ def nuat2_both(f, x, y, signs, epoch, batch):
 
 def nuat2_wa_both(f, x, y, signs, epoch, batch):
     g = copy.deepcopy(f)
-    averages = nuat.Averages(g)
+    averages = nuat.EMAs(g)
     teacher = copy.deepcopy(teacher_of(g, averages))
     lam = published.ramp(epoch, 80)
     # in epoch 0 the live network stands in for the teacher, which is there
     theirs = published.nuat2_iteration(f, sgd(f), x, y, signs, lam, teacher if epoch else None)
-    method = nuat.NuAT2(lam=nuat.Ramp(4.0, 80), teacher=0.99)
+    method = nuat.NuAT2(lam=nuat.LinearRamp(4.0, 80), teacher=0.99)
     return theirs, our_iteration(method, g, sgd(g), x, y, signs, epoch, batch, averages)
 
 
@@ -171,7 +173,7 @@ def test_the_cases_above_can_tell_the_published_arithmetic_from_its_neighbours()
         return iteration(g, sgd(g), x, y, signs, *args)[0]
 
     lam = published.ramp_nuat(37)
-    teacher = copy.deepcopy(teacher_of(f, nuat.Averages(f)))
+    teacher = copy.deepcopy(teacher_of(f, nuat.EMAs(f)))
     one, two = published.nuat_iteration, published.nuat2_iteration
     found = {
         "even": pixels(one, lam, 0),
@@ -192,20 +194,20 @@ ITERATIONS = [(0, 0, 64), (0, 1, 40), (30, 0, 64), (30, 1, 64), (30, 2, 64), (30
 
 def train_theirs(kind, f, dtype):
     """The published iterations, and the averages by decay."""
-    optimiser = sgd(f)
+    optimizer = sgd(f)
     averages = {tau: published.begin_average(f) for tau in (0.99, 0.9998)}
     for k, (epoch, batch, size) in enumerate(ITERATIONS):
         x, y, signs = images(5000 + k, size, dtype)
         if kind == "NuAT":
             lam = published.ramp_nuat(epoch)
-            published.nuat_iteration(f, optimiser, x, y, signs, lam, batch)
+            published.nuat_iteration(f, optimizer, x, y, signs, lam, batch)
         else:
             teacher = None
             if kind == "NuAT2-WA" and epoch > 0:
                 teacher = copy.deepcopy(f)
                 teacher.load_state_dict(averages[0.99])
             lam = published.ramp(epoch, 55)
-            published.nuat2_iteration(f, optimiser, x, y, signs, lam, teacher)
+            published.nuat2_iteration(f, optimizer, x, y, signs, lam, teacher)
         for tau, average in averages.items():
             published.update_average(average, f, tau)
     return averages
@@ -214,12 +216,12 @@ def train_theirs(kind, f, dtype):
 def train_ours(kind, f, dtype):
     """The same in ours; the method itself asks for the teacher's average, in its first step."""
     methods = {"NuAT": nuat.NuAT(), "NuAT2": nuat.NuAT2(), "NuAT2-WA": nuat.NuAT2(teacher=0.99)}
-    optimiser, averages = sgd(f), nuat.Averages(f)
+    optimizer, averages = sgd(f), nuat.EMAs(f)
     average = averages(0.9998)
-    alone = nuat.Average(f, 0.99)
+    alone = nuat.EMA(f, 0.99)
     for k, (epoch, batch, size) in enumerate(ITERATIONS):
         x, y, signs = images(5000 + k, size, dtype)
-        our_iteration(methods[kind], f, optimiser, x, y, signs, epoch, batch, averages)
+        our_iteration(methods[kind], f, optimizer, x, y, signs, epoch, batch, averages)
         alone.update(f)
     if kind == "NuAT2-WA":
         assert distance(alone.network.state_dict(), averages(0.99).state_dict()) == 0
@@ -266,11 +268,11 @@ def test_the_average_begins_with_the_weights_after_the_first_optimiser_step(deca
     before = copy.deepcopy(f.state_dict())
     x, y, signs = images(7, 64, torch.float64)
 
-    theirs, optimiser = published.begin_average(f), sgd(f)
-    published.nuat_iteration(f, optimiser, x, y, signs, 2.0, 1)
+    theirs, optimizer = published.begin_average(f), sgd(f)
+    published.nuat_iteration(f, optimizer, x, y, signs, 2.0, 1)
     published.update_average(theirs, f, decay)
 
-    averages = nuat.Averages(g)
+    averages = nuat.EMAs(g)
     average = averages(decay)
     our_iteration(nuat.NuAT(lam=2.0), g, sgd(g), x, y, signs, 0, 1, averages)
 

@@ -15,15 +15,15 @@ from nuat.checkpoints.weights_io import read_weights
 from nuat.methods import (
     Always,
     CleanLossDrop,
-    Moment,
     NuAT,
     NuAT2,
     NuATH,
     RobustnessDrop,
     Share,
+    StepContext,
     Trigger,
 )
-from nuat.nn.ema import Averages
+from nuat.nn.ema import EMAs
 from nuat.recipes.recipe import LANGUAGE
 from nuat.report import write_page
 from nuat.schedules import Constant
@@ -38,7 +38,7 @@ def drive(trigger, losses, lr=0.1, memory=None, batches=10**6):
     two = []
     for place, loss in enumerate(losses):
         rate = lr(place) if callable(lr) else lr
-        t = Moment(place // batches, place % batches, batches, lr=rate, memory=memory)
+        t = StepContext(place // batches, place % batches, batches, lr=rate, memory=memory)
         stepped = trigger.wants_two(None, None, None, t)
         two += [place] if stepped else []
         t.note(clean_loss=torch.tensor(loss), two_step=float(stepped))
@@ -109,7 +109,7 @@ def test_only_single_step_batches_are_in_the_means(hold):
     trigger = replace(QUICK, hold=hold)
     memory, two = {}, []
     for place in range(200):
-        t = Moment(0, place, lr=0.1, memory=memory)
+        t = StepContext(0, place, lr=0.1, memory=memory)
         stepped = trigger.wants_two(None, None, None, t)
         two += [place] if stepped else []
         single = 1.0 if place < 100 else 0.3
@@ -142,9 +142,9 @@ def test_a_learning_rate_lowered_by_little_or_raised_is_no_excuse():
 
 
 def test_a_loop_of_ones_own_need_not_tell_the_learning_rate():
-    """A Moment without one has lr 0."""
+    """A StepContext without one has lr 0."""
     losses = [1.0] * 100 + [0.3] * QUICK.quiet
-    assert Moment().lr == 0.0
+    assert StepContext().lr == 0.0
     assert drive(QUICK, losses, lr=0.0) == drive(QUICK, losses) != []
 
 
@@ -188,7 +188,7 @@ def test_robustness_is_looked_at_every_so_often_and_its_fall_answered():
     f, memory, two, looks = Fading(), {}, [], []
     for place in range(30):
         f.broken = place >= 12
-        t = Moment(1, place, memory=memory)
+        t = StepContext(1, place, memory=memory)
         before = f.calls
         if trigger.wants_two(f, PIXELS, LABELS, t):
             two.append(place)
@@ -204,9 +204,9 @@ def test_robustness_is_looked_at_every_so_often_and_its_fall_answered():
 @pytest.mark.parametrize(("drop", "fires"), [(0.45, True), (0.55, False)])
 def test_robustness_must_fall_by_more_than_drop(drop, fires):
     trigger, f, memory = RobustnessDrop(BALL, drop=drop, every=1), Fading(), {}
-    assert not trigger.wants_two(f, PIXELS, LABELS, Moment(0, 0, memory=memory))
+    assert not trigger.wants_two(f, PIXELS, LABELS, StepContext(0, 0, memory=memory))
     f.broken = True  # half of the labels are 0
-    assert trigger.wants_two(f, PIXELS, LABELS, Moment(0, 1, memory=memory)) is fires
+    assert trigger.wants_two(f, PIXELS, LABELS, StepContext(0, 1, memory=memory)) is fires
 
 
 def test_the_look_is_pgd_5_within_the_ball_and_costs_eleven_forwards():
@@ -216,7 +216,7 @@ def test_the_look_is_pgd_5_within_the_ball_and_costs_eleven_forwards():
     calls, memory = [], {}
     f.register_forward_hook(lambda *_: calls.append(1))
     torch.manual_seed(4)
-    assert not RobustnessDrop(BALL).wants_two(f, x, y, Moment(memory=memory))
+    assert not RobustnessDrop(BALL).wants_two(f, x, y, StepContext(memory=memory))
     assert len(calls) == 6  # 5 with a backward for the image, one alone: 11 forwards
     torch.manual_seed(4)
     x_adv = PGD(BALL, steps=5, size=Constant(1 / 4))(f, x, y)
@@ -279,7 +279,7 @@ def one_step(method, batch, epoch=3):
     x, y = torch.rand(8, 1, 8, 8), torch.randint(10, (8,))
     forwards = []
     f.register_forward_hook(lambda *_: forwards.append(1))
-    t = Moment(epoch, batch, 10, batch_size=8)
+    t = StepContext(epoch, batch, 10, batch_size=8)
     losses = []
     torch.manual_seed(2)
     for loss in method.step(f, x, y, t):
@@ -304,15 +304,15 @@ def test_it_is_nuat_when_not_fired_and_nuat2_when_fired(batch):
 
 def test_the_teacher_averages_from_the_first_step_on_and_not_from_the_first_firing():
     f = network().train()
-    averages = Averages(f)
+    averages = EMAs(f)
     method = NuATH(NuAT(BALL, 3.0), NuAT2(BALL, 2.0, teacher=0.9), Told((3,)))
-    optimiser, expected = torch.optim.SGD(f.parameters(), lr=0.1), None
+    optimizer, expected = torch.optim.SGD(f.parameters(), lr=0.1), None
     for batch in range(3):
         x, y = torch.rand(8, 1, 8, 8), torch.randint(10, (8,))
-        for loss in method.step(f, x, y, Moment(1, batch, 4, 8, averages=averages)):
-            optimiser.zero_grad()
+        for loss in method.step(f, x, y, StepContext(1, batch, 4, 8, averages=averages)):
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         averages.update()
         w = f[4].weight.detach().clone()
         expected = w if expected is None else 0.9 * expected + 0.1 * w
@@ -325,14 +325,14 @@ def test_the_trigger_sees_the_clean_loss_of_the_step():
     f = network().train()
     clean = nuat.ce(f(x), y).detach()
     f = network().train()
-    t = Moment(2, 0, batch_size=8)
+    t = StepContext(2, 0, batch_size=8)
     list(NuATH(NuAT(BALL), NuAT2(BALL), CleanLossDrop()).step(f, x, y, t))
     assert t.memory["clean_loss"]["seen"] == 1
     assert t.memory["clean_loss"]["long"] == pytest.approx(float(clean), rel=1e-5)
 
 
 def test_the_ball_and_the_epochs_of_a_recipe_reach_every_part():
-    row = nuat.recipe("nuat-h", "digits")
+    row = nuat.get_recipe("nuat-h", "digits")
     row = replace(row, method=replace(row.method, trigger=RobustnessDrop(row.ball)))
     changed = row.against(nuat.Linf(0.05)).lasting(row.epochs // 2)
     parts = changed.method.one, changed.method.two, changed.method.trigger
@@ -344,12 +344,12 @@ def test_the_ball_and_the_epochs_of_a_recipe_reach_every_part():
 def test_every_trigger_can_be_written_with_set():
     for kind in (Always, Share, CleanLossDrop, RobustnessDrop):
         assert LANGUAGE[kind.__name__] is kind
-        changed = nuat.recipe("nuat-h", "digits").setting("trigger", f"{kind.__name__}()")
+        changed = nuat.get_recipe("nuat-h", "digits").setting("trigger", f"{kind.__name__}()")
         assert type(changed.method.trigger) is kind
 
 
 def test_a_trigger_written_with_set_looks_within_the_ball_of_the_recipe():
-    row = nuat.recipe("nuat-h", "digits").setting("trigger", "RobustnessDrop()")
+    row = nuat.get_recipe("nuat-h", "digits").setting("trigger", "RobustnessDrop()")
     assert row.method.trigger.ball == row.ball
 
 
@@ -358,7 +358,7 @@ def test_a_trigger_written_with_set_looks_within_the_ball_of_the_recipe():
 
 def row(trigger, epochs=3):
     """19 batches an epoch."""
-    base = nuat.recipe("nuat-wa-h", "digits").lasting(epochs)
+    base = nuat.get_recipe("nuat-wa-h", "digits").lasting(epochs)
     method = replace(base.method, trigger=trigger)
     return replace(base, method=method, model="small-cnn(width=4)")
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import nuat
-from nuat.models import build
+from nuat.models import build_model
 from nuat.models.mnist import MNISTNet, TradesMNISTNet
 from nuat.models.normalize import STATISTICS
 from nuat.models.resnet import ResNet
@@ -28,7 +28,7 @@ registered = pytest.mark.parametrize("name", SIZES)
 
 
 def small(name, classes=10, channels=3):
-    return build(f"{name}({SIZES[name][1]})", classes, channels)
+    return build_model(f"{name}({SIZES[name][1]})", classes, channels)
 
 
 def parameters(f):
@@ -50,7 +50,9 @@ def lively(f, seed=0):
 
 
 def test_all_that_are_registered_are_tested():
-    assert set(SIZES) == {name for name in nuat.models if not name.startswith(("own", "test"))}
+    assert set(SIZES) == {
+        name for name in nuat.models.model_registry if not name.startswith(("own", "test"))
+    }
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_all_that_are_registered_are_tested():
 )
 def test_parameters(name, channels, expected):
     with torch.device("meta"):
-        assert parameters(build(name, 10, channels)) == expected
+        assert parameters(build_model(name, 10, channels)) == expected
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_parameters(name, channels, expected):
 )
 def test_multiply_adds_of_an_image(name, channels, side, billions):
     with torch.device("meta"):
-        f = build(name, 10, channels).eval()
+        f = build_model(name, 10, channels).eval()
         x = torch.empty(1, channels, side, side)
     assert flops(lambda: f(x)) / 2 == pytest.approx(billions * 1e9, rel=3e-3)
 
@@ -213,7 +215,7 @@ def test_where_the_stride_of_a_wide_block_is(published, strides):
 
 def test_the_depth_and_width_of_a_wide_resnet():
     with torch.device("meta"):
-        f = build("wrn-34-10", 10, 3)
+        f = build_model("wrn-34-10", 10, 3)
     assert len(f.blocks) == 15
     assert sum(isinstance(m, nn.Conv2d) for m in f.modules()) == 1 + 15 * 2 + 3
     assert [f.blocks[i].conv2.out_channels for i in (0, 5, 10)] == [160, 320, 640]
@@ -230,7 +232,7 @@ def test_the_imagenet_stem():
 def test_settings_that_no_network_has_are_refused():
     for text in ("small-cnn(widht=3)", "resnet18(depth=3)", "mnist-net(width=3)"):
         with pytest.raises(nuat.InputError, match=text.split("(")[0]):
-            build(text, 10, 3)
+            build_model(text, 10, 3)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +248,7 @@ def test_settings_that_no_network_has_are_refused():
 @pytest.mark.filterwarnings("ignore:Initializing zero-element")
 def test_sizes_that_cannot_be_are_refused(text):
     with pytest.raises(nuat.InputError, match=r"depth|width"):
-        build(text, 10, 3)
+        build_model(text, 10, 3)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +263,7 @@ def test_sizes_that_cannot_be_are_refused(text):
 )
 def test_the_parameter_count_in_a_docstring_is_right(kind, name, channels):
     with torch.device("meta"):
-        assert f"{parameters(build(name, 10, channels)):,} parameters" in kind.__doc__
+        assert f"{parameters(build_model(name, 10, channels)):,} parameters" in kind.__doc__
 
 
 def test_a_network_of_ones_own_may_have_settings_of_any_kind(monkeypatch):
@@ -271,8 +273,10 @@ def test_a_network_of_ones_own_may_have_settings_of_any_kind(monkeypatch):
         taken.update(settings)
         return nn.Flatten()
 
-    monkeypatch.setitem(nuat.models._entries, "own", factory)
-    build("own(dropout=0.1, seed=0, norm='none', widths=(8, 16), bias=False, shift=-1)", 10, 3)
+    monkeypatch.setitem(nuat.models.model_registry._entries, "own", factory)
+    build_model(
+        "own(dropout=0.1, seed=0, norm='none', widths=(8, 16), bias=False, shift=-1)", 10, 3
+    )
     assert taken == {
         "dropout": 0.1,
         "seed": 0,
@@ -284,7 +288,7 @@ def test_a_network_of_ones_own_may_have_settings_of_any_kind(monkeypatch):
 
 
 def test_trades_mnist_network_starts_undecided_and_drops_out_once():
-    f = build("mnist-net-trades", 10, 1)
+    f = build_model("mnist-net-trades", 10, 1)
     assert not f.eval()(torch.rand(2, 1, 28, 28)).any()
     kinds = [type(module).__name__ for module in f.hidden]
     assert kinds == ["Flatten", "Linear", "ReLU", "Dropout", "Linear", "ReLU"]
@@ -294,13 +298,13 @@ def test_trades_mnist_network_starts_undecided_and_drops_out_once():
     assert not any(m.bias.any() for m in f.features if isinstance(m, nn.Conv2d))
 
 
-# normalisation
+# normalization
 
 
 @pytest.mark.parametrize("given", [*STATISTICS, "((0.1, 0.2, 0.3), (0.5, 0.6, 1))"])
 def test_normalisation_is_the_first_layer(given):
     channels = 1 if given == "mnist" else 3
-    f = lively(build(f"resnet18(width=2, normalise={given})", 10, channels))
+    f = lively(build_model(f"resnet18(width=2, normalize={given})", 10, channels))
     mean, std = STATISTICS.get(given, ((0.1, 0.2, 0.3), (0.5, 0.6, 1)))
     x = torch.rand(2, channels, 8, 8)
     columns = (torch.tensor(values)[:, None, None] for values in (mean, std))
@@ -308,13 +312,13 @@ def test_normalisation_is_the_first_layer(given):
     with torch.no_grad():
         assert torch.equal(f(x), f.network(by_hand))
     assert parameters(f) == parameters(f.network)
-    assert f.state_dict()["normalise.mean"].flatten().tolist() == pytest.approx(mean)
+    assert f.state_dict()["normalize.mean"].flatten().tolist() == pytest.approx(mean)
 
 
 def test_normalisation_is_off_where_nobody_asks():
-    for name in nuat.models:
+    for name in nuat.models.model_registry:
         if name in SIZES:
-            assert not hasattr(small(name), "normalise")
+            assert not hasattr(small(name), "normalize")
 
 
 @pytest.mark.parametrize(
@@ -322,15 +326,15 @@ def test_normalisation_is_off_where_nobody_asks():
     [
         ("cifar1", "did you mean 'cifar10'?"),
         ("mnist", "1 means and 1 deviations, but the images have 3 channels"),
-        ("3", "normalise is 3, but takes mnist, cifar10"),
-        ("(0.5, 0.5)", "normalise is (0.5, 0.5), but takes"),
+        ("3", "normalize is 3, but takes mnist, cifar10"),
+        ("(0.5, 0.5)", "normalize is (0.5, 0.5), but takes"),
         ("((0, 0, 0), (1, 0, 1))", "(1, 0, 1), but must be above 0"),
         ("((0, 0, 0), (1, 1))", "3 means and 2 deviations"),
-        ("'cifar10'", "normalise is 'cifar10', but takes"),
-        ("True", "normalise is True, but takes"),
+        ("'cifar10'", "normalize is 'cifar10', but takes"),
+        ("True", "normalize is True, but takes"),
     ],
 )
 def test_a_normalisation_that_cannot_be_is_refused(given, words):
     with pytest.raises(nuat.InputError) as error:
-        build(f"small-cnn(normalise={given})", 10, 3)
+        build_model(f"small-cnn(normalize={given})", 10, 3)
     assert words in str(error.value)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import nuat
-from nuat.checkpoints import start_from
-from nuat.models import build, remarks, timm_nets
+from nuat.checkpoints import load_initial_weights
+from nuat.models import build_model, startup_notes, timm_nets
 
 INSTALLED = all(map(importlib.util.find_spec, ("timm", "torchvision")))
 needs_vision = pytest.mark.skipif(not INSTALLED, reason="the vision extra is not installed")
@@ -40,7 +40,9 @@ def timm(operators):
 
 
 def random_splits(classes=10, side=32, channels=3, count=12):
-    images = nuat.Images(torch.rand(count, channels, side, side), torch.arange(count) % classes)
+    images = nuat.InMemoryDataset(
+        torch.rand(count, channels, side, side), torch.arange(count) % classes
+    )
     return nuat.Splits(images, images, images, tuple(map(str, range(classes))), "noise")
 
 
@@ -74,7 +76,7 @@ def test_one_clear_line(monkeypatch, tmp_path, text, words):
     fake(monkeypatch, tmp_path, text)
     for _ in range(2):  # the second attempt says the same
         with pytest.raises(nuat.InputError) as error:
-            build(NET, 10, 3)
+            build_model(NET, 10, 3)
         assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
 
 
@@ -91,7 +93,7 @@ def test_the_core_never_imports_it():
 
 @needs_vision
 def test_a_timm_network_normalises_as_it_was_trained(timm):
-    f = build(NET, 10, 3).eval()
+    f = build_model(NET, 10, 3).eval()
     x = torch.rand(2, 3, 32, 32)
     mean, std = (
         torch.tensor(timm.create_model("resnet18").pretrained_cfg[k]) for k in ("mean", "std")
@@ -100,21 +102,21 @@ def test_a_timm_network_normalises_as_it_was_trained(timm):
         by_hand = f.network((x - mean[:, None, None]) / std[:, None, None])
         assert torch.allclose(f(x), by_hand, atol=1e-5)
     assert sum(p.numel() for p in f.parameters()) == 11_181_642
-    assert remarks(f) == [
-        "timm:resnet18: images are normalised in its first layer, "
+    assert startup_notes(f) == [
+        "timm:resnet18: images are normalized in its first layer, "
         "mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)"
     ]
 
 
 @needs_vision
 def test_other_normalisations(timm):
-    assert not hasattr(build(f"{NET}(normalise=None)", 10, 3), "normalise")
-    given = build(f"{NET}(normalise=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))", 10, 3)
-    assert given.normalise.mean.flatten().tolist() == [0.5] * 3
-    grey = build(NET, 10, 1)
-    assert grey.normalise.mean.item() == pytest.approx((0.485 + 0.456 + 0.406) / 3)
-    with pytest.raises(nuat.InputError, match="the images have 4: give normalise="):
-        build(NET, 10, 4)
+    assert not hasattr(build_model(f"{NET}(normalize=None)", 10, 3), "normalize")
+    given = build_model(f"{NET}(normalize=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))", 10, 3)
+    assert given.normalize.mean.flatten().tolist() == [0.5] * 3
+    grey = build_model(NET, 10, 1)
+    assert grey.normalize.mean.item() == pytest.approx((0.485 + 0.456 + 0.406) / 3)
+    with pytest.raises(nuat.InputError, match="the images have 4: give normalize="):
+        build_model(NET, 10, 4)
 
 
 @needs_vision
@@ -130,15 +132,15 @@ def test_other_normalisations(timm):
 )
 def test_what_timm_does_not_have_is_said(timm, text, words):
     with pytest.raises(nuat.InputError) as error:
-        build(text, 10, 3)
+        build_model(text, 10, 3)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
 @needs_vision
 def test_images_of_a_size_that_a_network_does_not_take_are_one_line(timm, tmp_path):
-    row = nuat.recipe("normal", "cifar10").lasting(1)
+    row = nuat.get_recipe("normal", "cifar10").lasting(1)
     for text, refused in (("", True), ("(img_size=32, patch_size=8)", False)):
-        f = build(f"timm:vit_tiny_patch16_224{text}", 10, 3)
+        f = build_model(f"timm:vit_tiny_patch16_224{text}", 10, 3)
         if refused:
             with pytest.raises(nuat.InputError, match=r"does not take images \[2, 3, 32, 32\]"):
                 nuat.fit(row, model=f, data=random_splits(), out=tmp_path / "run", device="cpu")
@@ -149,17 +151,17 @@ def test_images_of_a_size_that_a_network_does_not_take_are_one_line(timm, tmp_pa
 
 @needs_vision
 def test_three_steps_of_training(timm, tmp_path, capsys):
-    row = nuat.recipe("nuat", "cifar10").lasting(1).setting("batch_size", "4")
-    before = build(NET, 10, 3)
+    row = nuat.get_recipe("nuat", "cifar10").lasting(1).setting("batch_size", "4")
+    before = build_model(NET, 10, 3)
     run = nuat.fit(row, model=NET, data=random_splits(), out=tmp_path / "run", device="cpu")
     said = capsys.readouterr().out
     assert run.finished and run.config["model"] == NET and torch.tensor(run.metrics[0]["loss"]) > 0
-    assert "images are normalised in its first layer, mean (0.485" in said
+    assert "images are normalized in its first layer, mean (0.485" in said
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert state["network"]["network.bn1.num_batches_tracked"] >= 3
-    known = nuat.trained(run.path)
-    assert known.model == NET and known.f.state_dict().keys() == before.state_dict().keys()
-    assert torch.equal(known.f.network.fc.weight, run.weights()["network.fc.weight"])
+    known = nuat.load_model(run.path)
+    assert known.model_name == NET and known.model.state_dict().keys() == before.state_dict().keys()
+    assert torch.equal(known.model.network.fc.weight, run.weights()["network.fc.weight"])
 
 
 @needs_vision
@@ -174,8 +176,8 @@ def test_timms_weights_with_a_new_head(timm, monkeypatch, init):
         return there if pretrained else create(name, **settings)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    f = build(NET, 10, 3)
-    start = start_from(init, f, 10, 3)
+    f = build_model(NET, 10, 3)
+    start = load_initial_weights(init, f, 10, 3)
     assert asked[-1] == (init.removeprefix("timm:") if init != "pretrained" else "resnet18", True)
     assert start.new == ("network.fc.weight", "network.fc.bias") and start.classes == (1000, 10)
     start.into(f)
@@ -189,17 +191,17 @@ def test_weights_that_cannot_be_had_are_one_line(timm, monkeypatch):
             raise ConnectionError("no route\nto anywhere")
         return nn.Linear(1, 1)
 
-    f = build(NET, 10, 3)
+    f = build_model(NET, 10, 3)
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(nuat.InputError, match=r"cannot get the weights of resnet18: no route\. W"):
-        start_from("pretrained", f, 10, 3)
+        load_initial_weights("pretrained", f, 10, 3)
     with pytest.raises(nuat.InputError, match=r"timm:resnet34 is not timm:resnet18: use --model"):
-        start_from("timm:resnet34", f, 10, 3)
+        load_initial_weights("timm:resnet34", f, 10, 3)
 
 
 @needs_vision
 def test_a_file_of_timms_weights_fits_behind_the_normalisation(timm, tmp_path):
     there = timm.create_model("resnet18")
     torch.save(there.state_dict(), tmp_path / "timm.pt")
-    start = start_from(tmp_path / "timm.pt", build(NET, 10, 3), 10, 3)
+    start = load_initial_weights(tmp_path / "timm.pt", build_model(NET, 10, 3), 10, 3)
     assert start.new == ("network.fc.weight", "network.fc.bias")

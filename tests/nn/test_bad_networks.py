@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import nuat
-from nuat.errors import InputError, NonFinite
+from nuat.errors import InputError, NonFiniteError
 
 BALL = nuat.Linf(0.05)
 X, Y = torch.rand(6, 3, 8, 8), torch.arange(6) % 3
@@ -28,9 +28,9 @@ class Net(nn.Module):
 @pytest.mark.parametrize(
     ("f", "x", "y", "classes", "error", "words"),
     [
-        (Net(lambda z: z * torch.nan), X, Y, None, NonFinite, "NaN"),
+        (Net(lambda z: z * torch.nan), X, Y, None, NonFiniteError, "NaN"),
         (Net(), X * 255, Y, None, InputError, "divide by 255"),
-        (Net(), X * 4 - 2, Y, None, InputError, "normalised"),
+        (Net(), X * 4 - 2, Y, None, InputError, "normalized"),
         (Net(), X * torch.nan, Y, None, InputError, "must lie in"),
         (Net(), X, Y, 10, InputError, r"not logits \[6, 10\]"),
         (Net(), X, Y + 1, None, InputError, "count from 1"),
@@ -79,4 +79,4 @@ def test_weights_with_code_in_them_are_refused(content, tmp_path):
         case "text":
             file.write_text("not weights")
     with pytest.raises(InputError, match=r"refused|cannot be read"):
-        nuat.trained(file, "small-cnn")
+        nuat.load_model(file, "small-cnn")

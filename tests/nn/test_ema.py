@@ -1,4 +1,4 @@
-"""Averages of weights against a plain loop over the state dict."""
+"""EMAs of weights against a plain loop over the state dict."""
 
 import copy
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nuat import Average, Averages, InputError
+from nuat import EMA, EMAs, InputError
 
 
 class Net(nn.Module):
@@ -63,7 +63,7 @@ def agree(state: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99, 0.9998])
 def test_average_equals_a_plain_loop(decay: float, steps: int) -> None:
     f, loop = Net(), PlainLoop(decay)
-    average = Average(f, decay)
+    average = EMA(f, decay)
     for _ in training(f, steps):
         average.update(f)
         loop.update(f)
@@ -75,7 +75,7 @@ def test_average_equals_a_plain_loop(decay: float, steps: int) -> None:
 
 def test_until_the_first_update_it_is_a_copy_and_the_first_update_copies() -> None:
     f = Net()
-    average = Average(f, 0.9)
+    average = EMA(f, 0.9)
     start = copy.deepcopy(f.state_dict())
     for _ in training(f, 1):
         assert all(torch.equal(v, start[k]) for k, v in average.network.state_dict().items())
@@ -86,7 +86,7 @@ def test_until_the_first_update_it_is_a_copy_and_the_first_update_copies() -> No
 
 def test_an_average_shares_nothing_with_the_network() -> None:
     f = Net()
-    average = Average(f, 0.9)
+    average = EMA(f, 0.9)
     average.update(f)
     before = copy.deepcopy(average.network.state_dict())
     moved = copy.deepcopy(f.state_dict())
@@ -100,7 +100,7 @@ def test_an_average_shares_nothing_with_the_network() -> None:
 
 def test_the_averaged_network_is_in_eval_mode_and_asks_for_no_gradient() -> None:
     f = Net().train()
-    network = Average(f, 0.9).network
+    network = EMA(f, 0.9).network
     assert not any(module.training for module in network.modules())
     assert not any(weight.requires_grad for weight in network.parameters())
     assert f.training and all(weight.requires_grad for weight in f.parameters())
@@ -109,7 +109,7 @@ def test_the_averaged_network_is_in_eval_mode_and_asks_for_no_gradient() -> None
 @pytest.mark.parametrize("decay", [-0.1, 1, 1.0, 1.5, float("nan")])
 def test_decay_must_be_a_share(decay: float) -> None:
     with pytest.raises(InputError, match=r"decay must be in \[0, 1\), but is"):
-        Average(nn.Linear(1, 1), decay)
+        EMA(nn.Linear(1, 1), decay)
 
 
 def saved_and_loaded(state: Any, path: Path) -> Any:
@@ -120,10 +120,10 @@ def saved_and_loaded(state: Any, path: Path) -> Any:
 @pytest.mark.parametrize("before", [0, 1, 4])
 def test_an_average_goes_on_from_its_state_to_the_same_bits(before: int, tmp_path: Path) -> None:
     f = Net()
-    whole = Average(f, 0.9)
+    whole = EMA(f, 0.9)
     for _ in training(f, before):
         whole.update(f)
-    resumed = Average(Net(), 0.9)
+    resumed = EMA(Net(), 0.9)
     resumed.load_state_dict(saved_and_loaded(whole.state_dict(), tmp_path / "average.pt"))
     for _ in training(f, 3):
         whole.update(f)
@@ -133,12 +133,12 @@ def test_an_average_goes_on_from_its_state_to_the_same_bits(before: int, tmp_pat
         assert torch.equal(resumed.network.state_dict()[name], value), name
 
 
-# ---- Averages
+# ---- EMAs
 
 
 def test_each_average_begins_when_it_is_first_asked_for() -> None:
     f = Net()
-    averages, early, late = Averages(f), PlainLoop(0.5), PlainLoop(0.9)
+    averages, early, late = EMAs(f), PlainLoop(0.5), PlainLoop(0.9)
     assert averages.state_dict() == {}
     averages(0.5)
     for step in training(f, 6):
@@ -154,14 +154,14 @@ def test_each_average_begins_when_it_is_first_asked_for() -> None:
 
 
 def test_asking_again_gives_the_same_network() -> None:
-    averages = Averages(Net())
+    averages = EMAs(Net())
     assert averages(0.9) is averages(0.9)
     assert averages(0.9) is not averages(0.5)
 
 
 def test_going_back_forgets_an_average_that_had_not_begun() -> None:
     f = Net()
-    averages = Averages(f)
+    averages = EMAs(f)
     averages(0.5)
     good = copy.deepcopy((f.state_dict(), averages.state_dict()))
     averages(0.9)
@@ -175,13 +175,13 @@ def test_going_back_forgets_an_average_that_had_not_begun() -> None:
 
 def test_averages_go_on_from_their_state_to_the_same_bits(tmp_path: Path) -> None:
     f = Net()
-    whole = Averages(f)
+    whole = EMAs(f)
     whole(0.5)
     for step in training(f, 4):
         if step == 2:
             whole(0.99)
         whole.update()
-    resumed = Averages(f)
+    resumed = EMAs(f)
     resumed.load_state_dict(saved_and_loaded(whole.state_dict(), tmp_path / "averages.pt"))
     for _ in training(f, 3):
         whole.update()

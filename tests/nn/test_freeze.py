@@ -11,10 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nuat import InputError, NonFinite, frozen
+from nuat import InputError, NonFiniteError, frozen_eval
 from nuat.data.validation import check_images, check_labels
-from nuat.nn.batchnorm import BatchNormRecord, recorded
-from nuat.nn.freeze import bare
+from nuat.nn.batchnorm import BatchNormUpdate, record_bn_update
+from nuat.nn.freeze import unwrap_model
 from nuat.nn.validation import check_logits
 from nuat.runtime.device import device_of
 
@@ -52,7 +52,7 @@ X = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(1))
 
 def test_frozen_is_in_eval_mode_and_asks_for_no_gradient_but_the_images() -> None:
     f = mixed()
-    with frozen(f) as g:
+    with frozen_eval(f) as g:
         assert g is f
         assert not any(module.training for module in g.modules())
         assert not any(weight.requires_grad for weight in g.parameters())
@@ -65,7 +65,7 @@ def test_frozen_is_in_eval_mode_and_asks_for_no_gradient_but_the_images() -> Non
 def test_frozen_gives_everything_back_and_leaves_the_statistics() -> None:
     f = mixed()
     before = state(f)
-    with frozen(f) as g:
+    with frozen_eval(f) as g:
         g(X)
     assert same(state(f), before)
     f(X)
@@ -76,7 +76,7 @@ def test_frozen_gives_everything_back_and_leaves_the_statistics() -> None:
 def test_frozen_gives_everything_back_after_an_error(error: type[BaseException]) -> None:
     f = mixed()
     before = state(f)
-    with pytest.raises(error), frozen(f) as g:
+    with pytest.raises(error), frozen_eval(f) as g:
         g(X)
         raise error
     assert same(state(f), before)
@@ -85,8 +85,8 @@ def test_frozen_gives_everything_back_after_an_error(error: type[BaseException])
 def test_frozen_within_frozen_stays_frozen_until_the_last_one_ends() -> None:
     f = mixed()
     before = state(f)
-    with frozen(f):
-        with pytest.raises(ValueError, match="inside"), frozen(f) as g:
+    with frozen_eval(f):
+        with pytest.raises(ValueError, match="inside"), frozen_eval(f) as g:
             g(X)
             raise ValueError("inside")
         assert not any(module.training for module in f.modules())
@@ -101,7 +101,7 @@ def test_a_graph_begun_before_frozen_still_reaches_the_weights() -> None:
     for each in (f, alone):
         each[3][2].p = 0.0
     z = f(X)
-    with frozen(f) as g:
+    with frozen_eval(f) as g:
         g(X + 0.1)
     z.square().sum().backward()
     alone(X).square().sum().backward()
@@ -115,8 +115,8 @@ def test_frozen_looks_inside_distributed_data_parallel() -> None:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         wrapper = DistributedDataParallel(f)
-        assert bare(wrapper) is f and bare(f) is f
-        with frozen(wrapper) as g:
+        assert unwrap_model(wrapper) is f and unwrap_model(f) is f
+        with frozen_eval(wrapper) as g:
             assert g is f and not f.training and not f.weight.requires_grad
         assert f.training and f.weight.requires_grad
     finally:
@@ -129,7 +129,7 @@ def test_device_of() -> None:
     assert device_of(nn.BatchNorm2d(2, affine=False, device="meta")) == torch.device("meta")
 
 
-# ---- BatchNormRecord
+# ---- BatchNormUpdate
 
 
 class Twice(nn.Module):
@@ -181,7 +181,7 @@ def test_replay_equals_a_second_pass(network: str, between: int, warm: int) -> N
         f(2 * torch.randn(32, 6) + 1)
     twin = copy.deepcopy(f)
     x, others = 3 * torch.randn(32, 6) - 2, torch.randn(between, 32, 6)
-    with recorded(f) as record:
+    with record_bn_update(f) as record:
         f(x)
     twin(x)
     for other in others:
@@ -197,7 +197,7 @@ def test_replay_equals_a_second_pass(network: str, between: int, warm: int) -> N
 
 def test_replay_may_follow_backward_and_is_not_idle() -> None:
     f = normed(0.1)
-    with recorded(f) as record:
+    with record_bn_update(f) as record:
         z = f(torch.randn(32, 6) + 4)
     once = f[1].running_mean.clone()
     z.sum().backward()
@@ -207,8 +207,8 @@ def test_replay_may_follow_backward_and_is_not_idle() -> None:
 
 
 def test_only_layers_in_train_mode_are_recorded() -> None:
-    assert len(BatchNormRecord(with_one_in_eval_mode()).layers) == 1
-    assert BatchNormRecord(normed(0.1).eval()).layers == []
+    assert len(BatchNormUpdate(with_one_in_eval_mode()).layers) == 1
+    assert BatchNormUpdate(normed(0.1).eval()).layers == []
 
 
 # ---- check_images
@@ -234,8 +234,8 @@ def test_images_that_are_fine(x: Tensor) -> None:
             torch.linspace(0, 254, 96).reshape(2, 3, 4, 4),
             r"from [\d.]+ to 25\d[\d.]*; divide by 255\?",
         ),
-        (torch.randn(2, 3, 8, 8), r"from -[\d.]+ to [\d.]+; are they normalised\?"),
-        (torch.linspace(-0.01, 0.9, 96).reshape(2, 3, 4, 4), r"are they normalised\?"),
+        (torch.randn(2, 3, 8, 8), r"from -[\d.]+ to [\d.]+; are they normalized\?"),
+        (torch.linspace(-0.01, 0.9, 96).reshape(2, 3, 4, 4), r"are they normalized\?"),
         (256 + 100 * torch.rand(2, 3, 4, 4), r"must lie in \[0, 1\]"),
         (torch.full((2, 3, 4, 4), torch.nan), r"from nan to nan"),
         (torch.full((2, 3, 4, 4), torch.inf), r"from inf to inf"),
@@ -335,8 +335,8 @@ def nan_in_one(z: Tensor) -> Tensor:
         (lambda z: z.sum(1), InputError, r"\[5\] for 5 images.*not logits \[5, 3\]"),
         (lambda z: z[:1], InputError, r"\[1, 3\] for 5 images.*not logits \[5, 3\]"),
         (lambda z: z[..., None], InputError, r"\[5, 3, 1\] for 5 images"),
-        (nan_in_one, NonFinite, "NaN or infinite logits"),
-        (lambda z: z / 0, NonFinite, "NaN or infinite logits"),
+        (nan_in_one, NonFiniteError, "NaN or infinite logits"),
+        (lambda z: z / 0, NonFiniteError, "NaN or infinite logits"),
     ],
 )
 def test_what_is_not_logits(

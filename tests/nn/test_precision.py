@@ -9,12 +9,12 @@ from torch import nn
 
 import nuat
 from nuat.methods.cost import forward_equivalents
-from nuat.models import build
+from nuat.models import build_model
 from nuat.nn.fingerprint import fingerprint
-from nuat.nn.precision import BFloat16, computing_in, lay_out, to_channels_last
-from nuat.nn.weight_perturbation import worst_nearby
+from nuat.nn.precision import BFloat16, set_memory_format, to_channels_last, with_precision
+from nuat.nn.weight_perturbation import perturb_weights
 from nuat.runtime.threads import configure_threads
-from nuat.training.train_step import Descent
+from nuat.training.train_step import TrainStep
 
 X, Y = torch.rand(8, 3, 8, 8), torch.arange(8)
 
@@ -44,7 +44,7 @@ class Looks(nn.Module):
 
 @pytest.fixture
 def f():
-    f = build("small-cnn(width=8)", 10, 3)
+    f = build_model("small-cnn(width=8)", 10, 3)
     f.head = nn.Sequential(Looks(), f.head)
     return f
 
@@ -68,40 +68,40 @@ def test_bfloat16_computes_the_same_function_to_its_rounding(f):
 
 
 def test_fp32_is_the_network_itself_and_other_names_are_refused(f):
-    assert computing_in("fp32", f) is f
+    assert with_precision("fp32", f) is f
     with pytest.raises(nuat.InputError, match=r"'fp16'.*there are: bf16, fp32"):
-        computing_in("fp16", f)
+        with_precision("fp16", f)
     with pytest.raises(nuat.InputError, match=r"precision 'half'"):
-        nuat.recipe("nuat", "digits").setting("precision", "half")
+        nuat.get_recipe("nuat", "digits").setting("precision", "half")
 
 
 def test_freezing_and_views_reach_through_bfloat16(f):
     low = BFloat16(f).train()
     f.head.eval()
     modes = [m.training for m in f.modules()]
-    with nuat.frozen(low) as g:
+    with nuat.frozen_eval(low) as g:
         assert not any(m.training for m in f.modules())
         assert not any(p.requires_grad for p in f.parameters())
         assert g(X).dtype is torch.float32
     assert [m.training for m in f.modules()] == modes
     assert all(p.requires_grad for p in f.parameters())
-    nuat.ce(worst_nearby(low, lambda h: nuat.ce(h(X), Y), 0.1)(X), Y).backward()
+    nuat.ce(perturb_weights(low, lambda h: nuat.ce(h(X), Y), 0.1)(X), Y).backward()
     assert all(p.grad is not None for p in f.parameters())
 
 
 @pytest.mark.parametrize("name", ["nuat", "nuat2-wa", "awp", "fbf"])
 def test_precision_does_not_change_the_count(name):
-    f, method = build("small-cnn(width=8)", 10, 3), nuat.recipe(name, "cifar10").method
+    f, method = build_model("small-cnn(width=8)", 10, 3), nuat.get_recipe(name, "cifar10").method
     counts = [forward_equivalents(method, g, X, Y, epoch=20) for g in (f, BFloat16(f))]
     assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("name", ["nuat-wa", "nuat2-wa", "awp", "atf", "trades-wa"])
 def test_a_step_in_bfloat16_keeps_weights_and_averages_in_float32(name):
-    recipe = nuat.recipe(name, "cifar10").setting("precision", "bf16")
-    f = build("small-cnn(width=8)", 10, 3)
+    recipe = nuat.get_recipe(name, "cifar10").setting("precision", "bf16")
+    f = build_model("small-cnn(width=8)", 10, 3)
     before = [p.clone() for p in f.parameters()]
-    descent = Descent(recipe, f, batches=2)
+    descent = TrainStep(recipe, f, batches=2)
     for batch in range(2):
         for loss in descent.step(X, Y, descent.begin(60, batch)):
             assert loss.dtype is torch.float32 and loss.isfinite()
@@ -109,7 +109,7 @@ def test_a_step_in_bfloat16_keeps_weights_and_averages_in_float32(name):
     assert isinstance(descent.begin(60, 0).average(0.99), BFloat16)
     kept = (*f.parameters(), *descent.kept.parameters())
     assert {p.dtype for p in kept} == {torch.float32}
-    state = descent.optimiser.state_dict()["state"].values()
+    state = descent.optimizer.state_dict()["state"].values()
     assert {s["momentum_buffer"].dtype for s in state} == {torch.float32}
     assert all(not torch.equal(a, b) for a, b in zip(before, f.parameters(), strict=True))
 
@@ -131,13 +131,13 @@ def test_channels_last_is_refused_by_a_network_that_cannot():
 
 
 def digits(**changes):
-    small = nuat.recipe("nuat-wa", "digits").lasting(1).setting("model", "small-cnn(width=4)")
+    small = nuat.get_recipe("nuat-wa", "digits").lasting(1).setting("model", "small-cnn(width=4)")
     return replace(small, **changes)
 
 
 def test_on_a_cpu_channels_last_is_for_those_who_ask(tmp_path):
-    f = build("small-cnn(width=4)", 10, 1)
-    assert lay_out(f, torch.rand(2, 1, 8, 8), None) == ""
+    f = build_model("small-cnn(width=4)", 10, 1)
+    assert set_memory_format(f, torch.rand(2, 1, 8, 8), None) == ""
     assert f.features[3].weight.is_contiguous()
     with pytest.raises(nuat.InputError, match="channels_last does not suit"):
         nuat.fit(digits(channels_last=True), Flat(), out=tmp_path / "asked")
@@ -145,7 +145,7 @@ def test_on_a_cpu_channels_last_is_for_those_who_ask(tmp_path):
 
 def test_fit_gives_the_network_back_to_be_used(tmp_path):
     """In the usual layout, in eval mode, with the weights that were kept."""
-    f = build("small-cnn(width=4)", 10, 1)
+    f = build_model("small-cnn(width=4)", 10, 1)
     run = nuat.fit(digits(channels_last=True, precision="bf16"), f, out=tmp_path / "run")
     assert all(p.is_contiguous() for p in f.parameters())
     assert run.config["recipe"]["precision"] == "bf16"
@@ -193,7 +193,7 @@ def test_threads_are_those_asked_for_or_torchs_own():
 @pytest.mark.parametrize(("width", "refused"), [(8, True), (16, False)])
 def test_a_network_whose_kernel_writes_outside_its_memory_is_refused(width, refused):
     """The gradient of an 8 -> 16 convolution, 1x1, stride 2, aborts the process at 64 pixels."""
-    f, x = build(f"resnet18(width={width})", 10, 3), torch.rand(2, 3, 16, 16)
+    f, x = build_model(f"resnet18(width={width})", 10, 3), torch.rand(2, 3, 16, 16)
     if refused:
         with pytest.raises(
             nuat.InputError, match=r"1x1, stride 2, 8 channels\).*outside its memory"

@@ -10,13 +10,13 @@ from PIL import Image
 
 import nuat
 from nuat import cli
-from nuat.models import build
-from nuat.profiling import SECTIONS, Arm, bench
+from nuat.models import build_model
+from nuat.profiling import SECTIONS, Candidate, benchmark
 from nuat.profiling.costs import ratio
-from nuat.profiling.timers import Laps, Watched
+from nuat.profiling.timers import SectionTimer, TimedModel
 
 DATA = nuat.Splits(
-    *(nuat.Images(torch.rand(20, 1, 8, 8), torch.arange(20) % 10) for _ in range(3)),
+    *(nuat.InMemoryDataset(torch.rand(20, 1, 8, 8), torch.arange(20) % 10) for _ in range(3)),
     classes=tuple("0123456789"),
     name="noise",
 )
@@ -25,12 +25,12 @@ CPU = torch.device("cpu")
 
 def row(name, **changes):
     small = {"model": "small-cnn(width=4)", "batch_size": 8}
-    return replace(nuat.recipe(name, "digits"), **small | changes)
+    return replace(nuat.get_recipe(name, "digits"), **small | changes)
 
 
 def test_a_table_of_costs():
     names = ["nuat-wa", "awp", "atf", "nuat2-wa"]
-    found = bench([row(name) for name in names], DATA, CPU, rounds=2)
+    found = benchmark([row(name) for name in names], DATA, CPU, rounds=2)
     costs = {cost["name"]: cost for cost in found["costs"]}
     assert list(costs) == ["standard", *names]
     assert costs["standard"]["standard_steps"] == (1, 1, 1)
@@ -54,19 +54,19 @@ def test_ratios_are_paired():
 def test_whose_time_is_whose():
     """By a clock that ticks a second at each look: every lap is one."""
     ticks = iter(range(100))
-    laps = Laps(lambda: next(ticks))
-    f = Watched(build("small-cnn(width=4)", 10, 1), laps)
+    laps = SectionTimer(lambda: next(ticks))
+    f = TimedModel(build_model("small-cnn(width=4)", 10, 1), laps)
     x, y = DATA.train.batch(torch.arange(4))
-    for _ in nuat.NuAT().step(f, x, y, nuat.Moment(1, 1)):
+    for _ in nuat.NuAT().step(f, x, y, nuat.StepContext(1, 1)):
         laps("forward")
     # before the clean pass, the attack; after each pass, and the loss
     assert laps.spent == {**dict.fromkeys(SECTIONS, 0), "attack": 2, "forward": 3}
 
 
 def test_an_arm_trains_as_the_engine_does():
-    f = build("small-cnn(width=4)", 10, 1)
+    f = build_model("small-cnn(width=4)", 10, 1)
     before = f.head.weight.clone()
-    arm = Arm(row("nuat-wa", lr=nuat.Constant(0.1)), f, DATA.train)
+    arm = Candidate(row("nuat-wa", lr=nuat.Constant(0.1)), f, DATA.train)
     for _ in range(3):
         arm.run()
     assert not torch.equal(f.head.weight, before)
@@ -108,7 +108,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         cli.main()
     shown = capsys.readouterr().out
     assert stopped.value.code == 0
-    assert "optimiser" in shown
+    assert "optimizer" in shown
     found = json.loads((tmp_path / "bench.json").read_text())
     assert [cost["name"] for cost in found["costs"]] == ["standard", "nuat"]
     assert (found["precision"], found["rounds"]) == ("bf16", 1)
@@ -122,6 +122,6 @@ def test_data_that_are_read_from_files(tmp_path):
             folder.mkdir(parents=True)
             for place in range(4):
                 Image.new("RGB", (8, 8), (place * 60, 9, 99)).save(folder / f"{place}.png")
-    data = nuat.load(f"folder:{tmp_path}(size=8)")
-    (standard,) = bench([row("normal", batch_size=4)], data, CPU, rounds=1)["costs"][:1]
+    data = nuat.load_dataset(f"folder:{tmp_path}(size=8)")
+    (standard,) = benchmark([row("normal", batch_size=4)], data, CPU, rounds=1)["costs"][:1]
     assert standard["ms"] > 0

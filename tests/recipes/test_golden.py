@@ -9,7 +9,7 @@ A = pytest.approx
 
 
 def row(name, data="cifar10"):
-    return nuat.recipe(name, data)
+    return nuat.get_recipe(name, data)
 
 
 def values(schedule, *epochs):

@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 import pytest
 
 import nuat
-from nuat import Constant, InputError, Linf, Piecewise, Ramp
+from nuat import Constant, InputError, LinearRamp, Linf, Piecewise
 from nuat.attacks import FGSM, PGD
-from nuat.config.serialization import describe
+from nuat.config.serialization import to_dict
 from nuat.methods import AT, AWP, TRADES, Method, NuAT, NuAT2, NuATH, RobustnessDrop
 from nuat.recipes import registry
-from nuat.schedules import Drops, From, Schedule
+from nuat.schedules import Schedule, StartAt, StepDecay
 from nuat.threat_models import L2, Ball
 
-every = pytest.mark.parametrize("row", nuat.recipes(), ids=lambda row: f"{row.name}/{row.data}")
-HYBRID = NuATH(NuAT(Linf(0.1), Ramp(4.0, 40)), NuAT2(Linf(0.1), Ramp(2.0, 20)))
+every = pytest.mark.parametrize(
+    "row", nuat.list_recipes(), ids=lambda row: f"{row.name}/{row.data}"
+)
+HYBRID = NuATH(NuAT(Linf(0.1), LinearRamp(4.0, 40)), NuAT2(Linf(0.1), LinearRamp(2.0, 20)))
 
 
 def everywhere(value, kind):
@@ -69,22 +71,22 @@ def test_lasting_stretches_every_schedule(row, factor):
 
 
 def test_lasting_reaches_both_methods_of_a_hybrid_and_what_awp_is_around():
-    row = nuat.recipe("nuat-h", "digits")
+    row = nuat.get_recipe("nuat-h", "digits")
     row = replace(row, method=HYBRID).lasting(row.epochs * 2)
-    assert row.method.one.lam == Ramp(4.0, 80) and row.method.two.lam == Ramp(2.0, 40)
-    around = AWP(TRADES(beta=Drops(6.0, at=(10,))), gamma=From(0.005, epoch=4))
+    assert row.method.one.lam == LinearRamp(4.0, 80) and row.method.two.lam == LinearRamp(2.0, 40)
+    around = AWP(TRADES(beta=StepDecay(6.0, at=(10,))), gamma=StartAt(0.005, epoch=4))
     row = replace(row, epochs=10, method=around).lasting(5)
-    assert row.method.base.beta == Drops(6.0, at=(5,)) and row.method.gamma == From(0.005, 2)
+    assert row.method.base.beta == StepDecay(6.0, at=(5,)) and row.method.gamma == StartAt(0.005, 2)
 
 
 def test_lasting_leaves_the_steps_of_an_attack():
-    attack = PGD(Linf(0.1), size=Drops(0.5, at=(10,)))
-    row = replace(nuat.recipe("pgd-at", "digits"), method=AT(attack))
+    attack = PGD(Linf(0.1), size=StepDecay(0.5, at=(10,)))
+    row = replace(nuat.get_recipe("pgd-at", "digits"), method=AT(attack))
     assert row.lasting(5).method.inner == attack
 
 
 def test_lasting_back_is_the_same_recipe():
-    row = nuat.recipe("nuat-wa-h", "digits")
+    row = nuat.get_recipe("nuat-wa-h", "digits")
     assert row.lasting(row.epochs) == row
     assert row.lasting(row.epochs * 4).lasting(row.epochs) == row
 
@@ -92,9 +94,9 @@ def test_lasting_back_is_the_same_recipe():
 @pytest.mark.parametrize("epochs", [0, -1, 1.5])
 def test_no_or_half_an_epoch_is_refused(epochs):
     with pytest.raises(InputError, match="epochs is"):
-        nuat.recipe("nuat", "digits").lasting(epochs)
+        nuat.get_recipe("nuat", "digits").lasting(epochs)
     with pytest.raises(InputError, match="epochs is"):
-        replace(nuat.recipe("nuat", "digits"), epochs=epochs)
+        replace(nuat.get_recipe("nuat", "digits"), epochs=epochs)
 
 
 # against
@@ -116,7 +118,7 @@ def test_against_changes_every_ball_and_nothing_else(row, ball):
 
 def test_against_reaches_the_parts_of_parts():
     method = replace(HYBRID, trigger=RobustnessDrop(Linf(0.3)))
-    row = replace(nuat.recipe("nuat-h", "digits"), method=method).against(Linf(0.02))
+    row = replace(nuat.get_recipe("nuat-h", "digits"), method=method).against(Linf(0.02))
     assert row.method.one.ball == row.method.two.ball == row.method.trigger.ball == Linf(0.02)
     row = replace(row, method=AWP(AT(PGD(Linf(0.3))))).against(Linf(0.02))
     assert row.method.base.inner.ball == row.ball == Linf(0.02)
@@ -126,7 +128,7 @@ def test_against_reaches_the_parts_of_parts():
 
 
 def test_a_field_of_the_recipe_or_else_of_its_method():
-    row = nuat.recipe("nuat-wa", "digits")
+    row = nuat.get_recipe("nuat-wa", "digits")
     assert row.setting("batch_size", "32").batch_size == 32
     assert row.setting("lam.to", "9").method.lam == replace(row.method.lam, to=9.0)
     assert row.setting("method.lam.to", "9") == row.setting("lam.to", "9")
@@ -141,13 +143,13 @@ def test_a_field_of_the_recipe_or_else_of_its_method():
     assert (
         changed.method.distance.__name__ == "frobenius" and changed.method.start == nuat.Uniform()
     )
-    assert row == nuat.recipe("nuat-wa", "digits"), "the row itself stays"
+    assert row == nuat.get_recipe("nuat-wa", "digits"), "the row itself stays"
 
 
 def test_fields_of_parts_of_parts():
-    row = replace(nuat.recipe("nuat-h", "digits"), method=HYBRID)
+    row = replace(nuat.get_recipe("nuat-h", "digits"), method=HYBRID)
     assert row.setting("one.lam.to", "9").method == replace(
-        HYBRID, one=replace(HYBRID.one, lam=Ramp(9.0, 40))
+        HYBRID, one=replace(HYBRID.one, lam=LinearRamp(9.0, 40))
     )
     assert row.setting("trigger.hold", "7").method.trigger.hold == 7
     row = replace(row, method=AWP(AT(PGD(Linf(0.1)))))
@@ -159,7 +161,7 @@ def test_fields_of_parts_of_parts():
     ("path", "text", "message"),
     [
         ("lamb", "3", r"field of the recipe or of NuAT 'lamb'; did you mean 'lam'\?"),
-        ("lam.too", "3", r"field of Ramp 'too'; did you mean 'to'\?"),
+        ("lam.too", "3", r"field of LinearRamp 'too'; did you mean 'to'\?"),
         ("lam.to.x", "3", r"cannot set method\.lam\.to\.x"),
         ("lam", "Uniform()", "takes a Schedule, not Uniform"),
         ("lam.to", "True", "takes a float, not True"),
@@ -177,7 +179,7 @@ def test_fields_of_parts_of_parts():
 )
 def test_what_cannot_be_set_is_named(path, text, message):
     with pytest.raises(InputError, match=message):
-        nuat.recipe("nuat", "digits").setting(path, text)
+        nuat.get_recipe("nuat", "digits").setting(path, text)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +194,7 @@ def test_what_cannot_be_set_is_named(path, text, message):
 )
 def test_a_part_that_names_no_ball_is_against_that_of_the_recipe(name, path, text):
     """Or it is refused: what it must not do is to train quietly at the default eps of the part."""
-    row = nuat.recipe(name, "digits")
+    row = nuat.get_recipe(name, "digits")
     try:
         changed = row.setting(path, text)
     except InputError as error:
@@ -204,12 +206,12 @@ def test_a_part_that_names_no_ball_is_against_that_of_the_recipe(name, path, tex
 @pytest.mark.parametrize("text", ["PGD(0.3)", "PGD(ball=0.3)", "FGSM(8/255)"])
 def test_a_number_is_no_ball(text):
     with pytest.raises(InputError, match=r"ball|--eps"):
-        nuat.recipe("pgd-at", "digits").setting("inner", text)
+        nuat.get_recipe("pgd-at", "digits").setting("inner", text)
 
 
 def test_setting_one_field_leaves_every_ball():
-    """TRADES on CIFAR-10 is trained at 0.031 and judged at 8/255."""
-    row = nuat.recipe("trades", "cifar10")
+    """TRADES on CIFAR-10 is trained at 0.031 and evaluate_points at 8/255."""
+    row = nuat.get_recipe("trades", "cifar10")
     changed = row.setting("beta", "3").setting("batch_size", "32")
     assert everywhere(changed, Ball) == everywhere(row, Ball)
 
@@ -227,7 +229,7 @@ def test_setting_one_field_leaves_every_ball():
 )
 def test_values_that_no_run_can_have_are_refused(path, text):
     with pytest.raises(InputError, match=path.split(".")[0]):
-        nuat.recipe("nuat", "digits").setting(path, text)
+        nuat.get_recipe("nuat", "digits").setting(path, text)
 
 
 # the table
@@ -239,28 +241,31 @@ def fresh(monkeypatch):
 
 
 def test_a_row_is_registered_once_for_a_data_set(fresh):
-    row = replace(nuat.recipe("nuat", "digits"), name="mine")
-    assert nuat.register(row) is row
-    assert nuat.recipe("mine", "digits") is row and nuat.recipes()[-1] is row
+    row = replace(nuat.get_recipe("nuat", "digits"), name="mine")
+    assert nuat.register_recipe(row) is row
+    assert nuat.get_recipe("mine", "digits") is row and nuat.list_recipes()[-1] is row
     with pytest.raises(InputError, match="already a recipe 'mine' for 'digits'"):
-        nuat.register(replace(row, note="another"))
-    assert nuat.recipe("mine", "digits") is row
-    other = nuat.register(replace(row, data="mnist"))
-    assert nuat.recipe("mine", "mnist") is other
-    assert nuat.recipe("mine", "mnist(size=3)") is other, "whatever its settings"
+        nuat.register_recipe(replace(row, note="another"))
+    assert nuat.get_recipe("mine", "digits") is row
+    other = nuat.register_recipe(replace(row, data="mnist"))
+    assert nuat.get_recipe("mine", "mnist") is other
+    assert nuat.get_recipe("mine", "mnist(size=3)") is other, "whatever its settings"
     with pytest.raises(InputError, match=r"unknown data set for 'mine' 'cifar10'.*digits, mnist"):
-        nuat.recipe("mine", "cifar10")
+        nuat.get_recipe("mine", "cifar10")
 
 
 def test_a_data_set_that_is_nearly_right_is_suggested():
     with pytest.raises(InputError, match=r"did you mean 'digits'\?"):
-        nuat.recipe("nuat", "digit")
+        nuat.get_recipe("nuat", "digit")
 
 
 @every
 def test_every_row_is_fit_to_be_run(row):
-    assert row.model in nuat.models or row.model.split("(")[0] in nuat.models
-    assert json.loads(json.dumps(describe(row)))["name"] == row.name
+    assert (
+        row.model in nuat.models.model_registry
+        or row.model.split("(")[0] in nuat.models.model_registry
+    )
+    assert json.loads(json.dumps(to_dict(row)))["name"] == row.name
     assert row.source in ("published code", "paper", "ours")
     assert hash(row) == hash(replace(row)) and row == replace(row)
     assert row.lr(0.5) > 0 and row.lr(row.epochs - 0.5) > 0
@@ -281,7 +286,7 @@ def test_validation_is_against_the_ball_that_training_is_against(row):
 
 def test_every_row_has_a_data_set_to_run_on():
     lent = {"cifar100", "folder", "npz"}
-    assert {row.data for row in nuat.recipes()} == set(nuat.datasets) - lent
+    assert {row.data for row in nuat.list_recipes()} == set(nuat.data.dataset_registry) - lent
 
 
 @dataclass(frozen=True)
@@ -289,24 +294,24 @@ class Mine(Method):
     """A method with an attack of its own and a schedule."""
 
     inner: FGSM = FGSM(Linf(0.1))
-    lam: Schedule = Ramp(1.0, epochs=10)
+    lam: Schedule = LinearRamp(1.0, epochs=10)
 
 
 def test_an_outside_method_is_stretched_and_set_against_a_ball_as_well():
-    row = replace(nuat.recipe("nuat", "digits"), epochs=10, method=Mine(lam=3))
+    row = replace(nuat.get_recipe("nuat", "digits"), epochs=10, method=Mine(lam=3))
     assert row.method.lam == Constant(3.0)
     row = replace(row, method=Mine()).against(Linf(0.2)).lasting(20)
-    assert row.method == Mine(FGSM(Linf(0.2)), Ramp(1.0, epochs=20))
+    assert row.method == Mine(FGSM(Linf(0.2)), LinearRamp(1.0, epochs=20))
     assert row.method.threat() == Linf(0.2)
 
 
 @pytest.mark.parametrize("given", ["yes", 1, 0, "False"])
 def test_channels_last_is_true_false_or_none(given: object) -> None:
     with pytest.raises(InputError, match=r"channels_last is .*must be True, False or None"):
-        replace(nuat.recipe("nuat", "digits"), channels_last=given)
+        replace(nuat.get_recipe("nuat", "digits"), channels_last=given)
 
 
 def test_a_choice_of_no_text_is_refused_in_words() -> None:
     for name in ("precision", "on_collapse"):
         with pytest.raises(InputError, match=r"unknown .* None \(there are: "):
-            replace(nuat.recipe("nuat", "digits"), **{name: None})
+            replace(nuat.get_recipe("nuat", "digits"), **{name: None})

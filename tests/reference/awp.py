@@ -55,25 +55,25 @@ def add(model, v, coefficient):
                 parameter.add_(coefficient * v[name])
 
 
-def descend(model, optimiser, loss, v, gamma, decay):
-    """Backward, optimiser step and restoring. Published: the `decay` of the weights is of w + v.
+def descend(model, optimizer, loss, v, gamma, decay):
+    """Backward, optimizer step and restoring. Published: the `decay` of the weights is of w + v.
 
-    With `decay` "w" the weights are restored between backward and optimiser step: the gradient is
+    With `decay` "w" the weights are restored between backward and optimizer step: the gradient is
     that at w + v, the decay that of w.
     """
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     loss.backward()
     if decay == "w":
         add(model, v, -gamma)
-        optimiser.step()
+        optimizer.step()
     else:
-        optimiser.step()
+        optimizer.step()
         add(model, v, -gamma)
 
 
 def trades_awp_iteration(
     model,
-    optimiser,
+    optimizer,
     x,
     y,
     normal,
@@ -106,7 +106,7 @@ def trades_awp_iteration(
     again = clean if merged else model(x)
     robust = divergence(adversarial, clean) / len(x)
     loss = F.cross_entropy(again, y) + beta * robust
-    descend(model, optimiser, loss, v, gamma, decay)
+    descend(model, optimizer, loss, v, gamma, decay)
     return x_adv, loss.detach(), {name: gamma * v[name] for name in v}
 
 
@@ -127,7 +127,7 @@ def pgd(model, x, y, uniform, eps, size):
 
 def at_awp_iteration(
     model,
-    optimiser,
+    optimizer,
     x,
     y,
     uniform,
@@ -162,7 +162,7 @@ def at_awp_iteration(
         add(model, v, gamma)
 
     loss = F.cross_entropy(model(x_adv), y)
-    descend(model, optimiser, loss, v, gamma, decay)
+    descend(model, optimizer, loss, v, gamma, decay)
     if counting:
         with torch.no_grad():
             model(x)

@@ -14,7 +14,7 @@ ALPHA = 10 / 255
 
 
 def fbf_iteration(
-    model, optimiser, x, y, uniform, eps=EPS, alpha=ALPHA, counting=True, mode="train"
+    model, optimizer, x, y, uniform, eps=EPS, alpha=ALPHA, counting=True, mode="train"
 ):
     """Returns (x_adv, loss). Published: `counting`, the attack's pass moves the running statistics.
 
@@ -41,7 +41,7 @@ def fbf_iteration(
     model.train()
     x_adv = x + delta
     loss = F.cross_entropy(model(x_adv), y)
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     loss.backward()
-    optimiser.step()
+    optimizer.step()
     return x_adv, loss.detach()

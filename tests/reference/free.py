@@ -15,7 +15,7 @@ def begin(batch_size, shape, dtype):
     return torch.zeros(batch_size, *shape, dtype=dtype)
 
 
-def free_batch(model, optimiser, x, y, perturbation, m, through_the_clip=True):
+def free_batch(model, optimizer, x, y, perturbation, m, through_the_clip=True):
     """m replays of one batch; moves `perturbation` in place. Returns [(x_adv, loss), ...].
 
     `through_the_clip`, as published: the gradient is that of the perturbation, so it is 0 where the
@@ -31,13 +31,13 @@ def free_batch(model, optimiser, x, y, perturbation, m, through_the_clip=True):
         loss = F.cross_entropy(model(x_adv), y)
 
         # one backward pass gives both gradients
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         gradient = delta.grad if through_the_clip else x_adv.grad
 
         # the perturbation moves with the gradient at the old weights, then the weights move
         perturbation[:n] += EPS * torch.sign(gradient)
         perturbation.clamp_(-EPS, EPS)
-        optimiser.step()
+        optimizer.step()
         found.append((x_adv.detach(), loss.detach()))
     return found

@@ -27,12 +27,12 @@ def lam_imagenet100(epoch):
     return 20.0 if epoch < 90 else 140.0
 
 
-def regulariser(p, q):
+def regularizer(p, q):
     """The squared distance of the probabilities, summed over classes, averaged over the batch."""
     return ((p - q) ** 2).sum(1).mean(0)
 
 
-def gat_iteration(model, optimiser, x, y, signs, lam, batch, kind="cifar10"):
+def gat_iteration(model, optimizer, x, y, signs, lam, batch, kind="cifar10"):
     """`batch` is the index of the batch in its epoch. Returns (x_adv, loss).
 
     `kind`: "mnist" begins at +-0.3, steps and stays within 0.3 and has the guiding term in each
@@ -52,7 +52,7 @@ def gat_iteration(model, optimiser, x, y, signs, lam, batch, kind="cifar10"):
     x_adv = torch.clamp(x + bernoulli * signs, 0, 1).detach().requires_grad_(True)
     logits = model(x_adv)
     q = torch.softmax(logits, dim=1)
-    attack_loss = F.cross_entropy(logits, y) + a * lam * regulariser(p, q)
+    attack_loss = F.cross_entropy(logits, y) + a * lam * regularizer(p, q)
     attack_loss.backward()
     x_adv = torch.clamp(x_adv.detach() + eps * torch.sign(x_adv.grad), 0, 1)
     delta = torch.clamp(x_adv - x, -eps, eps)
@@ -60,12 +60,12 @@ def gat_iteration(model, optimiser, x, y, signs, lam, batch, kind="cifar10"):
 
     # the loss in train mode, first the adversarial images, then the clean ones once more
     model.train()
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     adversarial = model(x_adv)
     clean = model(x)
     q = torch.softmax(adversarial, dim=1)
     p = torch.softmax(clean, dim=1)
-    loss = F.cross_entropy(clean, y) + lam * regulariser(p, q)
+    loss = F.cross_entropy(clean, y) + lam * regularizer(p, q)
     loss.backward()
-    optimiser.step()
+    optimizer.step()
     return x_adv, loss.detach()

@@ -43,7 +43,7 @@ def advance(x_adv, x, gradient):
     return torch.clamp(x + delta, 0, 1)
 
 
-def nuat_iteration(model, optimiser, x, y, signs, lam, batch):
+def nuat_iteration(model, optimizer, x, y, signs, lam, batch):
     """NuAT and NuAT-WA. `batch` is the index of the batch in its epoch. Returns (x_adv, loss)."""
     # the clean logits: in train mode, with their graph, and with a first BatchNorm update
     model.train()
@@ -61,16 +61,16 @@ def nuat_iteration(model, optimiser, x, y, signs, lam, batch):
 
     # the loss in train mode, first the adversarial images, then the clean ones once more
     model.train()
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     adversarial = model(x_adv)
     clean = model(x)
     loss = F.cross_entropy(clean, y) + lam * (nuclear(clean - adversarial) / BATCH)
     loss.backward()
-    optimiser.step()
+    optimizer.step()
     return x_adv, loss.detach()
 
 
-def nuat2_iteration(model, optimiser, x, y, signs, lam, teacher=None):
+def nuat2_iteration(model, optimizer, x, y, signs, lam, teacher=None):
     """NuAT2, or NuAT2-WA given the `teacher`: a network with the weights of the 0.99 average.
 
     In epoch 0 NuAT2-WA takes the live network as the teacher. Returns (x_adv, loss).
@@ -98,25 +98,25 @@ def nuat2_iteration(model, optimiser, x, y, signs, lam, teacher=None):
 
     # the loss as in NuAT, with its constant divisor
     model.train()
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     adversarial = model(x_adv)
     clean = model(x)
     loss = F.cross_entropy(clean, y) + lam * (nuclear(clean - adversarial) / BATCH)
     loss.backward()
-    optimiser.step()
+    optimizer.step()
     return x_adv, loss.detach()
 
 
 def begin_average(model):
     """The average before training: the live tensors themselves, not copies of them.
 
-    The first update therefore averages the weights after the first optimiser step with themselves.
+    The first update therefore averages the weights after the first optimizer step with themselves.
     """
     return dict(model.state_dict())
 
 
 def update_average(average, model, tau):
-    """After each optimiser step: every entry of the state_dict, counters as floats too."""
+    """After each optimizer step: every entry of the state_dict, counters as floats too."""
     live = model.state_dict()
     for key in average:
         average[key] = tau * average[key] + (1 - tau) * live[key]

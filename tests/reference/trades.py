@@ -38,7 +38,7 @@ def attack(model, x, normal, eps=EPS, step=STEP, steps=STEPS, std=STD, boxed=Fal
     return x_adv.detach()
 
 
-def trades_iteration(model, optimiser, x, y, normal, beta=BETA, merged=False, **attacked):
+def trades_iteration(model, optimizer, x, y, normal, beta=BETA, merged=False, **attacked):
     """Returns (x_adv, loss). Published: clean, adversarial and clean images once more.
 
     `merged`: the last pass serves both terms and there is no first, so that the running statistics
@@ -47,7 +47,7 @@ def trades_iteration(model, optimiser, x, y, normal, beta=BETA, merged=False, **
     x_adv = attack(model, x, normal, **attacked)
 
     model.train()
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     logits = None if merged else model(x)
     adversarial = model(x_adv)
     again = model(x)
@@ -55,5 +55,5 @@ def trades_iteration(model, optimiser, x, y, normal, beta=BETA, merged=False, **
     robust = divergence(adversarial, again) / len(x)
     loss = natural + beta * robust
     loss.backward()
-    optimiser.step()
+    optimizer.step()
     return x_adv, loss.detach()

@@ -20,10 +20,10 @@ from torch import nn
 import nuat
 from nuat.attacks import PGD
 from nuat.checkpoints.run import Run
-from nuat.data import Images, load
+from nuat.data import InMemoryDataset, load_dataset
 from nuat.errors import InputError
-from nuat.evaluation import Scores
-from nuat.models import build
+from nuat.evaluation import EvaluationResult
+from nuat.models import build_model
 from nuat.report import render, rows, write_page
 from nuat.report.gallery import gallery
 from nuat.report.table import DASH, Row, best, columns, common
@@ -48,11 +48,11 @@ def trained(tmp_path_factory) -> list[Run]:
     folder = tmp_path_factory.mktemp("runs")
     runs = []
     for name, epochs in (("normal", 1), ("nuat", 3), ("nuat-wa", 2)):
-        recipe = nuat.recipe(name, "digits").against(BALL).lasting(epochs)
+        recipe = nuat.get_recipe(name, "digits").against(BALL).lasting(epochs)
         recipe = dataclasses.replace(recipe, model="small-cnn(width=8)")
         runs.append(nuat.fit(recipe, out=folder / name, device="cpu"))
     for run in runs[:2]:
-        scores = nuat.evaluate(network(run), load("digits").test, BALL, ATTACKS, samples=60)
+        scores = nuat.evaluate(network(run), load_dataset("digits").test, BALL, ATTACKS, samples=60)
         run.save_scores("test-60", scores.as_dict())
     return runs
 
@@ -75,7 +75,7 @@ def renamed(run: Run, to: Path, name: str, **changes: object) -> Run:
 
 def network(run: Run) -> nn.Module:
     config = run.config
-    f = build(config["model"], len(config["data"]["classes"]), config["channels"])
+    f = build_model(config["model"], len(config["data"]["classes"]), config["channels"])
     f.load_state_dict(run.weights())
     return f
 
@@ -161,7 +161,7 @@ def test_page_holds_the_figures_of_the_scores(runs, tmp_path):
     assert head[:5] == ["run", "clean%", "fgsm%", "pgd-3(restarts=2)%", "worst%"]
     assert [row[0] for row in body] == ["normal", "nuat", "nuat-wa"]
     for row, run in zip(body, runs[:2], strict=False):
-        scores = Scores.from_dict(run.scores["test-60"])
+        scores = EvaluationResult.from_dict(run.scores["test-60"])
         shares = [scores.clean, *(scores.robust(name) for name in ATTACKS), scores.worst]
         assert row[1:5] == [f"{100 * share:.1f}" for share in shares]
     assert body[2][1:5] == [DASH] * 4
@@ -214,14 +214,14 @@ def test_a_gallery_without_images_says_why(runs, tmp_path):
     shown = page([run], tmp_path / "page.html", networks={run.path: network(run)})
     assert shown.tags["img"] == 0
     assert "unknown data set 'mine'" in shown.text
-    images = load("digits").val
+    images = load_dataset("digits").val
     shown = page([run], tmp_path / "page.html", networks={run.path: network(run)}, images=images)
     assert shown.tags["img"] == 18
 
 
 @pytest.mark.parametrize("ball", [BALL, L2(1.5)], ids=repr)
 def test_gallery_shows_what_the_attack_did(trained, ball):
-    f, images = network(trained[1]), load("digits").test
+    f, images = network(trained[1]), load_dataset("digits").test
     exhibits = gallery(f, images, "abcdefghij", ball, PGD(ball, steps=5), count=10)
     assert len({each.label for each in exhibits}) == 10
     for each in exhibits:
@@ -246,7 +246,7 @@ def test_gallery_shows_what_the_attack_did(trained, ball):
 
 
 def test_gallery_prefers_images_classified_rightly(trained):
-    f, images = network(trained[1]), load("digits").test
+    f, images = network(trained[1]), load_dataset("digits").test
     seen = gallery(f, images, "0123456789", BALL, PGD(BALL, steps=1), count=4)
     again = gallery(f, images, "0123456789", BALL, PGD(BALL, steps=1), count=4)
     other = gallery(f, images, "0123456789", BALL, PGD(BALL, steps=1), count=4, seed=1)
@@ -262,7 +262,7 @@ def test_gallery_in_colour_at_another_size():
             return torch.stack([1 - 2 * mean, mean], 1)
 
     x = torch.linspace(0, 255, 4 * 3 * 32 * 32).to(torch.uint8).reshape(4, 3, 32, 32)
-    images = Images(x, torch.tensor([0, 1, 0, 1]))
+    images = InMemoryDataset(x, torch.tensor([0, 1, 0, 1]))
     exhibits = gallery(
         Brightness(), images, ("dark", "light"), Linf(4 / 255), PGD(Linf(4 / 255)), 9
     )
@@ -289,7 +289,7 @@ def test_table_with_and_without_scores(runs):
 
 def test_row_is_what_the_run_says(runs):
     row = rows(runs)[1]
-    scores = Scores.from_dict(runs[1].scores["test-60"])
+    scores = EvaluationResult.from_dict(runs[1].scores["test-60"])
     assert (row.name, row.data, row.model) == ("nuat", "digits", "small-cnn(width=8)")
     assert (row.ball, row.clean, row.worst) == ("Linf(0.2)", scores.clean, scores.worst)
     assert row.robust == {name: scores.robust(name) for name in ATTACKS}

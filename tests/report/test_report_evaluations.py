@@ -11,11 +11,11 @@ from torch import nn
 
 import nuat
 from nuat.checkpoints.run import Run
-from nuat.data import load
+from nuat.data import load_dataset
 from nuat.errors import InputError
-from nuat.evaluation import Scores
+from nuat.evaluation import EvaluationResult
 from nuat.nn.fingerprint import fingerprint
-from nuat.report import asides, render, rows, write_page
+from nuat.report import footnotes, render, rows, write_page
 from nuat.report.table import Row, best, columns, common
 from tests.cli.test_cli import TINY, call, work  # noqa: F401
 from tests.report.test_report import Page, text
@@ -24,9 +24,9 @@ OWN = nn.Identity()
 RIGHT, STRONG = [True, True, True, False], [True, False, False, False]
 
 
-def scores(standing: dict[str, list[bool]], **changes) -> Scores:
+def scores(standing: dict[str, list[bool]], **changes) -> EvaluationResult:
     """Of four images, of which the last is misclassified."""
-    made = Scores(
+    made = EvaluationResult(
         ids=[0, 1, 2, 3],
         labels=[0, 1, 0, 1],
         predicted=[0, 1, 0, 0],
@@ -43,7 +43,7 @@ def scores(standing: dict[str, list[bool]], **changes) -> Scores:
     return dataclasses.replace(made, **changes)
 
 
-def larger(found: Scores, times: int = 2) -> Scores:
+def larger(found: EvaluationResult, times: int = 2) -> EvaluationResult:
     standing = {name: times * stood for name, stood in found.standing.items()}
     return dataclasses.replace(
         found,
@@ -54,9 +54,9 @@ def larger(found: Scores, times: int = 2) -> Scores:
     )
 
 
-def run(folder: Path, **found: Scores) -> Run:
+def run(folder: Path, **found: EvaluationResult) -> Run:
     """A run that was not trained, with these scores; `_` is a dash in their names."""
-    recipe = nuat.recipe("normal", "digits").against(nuat.Linf(0.2))
+    recipe = nuat.get_recipe("normal", "digits").against(nuat.Linf(0.2))
     data = {"name": "digits", "classes": list("0123456789"), "train": 1, "val": 1, "test": 1}
     made = Run.start(
         folder,
@@ -149,7 +149,7 @@ def test_what_is_shown_and_what_is_said_of_the_rest(tmp_path, shown, left_out, s
     made = run(tmp_path / "run", **dict(zip(names, (shown, left_out), strict=True)))
     (row,) = rows([made], {made.path: OWN})
     assert (row.ball, row.images, row.split) == (shown.ball, len(shown.ids), "test")
-    (aside,) = asides([row])
+    (aside,) = footnotes([row])
     assert aside.startswith("normal: also there, not shown: test-a (") and said in aside
     page = Page(write_page([made], tmp_path / "page.html"))
     assert "not shown: test-" in page.text
@@ -191,12 +191,12 @@ def test_autoattack_after_pgd_on_the_command_line(call, work):  # noqa: F811
     assert (done.status, done.err) == (0, "")
     head = " ".join(done.out.split())
     assert "pgd-2" in head and "fgsm" in head and "rfgsm" in head
-    assert f"{len(load('digits').test)} images (test)" in head
+    assert f"{len(load_dataset('digits').test)} images (test)" in head
     assert head.count("also there, not shown: ") == 1
     assert "images of train" in head and "50 images of test" in head
     written = json.loads(Path("run/scores/test-pgd-2-rfgsm-eps-0.1.json").read_text())
     assert written["about"] == {"data": "digits", "split": "test", "model": "small-cnn(width=4)"}
-    assert Scores.from_dict(written).about == written["about"]
+    assert EvaluationResult.from_dict(written).about == written["about"]
     assert text(render(rows([Run.open("run")])))
 
 

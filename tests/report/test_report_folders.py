@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nuat.errors import InputError
-from nuat.evaluation import Scores
+from nuat.evaluation import EvaluationResult
 from nuat.report import opened, rows, write_page
 from nuat.report.table import best, columns, common
 from tests.cli.test_cli import TINY, assert_refused, call, here, place, work  # noqa: F401
@@ -15,7 +15,7 @@ from tests.report.test_report import Page
 from tests.report.test_report_evaluations import FGSM, run
 
 
-def folder(path: Path, scores: Scores = FGSM, **config: object) -> Path:
+def folder(path: Path, scores: EvaluationResult = FGSM, **config: object) -> Path:
     """A folder of verdicts with these scores."""
     path.mkdir(parents=True)
     about = {"network": "own", "attacks": {}, "about": scores.about} | config

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nuat.data import datasets, load
+from nuat.data import dataset_registry, load_dataset
 from nuat.data.paths import root
 from nuat.errors import InputError
 from nuat.models import building
@@ -29,18 +29,18 @@ def elsewhere():
     """The digits, if a folder `elsewhere` lies where data are looked for."""
     if not (root() / "elsewhere").is_dir():
         raise InputError("elsewhere was not found; name the folder that holds it with --data-dir")
-    return load("digits")
+    return load_dataset("digits")
 
 
 @pytest.fixture
 def far(copy, monkeypatch):  # noqa: F811
     """A run whose data are found with --data-dir alone."""
-    datasets.register("elsewhere", elsewhere)
+    dataset_registry.add("elsewhere", elsewhere)
     monkeypatch.setenv("NUAT_DATA", "nowhere")  # and what the command changes of it is put back
     rewrite(copy / "run", data={"name": "elsewhere"})
     (copy / "disk" / "elsewhere").mkdir(parents=True)
     yield copy
-    datasets._entries.pop("elsewhere")
+    dataset_registry._entries.pop("elsewhere")
 
 
 def rewrite(folder: Path, **changes: object) -> None:

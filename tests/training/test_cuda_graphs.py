@@ -10,22 +10,22 @@ import pytest
 import torch
 
 import nuat
-from nuat.data import Images
-from nuat.models import build
-from nuat.recipes import recipes
+from nuat.data import InMemoryDataset
+from nuat.models import build_model
+from nuat.recipes import list_recipes
 from nuat.training.cuda_graphs import Graphs
-from nuat.training.train_step import Descent
+from nuat.training.train_step import TrainStep
 
 RECORDABLE = ["normal", "fbf", "r-mgm", "gat", "nuat", "nuat-wa", "nuat2", "nuat2-wa", "trades-wa"]
-ROWS = {row.name: row for row in recipes() if row.data == "cifar10"}
-IMAGES = Images(torch.rand(28, 3, 8, 8), torch.arange(28) % 10)
+ROWS = {row.name: row for row in list_recipes() if row.data == "cifar10"}
+IMAGES = InMemoryDataset(torch.rand(28, 3, 8, 8), torch.arange(28) % 10)
 
 
 def trained(row, graphs=None, epochs=(0, 40)):
     """Weights, averages, losses and notes after an epoch each of 4 batches, the last one short."""
     torch.manual_seed(0)
     row = replace(row, batch_size=8, model="small-cnn(width=4)")
-    descent = Descent(row, build(row.model, 10, 3), batches=4, seed=1, graphs=graphs)
+    descent = TrainStep(row, build_model(row.model, 10, 3), batches=4, seed=1, graphs=graphs)
     seen = []
     for epoch in epochs:
         for batch, (x, y) in enumerate(IMAGES.shuffled(8, seed=epoch)):

@@ -13,9 +13,9 @@ import nuat
 from nuat.attacks import FGSM
 from nuat.checkpoints.run import Run
 from nuat.checkpoints.weights_io import read_weights
-from nuat.data import Images
+from nuat.data import InMemoryDataset
 from nuat.methods import AT, CleanLossDrop, Free, NuAT, NuAT2, NuATH, Standard
-from nuat.training.overfitting import collapsed, validate
+from nuat.training.overfitting import detect_overfitting, validate
 
 BALL = nuat.Linf(0.15)
 
@@ -30,21 +30,21 @@ def history(*pairs):
 
 def reports(lines):
     """The epochs whose line, when it was the last, was said to be a collapse."""
-    return [n for n in range(1, len(lines) + 1) if collapsed(lines[:n])]
+    return [n for n in range(1, len(lines) + 1) if detect_overfitting(lines[:n])]
 
 
 # what counts
 
 
 def test_nothing_is_said_of_nothing_or_of_a_first_epoch():
-    assert collapsed([]) == ""
-    assert collapsed(history((0.0, 0.9))) == ""
+    assert detect_overfitting([]) == ""
+    assert detect_overfitting(history((0.0, 0.9))) == ""
 
 
 def test_a_collapse_is_said_once_and_in_figures():
     lines = history((0.2, 0.3), (0.41, 0.5), (0.023, 0.87), (0.0, 0.9), (0.01, 0.88))
     assert reports(lines) == [3]
-    said = collapsed(lines[:3])
+    said = detect_overfitting(lines[:3])
     for word in ("catastrophic overfitting", "epoch 3", "41.0%", "2.3%", "87.0%"):
         assert word in said
 
@@ -64,7 +64,7 @@ def test_a_collapse_is_said_once_and_in_figures():
 )
 def test_thresholds(before, now, fgsm, is_one):
     lines = history((before, before), (now, fgsm))
-    assert bool(collapsed(lines)) is is_one
+    assert bool(detect_overfitting(lines)) is is_one
 
 
 def test_the_best_so_far_counts_and_not_the_epoch_before():
@@ -81,7 +81,7 @@ def test_after_a_recovery_it_is_said_again():
 
 def test_only_the_figures_it_needs_are_read():
     lines = [line | {"loss": 1.0, "collapse": "before"} for line in history((0.5, 0.5), (0, 0.9))]
-    assert collapsed(lines)
+    assert detect_overfitting(lines)
 
 
 def test_validation_is_clean_fgsm_and_seven_steps(linear):
@@ -90,7 +90,7 @@ def test_validation_is_clean_fgsm_and_seven_steps(linear):
         f[1].weight.copy_(torch.tensor([[-1.0], [1.0]]))
         f[1].bias.copy_(torch.tensor([0.5, -0.5]))  # class 1 from 1/2 on
     x = torch.tensor([0.1, 0.4, 0.6, 0.9, 0.3]).reshape(-1, 1, 1, 1)
-    images = Images(x, torch.tensor([0, 0, 1, 1, 1]))
+    images = InMemoryDataset(x, torch.tensor([0, 0, 1, 1, 1]))
     for size in (1, 2, 500):
         found = validate(f, images, BALL, batch_size=size)
         assert found == {"val_clean": 4 / 5, "val_fgsm": 2 / 5, "val_robust": 2 / 5}
@@ -107,7 +107,7 @@ class Wave(nn.Module):
 
 
 def test_what_is_wrong_on_the_clean_image_does_not_stand_under_an_attack():
-    images = Images(torch.full((1, 1, 1, 1), 0.5), torch.tensor([1]))
+    images = InMemoryDataset(torch.full((1, 1, 1, 1), 0.5), torch.tensor([1]))
     x, y = images.batch(torch.tensor([0]))
     assert Wave()(FGSM(BALL)(Wave(), x, y)).argmax() == 1, "the attack helps it"
     assert set(validate(Wave(), images, BALL).values()) == {0}
@@ -118,19 +118,19 @@ def test_what_is_wrong_on_the_clean_image_does_not_stand_under_an_attack():
 
 @pytest.fixture(scope="module")
 def data():
-    digits = nuat.load("digits")
+    digits = nuat.load_dataset("digits")
     few = torch.arange(96)
     return replace(digits, train=digits.train.take(few), val=digits.val.take(few[:20]))
 
 
 def row(on_collapse, epochs=4, method=None, **changes):
-    base = nuat.recipe("fgsm-at", "digits").lasting(epochs)
+    base = nuat.get_recipe("fgsm-at", "digits").lasting(epochs)
     changes = {"method": method or AT(FGSM(BALL)), "average": 0.5, "batch_size": 32, **changes}
     return replace(base, model="small-cnn(width=4)", on_collapse=on_collapse, **changes)
 
 
 @dataclass
-class Watched:
+class TimedModel:
     """What a run looked like: `validated` networks by epoch, and each state it wrote down."""
 
     validated: dict[int, dict] = field(default_factory=dict)
@@ -139,7 +139,7 @@ class Watched:
 
 @pytest.fixture
 def watch(monkeypatch):
-    """`watch(3)`: validation finds that epoch 3 has collapsed, and the others have not.
+    """`watch(3)`: validation finds that epoch 3 has detect_overfitting, and the others have not.
 
     `first` is the epoch that is validated next; `kill_at` raises in place of the checkpoint with
     this number, as a kill would.
@@ -147,7 +147,7 @@ def watch(monkeypatch):
     original = Run.save_checkpoint
 
     def install(*collapsed_epochs, first=1, kill_at=None):
-        seen = Watched()
+        seen = TimedModel()
         epochs, saves = count(first), count(1)
 
         def validate(f, images, ball):
@@ -174,7 +174,7 @@ def weights(run, name):
     return read_weights(run.path / f"{name}.safetensors")[0]
 
 
-MADE = ("network", "optimiser", "averages", "memory")
+MADE = ("network", "optimizer", "averages", "memory")
 
 
 def made(state):
@@ -229,7 +229,7 @@ def test_warn_says_so_and_changes_nothing(data, watch, tmp_path, capsys):
 
 def test_stop_ends_the_run_with_the_weights_of_before(data, watch, tmp_path):
     seen = watch(3)
-    f = nuat.models["small-cnn"](classes=10, channels=1, width=4)
+    f = nuat.models.model_registry["small-cnn"](classes=10, channels=1, width=4)
     run = nuat.fit(row("stop"), model=f, data=data, out=tmp_path / "run")
     assert run.finished
     assert [line.get("stopped", False) for line in run.metrics] == [False, False, True]
@@ -289,7 +289,7 @@ def test_rollback_goes_to_the_newest_good_epoch(data, watch, tmp_path):
 
 
 def test_rollback_also_from_a_second_collapse_in_a_row(data, watch, tmp_path):
-    """After a rollback the run is good again: what collapses next has collapsed anew."""
+    """After a rollback the run is good again: what collapses next has detect_overfitting anew."""
     seen = watch(3, 4)
     run = nuat.fit(row("rollback", epochs=5), data=data, out=tmp_path / "run")
     assert collapses(run) == [3, 4]

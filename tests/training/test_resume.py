@@ -78,7 +78,7 @@ def test_killed_at_random_moments_ends_bit_equal(tmp_path):
 
 
 def row(**changes):
-    return nuat.recipe("nuat2-wa", "digits").lasting(2).setting("model", "small-cnn(width=4)")
+    return nuat.get_recipe("nuat2-wa", "digits").lasting(2).setting("model", "small-cnn(width=4)")
 
 
 def test_stopped_in_the_middle_of_epochs_ends_bit_equal(tmp_path, monkeypatch):
@@ -156,7 +156,7 @@ def test_a_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
     from dataclasses import replace
 
     bad = replace(row(), method=Explodes())
-    with pytest.raises(nuat.NonFinite, match=r"epoch 2, batch 5 of 19: the loss is nan"):
+    with pytest.raises(nuat.NonFiniteError, match=r"epoch 2, batch 5 of 19: the loss is nan"):
         nuat.fit(bad, out=tmp_path / "run")
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert state["epoch"] == 1
@@ -194,7 +194,7 @@ def test_a_torn_last_line_of_metrics_is_forgotten(tmp_path):
 def test_a_run_begun_before_a_recipe_had_a_field_goes_on(tmp_path):
     """What the field's default does is what was done then; another value is another run."""
     asked = {"data": "digits", "model": "small-cnn(width=4)", "out": tmp_path / "run"}
-    recipe = nuat.recipe("nuat", "digits").lasting(2)
+    recipe = nuat.get_recipe("nuat", "digits").lasting(2)
     assert not nuat.fit(recipe, **asked, max_time=0).finished
     file = tmp_path / "run" / "config.json"
     config = json.loads(file.read_text())

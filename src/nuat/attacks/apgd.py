@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks.base import Attack
-from nuat.attacks.runner import Judge
-from nuat.attacks.state import Batch, slope
-from nuat.losses import ce_each, dlr_each, dlr_targeted_each
+from nuat.attacks.runner import SuccessAt
+from nuat.attacks.state import AttackState, value_and_grad
+from nuat.losses import ce_per_image, dlr_loss, targeted_dlr_loss
 from nuat.rng import Noise
 from nuat.threat_models import Ball, Linf
 
@@ -20,7 +20,7 @@ from nuat.threat_models import Ball, Linf
 class APGD(Attack):
     """Ascend a loss with momentum; where progress stops, halve the step and go back to the best.
 
-        u  = P(x_k + s steepest(gradient at x_k))
+        u  = P(x_k + s steepest_direction(gradient at x_k))
         x' = P(x_k + a (u - x_k) + (1 - a)(x_k - x_{k-1})),   a = 0.75, in the first step 1
 
     P is the projection on the ball and on [0, 1]; s starts at 2 eps. At checkpoints, whose
@@ -33,30 +33,30 @@ class APGD(Attack):
     Attributes:
         loss: of logits [B, K] and labels [B], one number an image.
         rho: the share of rising steps below which progress is too slow.
-        draws: gradients taken at each point of a randomised network, of which the mean is used.
+        draws: gradients taken at each point of a randomized network, of which the mean is used.
         first_window: published: the first step is compared with a loss of 0, not with the start's.
         reduced_at_start: published: s counts as just halved before the first checkpoint, so that an
             unchanged best loss has no effect there.
         stored_gradient: published: after going back, the gradient is the one stored with the best
-            point; otherwise it is computed anew, which differs for randomised networks alone.
+            point; otherwise it is computed anew, which differs for randomized networks alone.
     """
 
     steps: int = 100
-    loss: Callable[[Tensor, Tensor], Tensor] = ce_each
+    loss: Callable[[Tensor, Tensor], Tensor] = ce_per_image
     rho: float = 0.75
     draws: int = 1
-    judge: Judge = "any"
+    success_at: SuccessAt = "any"
     first_window: bool = True
     reduced_at_start: bool = True
     stored_gradient: bool = True
 
-    def objective(self, z: Tensor, b: Batch) -> Tensor:
+    def objective(self, z: Tensor, b: AttackState) -> Tensor:
         """What is ascended, one number an image [B]."""
         return self.loss(z, b.y)
 
-    def points(self, g: nn.Module, b: Batch, restart: int) -> Iterator[Tensor | None]:
+    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
         """One run from one random start on the surface of the ball."""
-        b.x_adv = b.x_before = b.x_best = on_surface(b.x, self.ball, b.noise)
+        b.x_adv = b.x_before = b.x_best = random_boundary_point(b.x, self.ball, b.noise)
         z = self.look(g, b)
         b.best, b.best_gradient = b.value, b.gradient
         b.best_then = b.best
@@ -74,22 +74,24 @@ class APGD(Attack):
             if k + 1 in checks:
                 self.check(g, b, checks[k + 1])
 
-    def look(self, g: nn.Module, b: Batch) -> Tensor:
+    def look(self, g: nn.Module, b: AttackState) -> Tensor:
         """Loss and gradient at the point; its logits."""
-        z, b.value, b.gradient = slope(g, b.x_adv, lambda z: self.objective(z, b), self.draws)
+        z, b.value, b.gradient = value_and_grad(
+            g, b.x_adv, lambda z: self.objective(z, b), self.draws
+        )
         return z
 
-    def step(self, b: Batch, share: float) -> None:
+    def step(self, b: AttackState, share: float) -> None:
         """One step, with momentum."""
         project, size = self.ball.project, b.size[:, None, None, None]
-        up = project(b.x_adv + size * self.ball.steepest(b.gradient), b.x)
+        up = project(b.x_adv + size * self.ball.steepest_direction(b.gradient), b.x)
         momentum = (1 - share) * (b.x_adv - b.x_before)
         b.x_before, b.x_adv = (
             b.x_adv,
             project(b.x_adv + share * (up - b.x_adv) + momentum, b.x),
         )
 
-    def remember(self, b: Batch) -> None:
+    def remember(self, b: AttackState) -> None:
         """Count a rise of the loss; keep the best point with its gradient."""
         b.rises = b.rises + (b.value > b.before)
         b.before = b.value
@@ -99,7 +101,7 @@ class APGD(Attack):
         b.best_gradient = torch.where(wide, b.gradient, b.best_gradient)
         b.best = torch.where(better, b.value, b.best)
 
-    def check(self, g: nn.Module, b: Batch, window: int) -> None:
+    def check(self, g: nn.Module, b: AttackState, window: int) -> None:
         """At a checkpoint: where progress was too slow, halve the step and go back to the best."""
         slow = b.rises <= self.rho * window
         stuck = ~b.halved & (b.best <= b.best_then)
@@ -117,7 +119,7 @@ class APGD(Attack):
 class APGDDLR(APGD):
     """APGD up the difference of logits ratio. Needs 3 classes. Source: arXiv:2003.01690, eq. 6."""
 
-    loss: Callable[[Tensor, Tensor], Tensor] = dlr_each
+    loss: Callable[[Tensor, Tensor], Tensor] = dlr_loss
 
     least_classes = 3
 
@@ -136,18 +138,18 @@ class APGDT(APGD):
 
     least_classes = 4
 
-    def objective(self, z: Tensor, b: Batch) -> Tensor:
+    def objective(self, z: Tensor, b: AttackState) -> Tensor:
         """The ratio toward `b.target`, [B]."""
-        return dlr_targeted_each(z, b.y, b.target)
+        return targeted_dlr_loss(z, b.y, b.target)
 
 
-def on_surface(x: Tensor, ball: Ball, noise: Noise, share: float = 1.0) -> Tensor:
+def random_boundary_point(x: Tensor, ball: Ball, noise: Noise, share: float = 1.0) -> Tensor:
     """A random point at share * eps from x: U(-1, 1) or N(0, 1), scaled; clamped to [0, 1]."""
     if isinstance(ball, Linf):
         away = 2 * noise.uniform(x) - 1
         away = away / away.flatten(1).abs().amax(1).reshape(-1, 1, 1, 1)
     else:
-        away = ball.steepest(noise.normal(x))
+        away = ball.steepest_direction(noise.normal(x))
     return (x + share * ball.eps * away).clamp(0, 1)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks.state import Batch, slope
+from nuat.attacks.state import AttackState, value_and_grad
 from nuat.threat_models import Ball
 
 Objective = Callable[[Tensor, int], Tensor]
@@ -17,7 +17,7 @@ Size = float | Callable[[float], float]
 def ascend(
     objective: Objective, x_adv: Tensor, x: Tensor, ball: Ball, steps: int = 1, size: Size = 1.0
 ) -> Tensor:
-    """x_adv <- project(x_adv + size(k) * eps * steepest(gradient of the objective)), k = 0, 1, ...
+    """x_adv <- project(x_adv + size(k) * eps * steepest_direction(gradient of the objective)), k = 0, 1, ...
 
     One forward and one input-only backward a step, if the objective calls a frozen network once.
 
@@ -40,15 +40,15 @@ def ascend(
     return x_adv.detach()
 
 
-def climb(
-    g: nn.Module, b: Batch, objective: Objective, ball: Ball, steps: int, size: Size
+def ascent_steps(
+    g: nn.Module, b: AttackState, objective: Objective, ball: Ball, steps: int, size: Size
 ) -> Iterator[Tensor | None]:
     """The same from `b.x_adv`, point by point, for an objective of the logits: `objective(z, k)`.
 
     Yields the logits of each point before it steps on; None for the last, which it has not seen.
     """
     for k in range(steps):
-        z, _, b.gradient = slope(g, b.x_adv, lambda z, k=k: objective(z, k))  # type: ignore[misc]
+        z, _, b.gradient = value_and_grad(g, b.x_adv, lambda z, k=k: objective(z, k))  # type: ignore[misc]
         yield z
         b.x_adv = _uphill(b.x_adv, b.gradient, size, k, b.x, ball)
     yield None
@@ -56,4 +56,4 @@ def climb(
 
 def _uphill(x_adv: Tensor, gradient: Tensor, size: Size, k: int, x: Tensor, ball: Ball) -> Tensor:
     length = ball.eps * (size(k) if callable(size) else size)
-    return ball.project(x_adv + length * ball.steepest(gradient), x)
+    return ball.project(x_adv + length * ball.steepest_direction(gradient), x)

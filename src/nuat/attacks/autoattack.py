@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from nuat.attacks.apgd import APGD, APGDDLR, APGDT
 from nuat.attacks.base import NOISE, Attack
-from nuat.attacks.criteria import logits, stands
+from nuat.attacks.criteria import is_robust, logits
 from nuat.attacks.fab import FAB, FABT
 from nuat.attacks.square import Square
-from nuat.errors import InputError, unknown
+from nuat.errors import InputError, unknown_name
 from nuat.rng import Noise
 from nuat.threat_models import Ball, Linf
 
@@ -80,7 +80,7 @@ class Ensemble:
                 break
             some = x[standing], y[standing]
             found = part(f, *some, noise.fork(name).take(standing))
-            stood = stands(f, *some, found, self.ball)
+            stood = is_robust(f, *some, found, self.ball)
             x_adv[standing[~stood]] = found[~stood]
             standing = standing[stood]
         return x_adv
@@ -118,12 +118,12 @@ def autoattack(ball: Ball, version: str = "standard") -> Ensemble:
     - `v1`: the first version, "AA (v1)" in tables of 2020 and 2021: APGD-CE and APGD-DLR of 5
       restarts, FAB of 5 restarts over all classes, Square.
     - `plus`: v1 and then the targeted attacks of standard.
-    - `rand`: for randomised networks: APGD-CE and APGD-DLR, gradients averaged over 20 draws.
+    - `rand`: for randomized networks: APGD-CE and APGD-DLR, gradients averaged over 20 draws.
 
     The parts for fewer classes: `Ensemble.fitting`. Another set is an `Ensemble` of your own.
     """
     if version not in VERSIONS:
-        raise unknown("version of autoattack", version, VERSIONS)
+        raise unknown_name("version of autoattack", version, VERSIONS)
     parts = tuple((name, make(ball)) for name, make in VERSIONS[version].items())
     return Ensemble(ball, parts, named(version))
 

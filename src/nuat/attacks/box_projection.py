@@ -17,7 +17,7 @@ NEWTON_STEPS = 25
 """More than Newton needs to reach the last bits; a step that has arrived stays."""
 
 
-def to_hyperplane(x: Tensor, w: Tensor, b: Tensor, ball: Ball) -> Tensor:
+def project_to_hyperplane(x: Tensor, w: Tensor, b: Tensor, ball: Ball) -> Tensor:
     """The shortest d with <w, x + d> + b = 0 and x + d in [0, 1]; if there is none, the nearest.
 
     Args:

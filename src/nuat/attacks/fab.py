@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks.apgd import on_surface
+from nuat.attacks.apgd import random_boundary_point
 from nuat.attacks.base import NOISE, Attack
-from nuat.attacks.box_projection import to_hyperplane
-from nuat.attacks.criteria import ranked
-from nuat.attacks.runner import Judge
-from nuat.attacks.state import Batch, check_differentiable, slope
-from nuat.losses import lead_each
-from nuat.nn.freeze import frozen
+from nuat.attacks.box_projection import project_to_hyperplane
+from nuat.attacks.criteria import classes_by_logit
+from nuat.attacks.runner import SuccessAt
+from nuat.attacks.state import AttackState, check_differentiable, value_and_grad
+from nuat.losses import targeted_margin
+from nuat.nn.freeze import frozen_eval
 from nuat.rng import Noise
 from nuat.threat_models import Ball, Linf
 
@@ -24,7 +24,7 @@ from nuat.threat_models import Ball, Linf
 class FAB(Attack):
     """The fast adaptive boundary attack: a small misclassified change, not one of a given size.
 
-    Each step linearises the difference of two logits at x_k, projects x_k and the clean image x
+    Each step linearizes the difference of two logits at x_k, projects x_k and the clean image x
     on that hyperplane within [0, 1] (d and d_0 are the ways there), and goes to
 
         clamp((1 - a)(x_k + eta d) + a (x + eta d_0)),   a = min(|d| / (|d| + |d_0|), alpha_max);
@@ -42,9 +42,9 @@ class FAB(Attack):
     eta: float = 1.05
     beta: float = 0.9
     targets: int = 0
-    judge: Judge = "any"
+    success_at: SuccessAt = "any"
 
-    def points(self, g: nn.Module, b: Batch, restart: int) -> Iterator[Tensor | None]:
+    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
         """One run; the points are those before they are pulled back."""
         b.x_adv = self.beginning(b.x, b.noise, restart)
         for _ in range(self.steps):
@@ -58,26 +58,28 @@ class FAB(Attack):
 
     def beginning(self, x: Tensor, noise: Noise, restart: int) -> Tensor:
         """The clean image; from the second run on, a random point at eps / 2 from it."""
-        return x if restart == 0 else on_surface(x, self.ball, noise, share=0.5)
+        return x if restart == 0 else random_boundary_point(x, self.ball, noise, share=0.5)
 
-    def plane(self, g: nn.Module, b: Batch) -> tuple[Tensor, Tensor]:
+    def plane(self, g: nn.Module, b: AttackState) -> tuple[Tensor, Tensor]:
         """The difference of logits at the point, [B], and its gradient, [B, C, H, W]."""
         if self.targets:
-            _, value, gradient = slope(g, b.x_adv, lambda z: lead_each(z, b.y, b.target))
+            _, value, gradient = value_and_grad(
+                g, b.x_adv, lambda z: targeted_margin(z, b.y, b.target)
+            )
             return value, gradient
         return nearest_plane(g, b.x_adv, b.y, self.ball)
 
-    def walk(self, b: Batch, value: Tensor, gradient: Tensor) -> Tensor:
+    def walk(self, b: AttackState, value: Tensor, gradient: Tensor) -> Tensor:
         """Between the ways from the point and from the clean image to the hyperplane."""
         offset = value - (gradient * b.x_adv).flatten(1).sum(1)
         twice = torch.cat([b.x_adv, b.x]), torch.cat([gradient, gradient]), torch.cat([offset] * 2)
-        ways = to_hyperplane(*twice, self.ball)
+        ways = project_to_hyperplane(*twice, self.ball)
         length = self.ball.distance(ways, torch.zeros_like(ways)).to(ways.dtype).clamp_min(1e-8)
         (d, d_0), (long, long_0) = ways.chunk(2), length.chunk(2)
         a = (long / (long + long_0)).clamp_max(self.alpha_max)[:, None, None, None]
         return ((1 - a) * (b.x_adv + self.eta * d) + a * (b.x + self.eta * d_0)).clamp(0, 1)
 
-    def inside(self, b: Batch) -> Tensor:
+    def inside(self, b: AttackState) -> Tensor:
         """Whether the point is within eps, [B] bool."""
         return self.ball.distance(b.x_adv, b.x) <= self.ball.eps
 
@@ -91,18 +93,18 @@ class FAB(Attack):
             Points [B, C, H, W], and distances [B]; the clean image and infinity where none was
             found.
         """
-        with frozen(f) as g:
+        with frozen_eval(f) as g:
             z = g(x)
             nearest = x, torch.where(z.argmax(1) == y, torch.inf, 0.0).to(x.dtype)
             for run in range(self.runs(z.shape[1])):
                 rank, restart = divmod(run, self.restarts)
-                b = Batch(x, y, noise.fork("target", rank).fork("restart", restart))
-                b.target = ranked(z, y)[:, rank]
+                b = AttackState(x, y, noise.fork("target", rank).fork("restart", restart))
+                b.target = classes_by_logit(z, y)[:, rank]
                 for _ in self.points(g, b, restart):
                     nearest = self._nearer(b, *nearest)
         return nearest
 
-    def _nearer(self, b: Batch, point: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
+    def _nearer(self, b: AttackState, point: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
         now = self.ball.distance(b.x_adv, b.x).to(distance.dtype)
         nearer = b.outside & (now < distance)
         return torch.where(nearer[:, None, None, None], b.x_adv, point), torch.where(
@@ -127,8 +129,8 @@ def nearest_plane(g: nn.Module, x_adv: Tensor, y: Tensor, ball: Ball) -> tuple[T
     with torch.enable_grad():
         z = g(at)
         check_differentiable(z)
-        others = ranked(z.detach(), y)
-        leads = [lead_each(z, y, others[:, j]) for j in range(others.shape[1])]
+        others = classes_by_logit(z.detach(), y)
+        leads = [targeted_margin(z, y, others[:, j]) for j in range(others.shape[1])]
         slopes = [torch.autograd.grad(lead.sum(), at, retain_graph=True)[0] for lead in leads]
     values, gradients = torch.stack([lead.detach() for lead in leads]), torch.stack(slopes)
     order = 1 if isinstance(ball, Linf) else 2

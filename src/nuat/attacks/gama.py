@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks.ascent import climb
+from nuat.attacks.ascent import ascent_steps
 from nuat.attacks.base import Attack
-from nuat.attacks.state import Batch, slope
-from nuat.losses import lead_each, margin_each
-from nuat.schedules import Drops, Piecewise, Schedule
+from nuat.attacks.state import AttackState, value_and_grad
+from nuat.losses import margin, targeted_margin
+from nuat.schedules import Piecewise, Schedule, StepDecay
 from nuat.threat_models import Bernoulli, Start
 
 
@@ -33,32 +33,32 @@ class GAMA(Attack):
     """
 
     steps: int = 100
-    size: Schedule = Drops(2.0, at=(60, 85))
+    size: Schedule = StepDecay(2.0, at=(60, 85))
     lam: Schedule = Piecewise(((0, 50.0), (25, 0.0)))
     start: Start = Bernoulli(1.0, clamp=False)
     guide: str = "start"
 
-    def points(self, g: nn.Module, b: Batch, restart: int) -> Iterator[Tensor | None]:
+    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
         """One run from one start."""
         b.x_adv = self.start(b.x, self.ball, b.noise)
         with torch.no_grad():
             b.reference = g(b.x_adv if self.guide == "start" else b.x).softmax(1)
         yield from self.moves(g, b)
 
-    def moves(self, g: nn.Module, b: Batch) -> Iterator[Tensor | None]:
+    def moves(self, g: nn.Module, b: AttackState) -> Iterator[Tensor | None]:
         """The points from `b.x_adv` on."""
         size = lambda k: self.size(self.done(k))  # noqa: E731
-        return climb(g, b, lambda z, k: self.objective(z, b, k), self.ball, self.steps, size)
+        return ascent_steps(g, b, lambda z, k: self.objective(z, b, k), self.ball, self.steps, size)
 
-    def objective(self, z: Tensor, b: Batch, k: int) -> Tensor:
+    def objective(self, z: Tensor, b: AttackState, k: int) -> Tensor:
         """Margin and guidance of each image at step k, [B]."""
         p = z.softmax(1)
         away = (p - b.reference).square().sum(1)
         return self.margin(p, b) + self.lam(self.done(k)) * away
 
-    def margin(self, p: Tensor, b: Batch) -> Tensor:
+    def margin(self, p: Tensor, b: AttackState) -> Tensor:
         """max_{j != y} p_j - p_y, [B]."""
-        return margin_each(p, b.y)
+        return margin(p, b.y)
 
     def done(self, k: float) -> float:
         """The percentage of the steps done before step k."""
@@ -67,22 +67,22 @@ class GAMA(Attack):
 
 @dataclass(frozen=True)
 class GAMAFW(GAMA):
-    """GAMA by Frank-Wolfe: delta <- (1 - size) delta + size * eps * steepest(gradient).
+    """GAMA by Frank-Wolfe: delta <- (1 - size) delta + size * eps * steepest_direction(gradient).
 
     `size` is 1/2, divided by 5 at steps 60 and 85 of 100. The objective is that of GAMA.
 
     Source: arXiv:2011.14969 and its published code.
     """
 
-    size: Schedule = Drops(0.5, at=(60, 85), by=0.2)
+    size: Schedule = StepDecay(0.5, at=(60, 85), by=0.2)
 
-    def moves(self, g: nn.Module, b: Batch) -> Iterator[Tensor | None]:
+    def moves(self, g: nn.Module, b: AttackState) -> Iterator[Tensor | None]:
         """The points from `b.x_adv` on."""
         for k in range(self.steps):
-            z, _, b.gradient = slope(g, b.x_adv, lambda z, k=k: self.objective(z, b, k))  # type: ignore[misc]
+            z, _, b.gradient = value_and_grad(g, b.x_adv, lambda z, k=k: self.objective(z, b, k))  # type: ignore[misc]
             yield z
             share = self.size(self.done(k))
-            corner = self.ball.eps * self.ball.steepest(b.gradient)
+            corner = self.ball.eps * self.ball.steepest_direction(b.gradient)
             b.x_adv = self.ball.project(b.x + (1 - share) * (b.x_adv - b.x) + share * corner, b.x)
         yield None
 
@@ -97,6 +97,6 @@ class GAMAMT(GAMA):
 
     targets: int = 9
 
-    def margin(self, p: Tensor, b: Batch) -> Tensor:
+    def margin(self, p: Tensor, b: AttackState) -> Tensor:
         """p_t - p_y, [B]."""
-        return lead_each(p, b.y, b.target)
+        return targeted_margin(p, b.y, b.target)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks.ascent import climb
+from nuat.attacks.ascent import ascent_steps
 from nuat.attacks.base import Attack
-from nuat.attacks.state import Batch
+from nuat.attacks.state import AttackState
 from nuat.losses import Distance, frobenius, nuclear
 from nuat.schedules import Constant, Schedule
 from nuat.threat_models import Bernoulli, Start
@@ -37,13 +37,13 @@ class NuclearAttack(Attack):
 
     joint = True
 
-    def points(self, g: nn.Module, b: Batch, restart: int) -> Iterator[Tensor | None]:
+    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
         """One run from one start."""
         b.x_adv = self.start(b.x, self.ball, b.noise)
         with torch.no_grad():
             b.clean = g(b.x)
         away = lambda z, k: self.distance(z, b.clean)  # noqa: E731
-        return climb(g, b, away, self.ball, self.steps, self.size)
+        return ascent_steps(g, b, away, self.ball, self.steps, self.size)
 
 
 @dataclass(frozen=True)

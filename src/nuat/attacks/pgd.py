@@ -8,26 +8,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks.ascent import climb
+from nuat.attacks.ascent import ascent_steps
 from nuat.attacks.base import NOISE, Attack
-from nuat.attacks.criteria import ranked
-from nuat.attacks.runner import Judge
-from nuat.attacks.state import Batch
+from nuat.attacks.criteria import classes_by_logit
+from nuat.attacks.runner import SuccessAt
+from nuat.attacks.state import AttackState
 from nuat.errors import InputError
-from nuat.losses import ce_each, lead_each
-from nuat.nn.freeze import frozen
+from nuat.losses import ce_per_image, targeted_margin
+from nuat.nn.freeze import frozen_eval
 from nuat.rng import Noise
 from nuat.schedules import Constant, Schedule
-from nuat.threat_models import Bernoulli, Clean, Start, Uniform
+from nuat.threat_models import Bernoulli, NoStart, Start, Uniform
 
 
 @dataclass(frozen=True)
 class PGD(Attack):
-    """x <- project(x + size * eps * steepest(gradient of loss(f(x), y))), `steps` times.
+    """x <- project(x + size * eps * steepest_direction(gradient of loss(f(x), y))), `steps` times.
 
     The last iterate counts. `size` is in units of eps: 1/4 is the usual 2/255 at 8/255. `loss`
     takes logits [B, K] and labels [B] and gives one number an image. With `snapshots` the iterates
-    after so many steps of this one trajectory are judged too, each for itself.
+    after so many steps of this one trajectory are evaluate_points too, each for itself.
 
     Source: arXiv:1706.06083, eq. 2.2 and section 3.
     """
@@ -35,24 +35,24 @@ class PGD(Attack):
     steps: int = 20
     size: Schedule = Constant(1 / 4)
     start: Start = Uniform()
-    loss: Callable[[Tensor, Tensor], Tensor] = ce_each
+    loss: Callable[[Tensor, Tensor], Tensor] = ce_per_image
 
-    def points(self, g: nn.Module, b: Batch, restart: int) -> Iterator[Tensor | None]:
+    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
         """One run from one start."""
         b.x_adv = self.start(b.x, self.ball, b.noise)
-        return climb(g, b, lambda z, k: self.loss(z, b.y), self.ball, self.steps, self.size)
+        return ascent_steps(g, b, lambda z, k: self.loss(z, b.y), self.ball, self.steps, self.size)
 
 
 @dataclass(frozen=True)
 class FGSM(PGD):
-    """project(x + eps * steepest(gradient of CE(f(x), y))): one full step from the clean image.
+    """project(x + eps * steepest_direction(gradient of CE(f(x), y))): one full step from the clean image.
 
     Source: arXiv:1412.6572, section 4.
     """
 
     steps: int = 1
     size: Schedule = Constant(1.0)
-    start: Start = Clean()
+    start: Start = NoStart()
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class TargetedPGD(PGD):
     steps: int = 50
     rank: int = 1
 
-    def points(self, g: nn.Module, b: Batch, restart: int) -> Iterator[Tensor | None]:
+    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
         """One run toward the class at `rank`."""
         b.target = self.aims(g, b.x, b.y)
         return self._toward(g, b)
@@ -90,20 +90,20 @@ class TargetedPGD(PGD):
         others = z.shape[1] - 1
         if not (1 <= self.rank <= others or -others <= self.rank <= -1):
             raise InputError(f"rank is {self.rank}, but there are {others} classes to aim at")
-        return ranked(z, y)[:, self.rank - 1 if self.rank > 0 else self.rank]
+        return classes_by_logit(z, y)[:, self.rank - 1 if self.rank > 0 else self.rank]
 
     def toward(self, f: nn.Module, x: Tensor, target: Tensor, noise: Noise = NOISE) -> Tensor:
         """Images in the ball that f should take for `target` [B]."""
-        b = Batch(x, target, noise, target=target)
-        with frozen(f) as g:
+        b = AttackState(x, target, noise, target=target)
+        with frozen_eval(f) as g:
             for _ in self._toward(g, b):
                 pass
         return b.x_adv.detach()
 
-    def _toward(self, g: nn.Module, b: Batch) -> Iterator[Tensor | None]:
+    def _toward(self, g: nn.Module, b: AttackState) -> Iterator[Tensor | None]:
         b.x_adv = self.start(b.x, self.ball, b.noise)
         nearness = lambda z, k: -self.loss(z, b.target)  # noqa: E731
-        return climb(g, b, nearness, self.ball, self.steps, self.size)
+        return ascent_steps(g, b, nearness, self.ball, self.steps, self.size)
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,10 @@ class MultiTargetedPGD(Attack):
     size: Schedule = Constant(1 / 4)
     start: Start = Uniform()
     targets: int = 9
-    judge: Judge = "any"
+    success_at: SuccessAt = "any"
 
-    def points(self, g: nn.Module, b: Batch, restart: int) -> Iterator[Tensor | None]:
+    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
         """One run toward `b.target`."""
         b.x_adv = self.start(b.x, self.ball, b.noise)
-        lead = lambda z, k: lead_each(z, b.y, b.target)  # noqa: E731
-        return climb(g, b, lead, self.ball, self.steps, self.size)
+        lead = lambda z, k: targeted_margin(z, b.y, b.target)  # noqa: E731
+        return ascent_steps(g, b, lead, self.ball, self.steps, self.size)

@@ -9,36 +9,36 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks.criteria import judged
-from nuat.attacks.state import Batch
-from nuat.losses import margin_each
-from nuat.nn.freeze import at_least
+from nuat.attacks.criteria import evaluate_points
+from nuat.attacks.state import AttackState
+from nuat.losses import margin
+from nuat.nn.freeze import forward_padded
 from nuat.rng import Noise
 from nuat.threat_models import Ball
 
-Judge = Literal["last", "any"]
+SuccessAt = Literal["last", "any"]
 LOOK = 10
 """Between two looks at what has been found (and one synchronisation each): so many iterates."""
 
 
-class Search(Protocol):
+class AttackProtocol(Protocol):
     """What a trial asks of an attack; see `Attack`."""
 
     ball: Ball
     restarts: int
-    judge: Judge
+    success_at: SuccessAt
     snapshots: tuple[int, ...]
     targets: int
 
-    def points(self, g: nn.Module, b: Batch, restart: int) -> Iterator[Tensor | None]:
+    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
         """One run, point by point."""
 
-    def inside(self, b: Batch) -> Tensor | None:
+    def inside(self, b: AttackState) -> Tensor | None:
         """Which points are in the ball; None: all."""
 
 
 @dataclass
-class Trial:
+class AttackResult:
     """What a run did to each of B images.
 
     Attributes:
@@ -60,11 +60,11 @@ class Trial:
     snapshots: dict[int, Tensor] = field(default_factory=dict)
 
     @staticmethod
-    def of(x: Tensor) -> Trial:
+    def of(x: Tensor) -> AttackResult:
         """Nothing has happened yet."""
         none = torch.zeros(len(x), dtype=torch.long, device=x.device)
         lead = torch.full((len(x),), torch.nan, device=x.device)
-        return Trial(x.clone(), none.bool(), none, none.clone(), none.clone(), lead)
+        return AttackResult(x.clone(), none.bool(), none, none.clone(), none.clone(), lead)
 
     def note(self, places: Tensor, fallen: bool, **values: Tensor) -> None:
         """Write down what became of the images at these places."""
@@ -73,7 +73,7 @@ class Trial:
             getattr(self, name)[places] = value
 
 
-class Meter(nn.Module):
+class PassCounter(nn.Module):
     """A network that counts the passes through it; short batches are filled up."""
 
     def __init__(self, g: nn.Module):
@@ -85,7 +85,7 @@ class Meter(nn.Module):
         """g(x)."""
         self.forwards += 1
         # in train mode the copies would take part in BatchNorm's statistics
-        z = self.g(x) if self.g.training else at_least(self.g, x)
+        z = self.g(x) if self.g.training else forward_padded(self.g, x)
         if z.requires_grad:
             z.register_hook(self._count)
         return z
@@ -95,8 +95,8 @@ class Meter(nn.Module):
 
 
 @torch.no_grad()
-def trial(
-    attack: Search,
+def run_attack(
+    attack: AttackProtocol,
     f: nn.Module,
     g: nn.Module,
     x: Tensor,
@@ -104,13 +104,13 @@ def trial(
     noise: Noise,
     run: int = 0,
     ranking: Tensor | None = None,
-) -> Trial:
+) -> AttackResult:
     """One run of an attack on one batch.
 
     Args:
         attack: the attack.
         f: the network whose verdict counts.
-        g: the network that is searched: f, or a faster equal of it; frozen.
+        g: the network that is build_inference_model: f, or a faster equal of it; frozen.
         x: images in [0, 1], [B, C, H, W].
         y: labels [B].
         noise: of these images and this attack.
@@ -120,12 +120,14 @@ def trial(
     rank, restart = divmod(run, attack.restarts)
     if ranking is not None and attack.targets:
         noise = noise.fork("target", rank)
-    b = Batch(x, y, noise.fork("restart", restart), place=torch.arange(len(x), device=x.device))
+    b = AttackState(
+        x, y, noise.fork("restart", restart), place=torch.arange(len(x), device=x.device)
+    )
     if ranking is not None and attack.targets:
         b.target = ranking[:, rank]
-    meter = Meter(g)
+    meter = PassCounter(g)
     points = attack.points(meter, b, restart)
-    search = _any if attack.judge == "any" else _last
+    search = _any if attack.success_at == "any" else _last
     return search(attack, f, meter, b, points)
 
 
@@ -134,13 +136,15 @@ Passes = Sequence[tuple[int, int]]
 """Forward and backward passes up to each iterate."""
 
 
-def _last(attack: Search, f: nn.Module, meter: Meter, b: Batch, points: Points) -> Trial:
+def _last(
+    attack: AttackProtocol, f: nn.Module, meter: PassCounter, b: AttackState, points: Points
+) -> AttackResult:
     """The last iterate counts, and those at the snapshots."""
-    out, k = Trial.of(b.x), 0
+    out, k = AttackResult.of(b.x), 0
     for k, _ in enumerate(points):
         if k in attack.snapshots:
-            out.snapshots[k] = judged(f, b.x, b.y, b.x_adv, attack.ball)[0]
-    stood, lead = judged(f, b.x, b.y, b.x_adv, attack.ball)
+            out.snapshots[k] = evaluate_points(f, b.x, b.y, b.x_adv, attack.ball)[0]
+    stood, lead = evaluate_points(f, b.x, b.y, b.x_adv, attack.ball)
     out.x_adv, out.fallen, out.lead = b.x_adv.detach(), ~stood, lead
     out.iterate += k
     out.forwards += meter.forwards
@@ -148,13 +152,15 @@ def _last(attack: Search, f: nn.Module, meter: Meter, b: Batch, points: Points) 
     return out
 
 
-def _any(attack: Search, f: nn.Module, meter: Meter, b: Batch, points: Points) -> Trial:
+def _any(
+    attack: AttackProtocol, f: nn.Module, meter: PassCounter, b: AttackState, points: Points
+) -> AttackResult:
     """The first iterate that is misclassified counts, and its image leaves.
 
     Should f itself not be fooled by the first that seemed to be between two looks, the one between
     them that misled g most is tried, too.
     """
-    out, passes = Trial.of(b.x), list[tuple[int, int]]()
+    out, passes = AttackResult.of(b.x), list[tuple[int, int]]()
     b.found = torch.zeros(len(b), dtype=torch.bool, device=b.x.device)
     b.at = torch.zeros(len(b), dtype=torch.long, device=b.x.device)
     b.x_found, b.lead = b.x, torch.full((len(b),), -torch.inf, device=b.x.device)
@@ -173,12 +179,12 @@ def _any(attack: Search, f: nn.Module, meter: Meter, b: Batch, points: Points) -
     return out
 
 
-def _look_at(attack: Search, b: Batch, z: Tensor, k: int) -> None:
+def _look_at(attack: AttackProtocol, b: AttackState, z: Tensor, k: int) -> None:
     """Remember the first point that seems to be misclassified, and the worst of the later ones.
 
     Without asking for its value, for which a GPU would wait.
     """
-    wrong, lead = z.argmax(1) != b.y, margin_each(z, b.y)
+    wrong, lead = z.argmax(1) != b.y, margin(z, b.y)
     if (inside := attack.inside(b)) is not None:
         wrong, lead = wrong & inside, lead.masked_fill(~inside, -torch.inf)
     b.lead = torch.maximum(b.lead, lead)
@@ -193,14 +199,16 @@ def _look_at(attack: Search, b: Batch, z: Tensor, k: int) -> None:
     b.spare = torch.where(worse, lead, b.spare)
 
 
-def _settle(attack: Search, f: nn.Module, b: Batch, out: Trial, passes: Passes) -> None:
+def _settle(
+    attack: AttackProtocol, f: nn.Module, b: AttackState, out: AttackResult, passes: Passes
+) -> None:
     """Images whose point the network itself gets wrong leave; a false alarm is forgotten."""
     places = b.found.nonzero()[:, 0]
     if not len(places):
         return
     gone = torch.zeros_like(b.found)
     for points, at in ((b.x_found, b.at), (b.x_spare, b.spare_at)):
-        stood, lead = judged(f, b.x[places], b.y[places], points[places], attack.ball)
+        stood, lead = evaluate_points(f, b.x[places], b.y[places], points[places], attack.ball)
         fell = places[~stood]
         told = _taken(at[fell], passes)
         out.note(b.place[fell], True, x_adv=points[fell], lead=lead[~stood], **told)

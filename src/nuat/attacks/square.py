@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks.base import Attack
-from nuat.attacks.runner import Judge
-from nuat.attacks.state import Batch
-from nuat.losses import margin_each
-from nuat.schedules import Drops, Schedule
+from nuat.attacks.runner import SuccessAt
+from nuat.attacks.state import AttackState
+from nuat.losses import margin
+from nuat.schedules import Schedule, StepDecay
 from nuat.threat_models import Linf
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -45,23 +45,23 @@ class Square(Attack):
     """
 
     steps: int = 5000
-    p: Schedule = Drops(0.8, at=tuple(after + 1 for after in HALVINGS), by=0.5)
-    judge: Judge = "any"
+    p: Schedule = StepDecay(0.8, at=tuple(after + 1 for after in HALVINGS), by=0.5)
+    success_at: SuccessAt = "any"
     last_offset: bool = False
 
-    def points(self, g: nn.Module, b: Batch, restart: int) -> Iterator[Tensor | None]:
+    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
         """One run; each point is the best so far."""
         moves = LinfMoves(self) if isinstance(self.ball, Linf) else L2Moves(self)
         b.x_adv = moves.start(b)
         b.z = g(b.x_adv)
-        b.best = margin_each(b.z, b.y)
+        b.best = margin(b.z, b.y)
         yield b.z
         for k in range(self.steps):
             if k % TABLE == 0:
                 b.table = b.noise.uniform(b.x.new_empty(len(b), TABLE, moves.numbers(b.x)))
             b.asked = moves.propose(b, b.table[:, k % TABLE], self.side(k, b.x))
             z = g(b.asked)
-            lead = margin_each(z, b.y)
+            lead = margin(z, b.y)
             kept = (lead > b.best) | (lead >= 0)
             b.x_adv = torch.where(kept[:, None, None, None], b.asked, b.x_adv)
             b.z = torch.where(kept[:, None], z, b.z)
@@ -90,12 +90,12 @@ class LinfMoves:
         """How many uniform numbers a proposal takes: row, column, a colour for each channel."""
         return 2 + x.shape[1]
 
-    def start(self, b: Batch) -> Tensor:
+    def start(self, b: AttackState) -> Tensor:
         """clamp(x +- eps), one sign for each column and channel."""
         signs = b.noise.sign(b.x[:, :, :1, :])
         return (b.x + self.attack.ball.eps * signs).clamp(0, 1)
 
-    def propose(self, b: Batch, u: Tensor, side: int) -> Tensor:
+    def propose(self, b: AttackState, u: Tensor, side: int) -> Tensor:
         """X +- eps in a square, one sign for each channel; the rest as it is."""
         inside = window(self.attack, b.x, u[:, 0], u[:, 1], side)
         signs = torch.where(u[:, 2:] < 0.5, -1.0, 1.0)[:, :, None, None]
@@ -122,7 +122,7 @@ class L2Moves:
         """Row and column of two windows, which way the bump lies, a sign for each channel."""
         return 5 + x.shape[1]
 
-    def start(self, b: Batch) -> Tensor:
+    def start(self, b: AttackState) -> Tensor:
         """clamp(x + eps * d / |d|), d tiles of bumps with random signs."""
         x = b.x
         side, tops, lefts = tiles(*x.shape[2:])
@@ -133,7 +133,7 @@ class L2Moves:
             d[:, :, top : top + side, left : left + side] += piece
         return self.at_eps(x, d)
 
-    def propose(self, b: Batch, u: Tensor, side: int) -> Tensor:
+    def propose(self, b: AttackState, u: Tensor, side: int) -> Tensor:
         """Take the mass of the second window, and what is missing to eps, to the first."""
         side = self.odd(side, b.x)
         here, there = (

@@ -12,7 +12,7 @@ from nuat.errors import InputError
 from nuat.rng import Noise
 
 
-class Batch:
+class AttackState:
     """Images under attack; attributes are free, and a tensor among them has a row for each image.
 
     An attack keeps its state here rather than in variables of its own, so that images that are done
@@ -52,12 +52,12 @@ class Batch:
         self.noise = self.noise.take(places)
 
 
-def slope(
+def value_and_grad(
     g: nn.Module, x_adv: Tensor, objective: Callable[[Tensor], Tensor], draws: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits z [B, K], objective(z) [B], and its gradient at `x_adv` [B, C, H, W].
 
-    With more `draws` of a randomised network, the gradient is the mean of theirs; logits and
+    With more `draws` of a randomized network, the gradient is the mean of theirs; logits and
     objective are those of the last.
     """
     at = x_adv.detach().requires_grad_()

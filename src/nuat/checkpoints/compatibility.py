@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nuat.config.imports import path_of
+from nuat.config.imports import import_path
 from nuat.errors import InputError
-from nuat.models import models, same_architecture
+from nuat.models import model_registry, same_architecture
 
 Weights = Mapping[str, Tensor]
 
@@ -24,8 +24,8 @@ def check_architecture(f: nn.Module, model: str, recorded: str | None, source: o
     """
     if recorded is None or same_architecture(model, recorded):
         return
-    known = recorded.partition("(")[0] in models or recorded.startswith("timm:")
-    if not known and recorded in (path_of(type(f)), type(f).__qualname__):
+    known = recorded.partition("(")[0] in model_registry or recorded.startswith("timm:")
+    if not known and recorded in (import_path(type(f)), type(f).__qualname__):
         return
     raise InputError(
         f"{source} holds weights of {recorded}, not of {model}; weights that fit may still be of "
@@ -60,11 +60,11 @@ def _counted(number: int, what: str) -> str:
     return "images of 1 channel (grey)" if number == 1 else f"images of {number} channels"
 
 
-def adapted(weights: Weights, f: nn.Module) -> dict[str, Tensor]:
+def remap_keys(weights: Weights, f: nn.Module) -> dict[str, Tensor]:
     """Foreign weights under the names of this network.
 
     Two things are undone: the prefix `module.` of DataParallel, and the lack of `network.` where
-    this network stands behind a normalisation of its own, which it keeps.
+    this network stands behind a normalization of its own, which it keeps.
     """
     own, found = f.state_dict(), dict(weights)
     if all(key.startswith("module.") for key in found) and not any(
@@ -74,11 +74,11 @@ def adapted(weights: Weights, f: nn.Module) -> dict[str, Tensor]:
     inner = {key for key in own if key.startswith("network.")}
     if inner and not any(key.startswith("network.") for key in found):
         found = {f"network.{key}": value for key, value in found.items()}
-        found |= {key: value for key, value in own.items() if key.startswith("normalise.")}
+        found |= {key: value for key, value in own.items() if key.startswith("normalize.")}
     return found
 
 
-def misfits(weights: Weights, own: Weights) -> list[str]:
+def incompatible_keys(weights: Weights, own: Weights) -> list[str]:
     """What keeps weights from fitting, a line each."""
     return [
         *(f"{key} is missing" for key in own if key not in weights),
@@ -90,23 +90,23 @@ def misfits(weights: Weights, own: Weights) -> list[str]:
         ),
         *(
             f"{key} is {_numbers(weights[key])} and should be {_numbers(own[key])}: images were "
-            "normalised otherwise"
+            "normalized otherwise"
             for key in own
-            if key.startswith("normalise.") and key in weights and _differ(weights[key], own[key])
+            if key.startswith("normalize.") and key in weights and _differ(weights[key], own[key])
         ),
     ]
 
 
-def refuse(wrong: list[str], source: Path | str, model: str) -> None:
+def raise_if_incompatible(wrong: list[str], source: Path | str, model: str) -> None:
     """Raise InputError if anything is wrong, naming the first three things."""
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise InputError(f"{source} does not fit {model}: {'; '.join(wrong[:3])}{more}")
 
 
-def pour(f: nn.Module, weights: Weights, source: Path | str, model: str) -> None:
+def load_weights(f: nn.Module, weights: Weights, source: Path | str, model: str) -> None:
     """Load all weights into the network. Raises InputError if they do not fit."""
-    refuse(misfits(weights, f.state_dict()), source, model)
+    raise_if_incompatible(incompatible_keys(weights, f.state_dict()), source, model)
     f.load_state_dict(weights)
 
 

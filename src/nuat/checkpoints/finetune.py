@@ -11,24 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from nuat.checkpoints.compatibility import (
-    adapted,
     check_architecture,
     check_data,
-    misfits,
-    refuse,
+    incompatible_keys,
+    raise_if_incompatible,
+    remap_keys,
 )
 from nuat.checkpoints.files import read
 from nuat.checkpoints.run import Run
-from nuat.config.parsing import split
+from nuat.config.parsing import parse_call
 from nuat.errors import InputError
-from nuat.models import name_of
+from nuat.models import model_name
 from nuat.models.normalize import STATISTICS
 from nuat.models.timm_nets import PREFIX, pretrained_weights
 from nuat.nn.fingerprint import digest
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialWeights:
     """What a network starts from: the weights that are taken, and what stays as it was drawn."""
 
     source: str
@@ -56,7 +56,9 @@ class Start:
         )
 
 
-def start_from(init: Path | str, f: nn.Module, classes: int, channels: int) -> Start:
+def load_initial_weights(
+    init: Path | str, f: nn.Module, classes: int, channels: int
+) -> InitialWeights:
     """What `f`, for so many classes and channels, takes from `init`. Changes nothing.
 
     `init` is a run folder, a weights file, `pretrained` for the weights that timm has for this
@@ -65,7 +67,7 @@ def start_from(init: Path | str, f: nn.Module, classes: int, channels: int) -> S
 
     Raises InputError if the weights are of another network, or not finite.
     """
-    model = name_of(f)
+    model = model_name(f)
     if str(init) == "pretrained" or str(init).startswith(PREFIX):
         weights, recorded = _from_timm(str(init), model, channels)
     else:
@@ -73,12 +75,12 @@ def start_from(init: Path | str, f: nn.Module, classes: int, channels: int) -> S
         recorded = about.get("model")
         check_data(about, None, channels, init)
     check_architecture(f, model, recorded, init)
-    return _start(str(init), weights if recorded else adapted(weights, f), f, model, classes)
+    return _start(str(init), weights if recorded else remap_keys(weights, f), f, model, classes)
 
 
-def beginning(
+def resolve_init(
     init: Path | str | None, f: nn.Module, classes: int, channels: int, folder: Path
-) -> tuple[Start | None, dict[str, str]]:
+) -> tuple[InitialWeights | None, dict[str, str]]:
     """What a run in `folder` starts from, and what its config.json says about that.
 
     A run that is under way needs the weights it started from no more.
@@ -90,22 +92,28 @@ def beginning(
         known = run.config
         if known.get("init_from") == str(init):
             return None, {key: known[key] for key in ("init", "init_from")}
-    start = start_from(init, f, classes, channels)
+    start = load_initial_weights(init, f, classes, channels)
     return start, {"init": start.fingerprint, "init_from": start.source}
 
 
-def _start(source: str, weights: Mapping[str, Tensor], f: nn.Module, model: str, k: int) -> Start:
+def _start(
+    source: str, weights: Mapping[str, Tensor], f: nn.Module, model: str, k: int
+) -> InitialWeights:
     own = f.state_dict()
     new = tuple(key for key in own if key in weights and _of_head(weights[key], own[key], k))
     taken = {key: value for key, value in weights.items() if key not in new}
-    refuse(misfits(taken, {key: v for key, v in own.items() if key not in new}), source, model)
+    raise_if_incompatible(
+        incompatible_keys(taken, {key: v for key, v in own.items() if key not in new}),
+        source,
+        model,
+    )
     if len(new) == len(own):
         raise InputError(f"{source} has nothing to start {model} from but a head of other classes")
     broken = [key for key, value in taken.items() if not torch.isfinite(value).all()]
     if broken:
         raise InputError(f"{source} cannot be started from: {broken[0]} is NaN or infinite")
     there = len(weights[new[0]]) if new else k
-    return Start(source, taken, new, (there, k))
+    return InitialWeights(source, taken, new, (there, k))
 
 
 def _of_head(there: Tensor, here: Tensor, classes: int) -> bool:
@@ -116,8 +124,8 @@ def _of_head(there: Tensor, here: Tensor, classes: int) -> bool:
 def _from_timm(init: str, model: str, channels: int) -> tuple[dict[str, Tensor], str | None]:
     if not model.startswith(PREFIX):
         raise InputError(f"{init!r} is for timm's networks, such as timm:resnet18, not for {model}")
-    own_name, settings = split(model, STATISTICS)
-    settings.pop("normalise", None)
+    own_name, settings = parse_call(model, STATISTICS)
+    settings.pop("normalize", None)
     name = own_name if init == "pretrained" else init
     if re.sub(r"\..*", "", name) != re.sub(r"\..*", "", own_name):
         raise InputError(f"{init} is not {model}: use --model {init.partition('.')[0]}")

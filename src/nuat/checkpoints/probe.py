@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nuat.errors import InputError
-from nuat.nn.freeze import frozen
+from nuat.nn.freeze import frozen_eval
 from nuat.runtime.device import device_of
 
 GOLDEN = 0.6180339887498949
@@ -27,7 +27,7 @@ def fixed_image(channels: int, height: int, width: int) -> Tensor:
     return (values % 1).float().reshape(1, channels, height, width)
 
 
-def told(f: nn.Module, images: Tensor) -> dict[str, str]:
+def probe_metadata(f: nn.Module, images: Tensor) -> dict[str, str]:
     """The size of images such as these, and the network's answer: if finite, and twice the same."""
     channels, *size = images.shape[1:]
     about = {"channels": str(channels), "size": json.dumps(size)}
@@ -58,6 +58,6 @@ def check_answer(f: nn.Module, about: Mapping[str, str], source: object, model: 
 @torch.no_grad()
 def _answer(f: nn.Module, channels: int, size: list[int]) -> Tensor:
     cudnn = torch.backends.cudnn
-    with frozen(f) as g, cudnn.flags(enabled=cudnn.enabled, allow_tf32=False):
+    with frozen_eval(f) as g, cudnn.flags(enabled=cudnn.enabled, allow_tf32=False):
         logits: Tensor = g(fixed_image(channels, *size).to(device_of(f)))
     return logits[0].float().cpu()

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from nuat.checkpoints.weights_io import read_weights, write_weights
-from nuat.config.serialization import completed, differences
+from nuat.config.serialization import diff, with_defaults
 from nuat.errors import InputError
-from nuat.runtime.files import whole
+from nuat.runtime.files import atomic_write
 
 ABOUT = ("versions", "forward_equivalents", "init_from", "threads")
 """Parts of config.json that tell about a run and do not define it."""
@@ -49,8 +49,8 @@ class Run:
         """
         run = Run(Path(path))
         if run._config_file.exists():
-            there = run.config | {"recipe": completed(run.config["recipe"], recipe)}
-            found = differences(_comparable(config), _comparable(there))
+            there = run.config | {"recipe": with_defaults(run.config["recipe"], recipe)}
+            found = diff(_comparable(config), _comparable(there))
             if found:
                 raise InputError(
                     f"{run.path} holds another run; it differs in {'; '.join(found)}. "
@@ -60,7 +60,9 @@ class Run:
         if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
             raise InputError(f"{run.path} is not empty and not a run; choose another --out")
         run.path.mkdir(parents=True, exist_ok=True)
-        whole(run._config_file, lambda file: file.write_text(json.dumps(config, indent=2) + "\n"))
+        atomic_write(
+            run._config_file, lambda file: file.write_text(json.dumps(config, indent=2) + "\n")
+        )
         return run
 
     @staticmethod
@@ -109,7 +111,7 @@ class Run:
         kept = [line for line in self.metrics if line["epoch"] <= epochs]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         if self._metrics_file.exists():
-            whole(self._metrics_file, lambda file: file.write_text(text))
+            atomic_write(self._metrics_file, lambda file: file.write_text(text))
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace checkpoint.pt, keeping the one before."""
@@ -127,7 +129,7 @@ class Run:
 
     def save_state(self, name: str, state: dict[str, Any]) -> None:
         """Write NAME.pt."""
-        whole(self.path / f"{name}.pt", lambda file: torch.save(state, file))
+        atomic_write(self.path / f"{name}.pt", lambda file: torch.save(state, file))
 
     def load_state(self, name: str, device: torch.device) -> dict[str, Any] | None:
         """What NAME.pt holds, None if it is not there."""
@@ -150,7 +152,7 @@ class Run:
         """Write scores/NAME.json."""
         target = self.path / "scores" / f"{name}.json"
         target.parent.mkdir(parents=True, exist_ok=True)
-        whole(target, lambda file: file.write_text(json.dumps(scores) + "\n"))
+        atomic_write(target, lambda file: file.write_text(json.dumps(scores) + "\n"))
         return target
 
     @property

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from nuat.errors import InputError
-from nuat.runtime.files import whole
+from nuat.runtime.files import atomic_write
 
 
 def write_weights(target: Path, weights: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
     """Write a .safetensors file, whole or not at all, with text beside the weights."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
-    whole(target, lambda file: file.write_bytes(save(tensors, metadata=dict(about))))
+    atomic_write(target, lambda file: file.write_bytes(save(tensors, metadata=dict(about))))
 
 
 def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -18,8 +18,8 @@ from nuat.cli.export import export
 from nuat.cli.listing import list_names
 from nuat.cli.tables import report, reproduce
 from nuat.cli.train import train
-from nuat.errors import InputError, NonFinite
-from nuat.recipes import recipes
+from nuat.errors import InputError, NonFiniteError
+from nuat.recipes import list_recipes
 
 app = typer.Typer(
     help=(nuat.__doc__ or "").removeprefix("nuat: "),
@@ -73,7 +73,7 @@ def _said(error: Exception) -> str:
 
 def _fields() -> set[str]:
     """What `--set` can set: the fields of recipes and of their methods."""
-    rows = recipes()
+    rows = list_recipes()
     return {field.name for row in rows for part in (row, row.method) for field in fields(part)}
 
 
@@ -82,9 +82,9 @@ def main() -> None:
     warnings.showwarning = terminal.warn
     try:
         status = app(standalone_mode=False) or 0
-    except (InputError, NonFinite, OSError) as error:
+    except (InputError, NonFiniteError, OSError) as error:
         terminal.error(str(error))
-        sys.exit(1 if isinstance(error, NonFinite) else 2)
+        sys.exit(1 if isinstance(error, NonFiniteError) else 2)
     except UsageError as error:
         if message := _said(error):
             terminal.error(message)  # a bare `nuat` has shown its help instead

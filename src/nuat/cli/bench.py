@@ -13,13 +13,13 @@ from rich.table import Table
 from nuat.cli.options import DataDir, Device, Threads, Use, load_own
 from nuat.cli.terminal import console, say
 from nuat.cli.train import setting
-from nuat.data import load, look_in
+from nuat.data import load_dataset, set_data_dir
 from nuat.errors import InputError
 from nuat.profiling import SECTIONS
-from nuat.profiling import bench as timed
+from nuat.profiling import benchmark as timed
 from nuat.recipes import recipe
-from nuat.runtime.device import device_named
-from nuat.runtime.files import whole
+from nuat.runtime.device import get_device
+from nuat.runtime.files import atomic_write
 from nuat.runtime.threads import configure_threads
 
 
@@ -41,7 +41,7 @@ def bench(
 ) -> None:
     """Time training steps: each recipe against standard training, in this very process."""
     load_own(use)
-    look_in(data_dir)
+    set_data_dir(data_dir)
     rows = [recipe(name, data) for name in names]
     for assignment in set or []:
         rows = [setting(row, assignment) for row in rows]
@@ -54,12 +54,12 @@ def bench(
         raise InputError(
             f"--out {out} is a folder; the results are a file, such as {out}/bench.json"
         )
-    splits, where = load(data), device_named(device)
+    splits, where = load_dataset(data), get_device(device)
     configure_threads(threads)
     found = timed(rows, splits, where, rounds=rounds, graphs=graphs, say=say)
     console.print(_costs(found))
     console.print(_shares(found))
-    whole(out, lambda file: file.write_text(json.dumps(found, indent=1) + "\n"))
+    atomic_write(out, lambda file: file.write_text(json.dumps(found, indent=1) + "\n"))
     say(f"a product of matrices beside it: {found['matmul_gflops']:.0f} GFLOP/s; all of it: {out}")
 
 

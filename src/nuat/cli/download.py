@@ -8,9 +8,9 @@ import typer
 
 from nuat.cli.options import DataDir
 from nuat.cli.terminal import say
-from nuat.data import load
+from nuat.data import load_dataset
 from nuat.data.download import download as fetched
-from nuat.data.paths import look_in, root
+from nuat.data.paths import root, set_data_dir
 
 
 def download(
@@ -20,8 +20,8 @@ def download(
     """Fetch a published data set into NUAT_DATA or ./data, and read it once to check it."""
     if data_dir is not None:
         data_dir.mkdir(parents=True, exist_ok=True)
-    look_in(data_dir)
+    set_data_dir(data_dir)
     place = fetched(name, root())
-    splits = load(name)
+    splits = load_dataset(name)
     sizes = ", ".join(f"{len(splits[split]):,} {split}" for split in ("train", "val", "test"))
     say(f"{place} holds {name}: {sizes}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from nuat.checkpoints import Trained, described, trained
+from nuat.checkpoints import LoadedModel, load_model, read_metadata
 from nuat.cli.options import (
     Attacks,
     BadImages,
@@ -23,15 +23,15 @@ from nuat.cli.options import (
     load_own,
 )
 from nuat.cli.terminal import console, say
-from nuat.data import known, load, look_in, short, with_bad_images
+from nuat.data import is_known, load_dataset, set_data_dir, slug, with_bad_images
 from nuat.errors import InputError
-from nuat.evaluation import ATTACKS, Scores
+from nuat.evaluation import ATTACKS, EvaluationResult
 from nuat.evaluation import evaluate as attacked
 from nuat.evaluation.intervals import wilson
 from nuat.evaluation.request import asked
-from nuat.rng import seed_of
-from nuat.runtime.device import device_named
-from nuat.runtime.ranks import gpu, rank
+from nuat.rng import derive_seed
+from nuat.runtime.device import get_device
+from nuat.runtime.ranks import local_device, rank
 from nuat.runtime.threads import configure_threads
 
 
@@ -71,18 +71,18 @@ def evaluate(
 ) -> None:
     """Attack a network, image by image. The same command goes on where a killed one was."""
     load_own(use)
-    look_in(data_dir)
-    other = data is not None and data != described(source).get("data")
+    set_data_dir(data_dir)
+    other = data is not None and data != read_metadata(source).get("data")
     data = data or _trained_on(source)
-    splits = load(with_bad_images(data, bad_images))
+    splits = load_dataset(with_bad_images(data, bad_images))
     for note in splits.notes:
         say(note)
-    network = trained(
+    network = load_model(
         source,
         model,
         classes=len(splits.classes),
         channels=splits.train.channels,
-        device=device_named(gpu() or device if device in (None, "cuda") else device),
+        device=get_device(local_device() or device if device in (None, "cuda") else device),
     )
     if network.ball is None and eps is None:
         raise InputError(f"{source} does not say its threat model: give --eps, such as --eps 8/255")
@@ -91,16 +91,16 @@ def evaluate(
     attacks = asked(attack or ATTACKS, ball)
     configure_threads(threads)
     told = {"indices": indices, "eps": eps, "norm": norm, "seed": seed or None}
-    told["data"] = short(data) if other else None
+    told["data"] = slug(data) if other else None
     told["search"] = search if search != "fp32" else None
     parts = [split, *([str(samples)] if samples else []), *(attack or [])]
     parts += [f"{key}-{value}" for key, value in told.items() if value is not None]
     name = re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-")
     if len(name) > 120:
-        name = f"{name[:100]}-{seed_of(name):x}"  # a file's name has a limit
+        name = f"{name[:100]}-{derive_seed(name):x}"  # a file's name has a limit
     folder = _folder(out, network, name)
     scores = attacked(
-        network.f,
+        network.model,
         splits[split],
         ball,
         attacks,
@@ -110,7 +110,7 @@ def evaluate(
         batch_size=size,
         seed=seed,
         out=folder,
-        about={"data": data, "split": split, "model": network.model},
+        about={"data": data, "split": split, "model": network.model_name},
         save_adversarial=save_adversarial,
         search=search,  # type: ignore[arg-type]
         quiet=rank() > 0,
@@ -130,10 +130,10 @@ def evaluate(
 
 def _trained_on(source: Path) -> str:
     """The data that is named beside the weights, if this process can read it by that name."""
-    data = described(source).get("data")
+    data = read_metadata(source).get("data")
     if data is None:
         raise InputError(f"{source} does not say what it was trained on: name it with --data")
-    if not known(data):
+    if not is_known(data):
         raise InputError(
             f"{source} was trained on {data!r}, which a Python program handed over: name files or "
             "a function that gives it with --data, or use nuat.evaluation in Python"
@@ -141,7 +141,7 @@ def _trained_on(source: Path) -> str:
     return data
 
 
-def _folder(out: Path | None, network: Trained, name: str) -> Path | None:
+def _folder(out: Path | None, network: LoadedModel, name: str) -> Path | None:
     if out is not None and not out.parent.is_dir():
         raise InputError(f"--out {out}: there is no folder {out.parent}")
     if out is not None and out.is_file():
@@ -172,7 +172,7 @@ def _places(text: str) -> list[int]:
     return places
 
 
-def _show(scores: Scores, title: str) -> None:
+def _show(scores: EvaluationResult, title: str) -> None:
     """The table, and what a reader should know."""
     shown = Table("", "images that stand", "", "95% interval", title=title)
     total = len(scores.ids)
@@ -191,7 +191,7 @@ def _show(scores: Scores, title: str) -> None:
         say(f"note: {note}")
 
 
-def _parts(scores: Scores, name: str) -> list[tuple[str, ...]]:
+def _parts(scores: EvaluationResult, name: str) -> list[tuple[str, ...]]:
     """For an ensemble, a row for each part: what is left standing after it."""
     parts = scores.parts.get(name, {})
     left = [int(part["images"] - part["fallen"]) for part in parts.values()]

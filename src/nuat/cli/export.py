@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nuat.checkpoints import trained
+from nuat.checkpoints import load_model
 from nuat.cli.options import Use, load_own
 from nuat.cli.terminal import say
 from nuat.errors import InputError
@@ -25,7 +25,7 @@ def export(
         str | None, typer.Option(help="A repository of the Hub, user/name (extra: hub).")
     ] = None,
     public: Annotated[bool, typer.Option(help="Make a new repository public.")] = False,
-    licence: Annotated[str, typer.Option(help="For the card, such as mit.")] = "unknown",
+    license: Annotated[str, typer.Option(help="For the card, such as mit.")] = "unknown",
     model: Annotated[str | None, typer.Option(help="For weights that do not say.")] = None,
     classes: Annotated[int | None, typer.Option(help="For weights that do not say.")] = None,
     channels: Annotated[int | None, typer.Option(help="For weights that do not say.")] = None,
@@ -41,9 +41,9 @@ def export(
     for option, file in (("--onnx", onnx), ("--state-dict", state_dict)):
         if file is not None and not file.parent.is_dir():
             raise InputError(f"{option} {file}: there is no folder {file.parent}")
-    network = trained(source, model, classes=classes, channels=channels)
+    network = load_model(source, model, classes=classes, channels=channels)
     if out is not None:
-        say(f"weights and card: {save_pretrained(network, out, licence=licence)}")
+        say(f"weights and card: {save_pretrained(network, out, license=license)}")
     if state_dict is not None:
         save_state_dict(network, state_dict)
         say(f"state dict: {state_dict}")
@@ -51,4 +51,4 @@ def export(
         off = to_onnx(network, onnx, (size, size) if size else None)
         say(f"ONNX: {onnx}; in onnxruntime logits differ by {off:.1e} at most")
     if hub is not None:
-        say(f"on the Hub: {push_to_hub(network, hub, licence=licence, private=not public)}")
+        say(f"on the Hub: {push_to_hub(network, hub, license=license, private=not public)}")

@@ -8,21 +8,21 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from nuat.attacks import attacks
+from nuat.attacks import attack_registry
 from nuat.cli.options import Use, load_own
 from nuat.cli.terminal import console
-from nuat.data import datasets
-from nuat.errors import unknown
-from nuat.models import models
-from nuat.recipes import recipes
+from nuat.data import dataset_registry
+from nuat.errors import unknown_name
+from nuat.models import model_registry
+from nuat.recipes import list_recipes
 
 
 class Kind(StrEnum):
     """What can be listed."""
 
-    recipes = "recipes"
-    attacks = "attacks"
-    models = "models"
+    list_recipes = "recipes"
+    attack_registry = "attacks"
+    model_registry = "models"
     data = "data"
 
 
@@ -38,15 +38,19 @@ def list_names(
         for heading in ("recipe", "data", "model", "epochs", "source"):
             shown.add_column(heading, no_wrap=True)
         shown.add_column("note", overflow="fold", ratio=1)
-        if data is not None and data not in {row.data for row in recipes()}:
-            raise unknown("data set", data, {row.data for row in recipes()})
-        for row in recipes():
+        if data is not None and data not in {row.data for row in list_recipes()}:
+            raise unknown_name("data set", data, {row.data for row in list_recipes()})
+        for row in list_recipes():
             if data in (None, row.data):
                 cells = (row.name, row.data, row.model, str(row.epochs), row.source)
                 shown.add_row(*cells, row.note)
     else:
         shown.add_column(kind.value, no_wrap=True)
         shown.add_column("")
-        for name, entry in {"attacks": attacks, "models": models, "data": datasets}[kind].items():
+        for name, entry in {
+            "attacks": attack_registry,
+            "models": model_registry,
+            "data": dataset_registry,
+        }[kind].items():
             shown.add_row(name, (entry.__doc__ or "").strip().split("\n")[0])
     console.print(shown)

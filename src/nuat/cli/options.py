@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nuat.errors import InputError
-from nuat.threat_models import Ball, norms, read_eps
+from nuat.threat_models import Ball, norms, parse_eps
 
 Use = Annotated[
     list[Path] | None,
@@ -49,4 +49,4 @@ def ball_of(known: Ball | None, eps: str | None, norm: str | None) -> Ball:
         if known is None or type(known) is not kind:
             raise InputError(f"--norm {norm} needs an --eps of its own, such as --eps 0.5")
         return known
-    return kind(read_eps(eps))
+    return kind(parse_eps(eps))

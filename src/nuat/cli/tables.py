@@ -9,19 +9,19 @@ from typing import Annotated
 import typer
 from torch import nn
 
-from nuat.checkpoints import trained
+from nuat.checkpoints import load_model
 from nuat.cli.options import Attacks, DataDir, Device, Threads, Use, load_own
 from nuat.cli.terminal import console, say, warn
-from nuat.data import look_in
-from nuat.errors import InputError, unknown
+from nuat.data import set_data_dir
+from nuat.errors import InputError, unknown_name
 from nuat.evaluation import ATTACKS
-from nuat.recipes import recipes
+from nuat.recipes import list_recipes
 from nuat.report import (
     Shown,
     VerdictFolder,
-    asides,
+    aggregate_seeds,
+    footnotes,
     opened,
-    over_seeds,
     render,
     repeated,
     rows,
@@ -46,10 +46,10 @@ def reproduce(
 ) -> None:
     """Train and attack the rows of a table; show them side by side. Goes on where it was."""
     load_own(use)
-    look_in(data_dir)
-    every = [row.name for row in recipes() if row.data == data]
+    set_data_dir(data_dir)
+    every = [row.name for row in list_recipes() if row.data == data]
     if not every:
-        raise unknown("data set with recipes", data, {row.data for row in recipes()})
+        raise unknown_name("data set with recipes", data, {row.data for row in list_recipes()})
     names = [name.strip() for name in only.split(",")] if only else every
     target = out or Path("runs") / data
     runs = run_rows(
@@ -82,7 +82,7 @@ def report(
     Next to runs it takes folders that `nuat evaluate --out` wrote.
     """
     load_own(use)
-    look_in(data_dir)
+    set_data_dir(data_dir)
     # `runs/*` also names the page that `nuat reproduce` wrote beside its runs
     runs = [opened(folder) for folder in _without_pages(folders)]
     networks = _networks(runs, model)
@@ -102,8 +102,8 @@ def show(runs: Sequence[Shown], networks: dict[Path, nn.Module] | None = None) -
     shown = rows(runs, networks)
     console.print(render(shown), crop=False)
     if repeated(shown):
-        console.print(render(shown, over_seeds(shown)), crop=False)
-    for line in asides(shown):
+        console.print(render(shown, aggregate_seeds(shown)), crop=False)
+    for line in footnotes(shown):
         say(line)
 
 
@@ -117,12 +117,12 @@ def _networks(runs: Sequence[Shown], model: str | None) -> dict[Path, nn.Module]
         if isinstance(run, VerdictFolder):
             continue
         try:
-            networks[run.path] = trained(run.path).f
+            networks[run.path] = load_model(run.path).model
         except InputError as error:
             if model is None or not run.has_weights:
                 warn(f"{run.path} is shown without images: {error}")
                 continue
-            networks[run.path], needed = trained(run.path, model).f, True
+            networks[run.path], needed = load_model(run.path, model).model, True
     if model is not None and not needed:
         say(f"--model {model} was not needed")
     return networks

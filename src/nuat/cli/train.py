@@ -23,8 +23,8 @@ from nuat.cli.options import (
     load_own,
 )
 from nuat.cli.terminal import say
-from nuat.config.imports import is_own
-from nuat.data import load, look_in, with_bad_images
+from nuat.config.imports import is_import_path
+from nuat.data import load_dataset, set_data_dir, with_bad_images
 from nuat.errors import InputError
 from nuat.models.timm_nets import PREFIX
 from nuat.recipes import Recipe, recipe
@@ -70,7 +70,7 @@ def train(
 ) -> None:
     """Train a network. The same command goes on where a killed run left off."""
     load_own(use)
-    look_in(data_dir)
+    set_data_dir(data_dir)
     data = with_bad_images(data, bad_images)
     with warnings.catch_warnings(record=True) as lent:
         warnings.simplefilter("always")
@@ -83,7 +83,7 @@ def train(
         row = replace(row, on_collapse=on_collapse)
     for assignment in set or []:
         row = setting(row, assignment)
-    splits = load(data)
+    splits = load_dataset(data)
     for warning in lent:
         warnings.warn(warning.message, stacklevel=2)
     run = fit(
@@ -106,7 +106,7 @@ def train(
 def _opening(run: Path, model: str, use: list[Path]) -> str:
     """What to type after `nuat evaluate`: a run opens by itself unless it needs a user's code."""
     name = model.partition("(")[0]
-    own = ["--model", model] if is_own(name) and not name.startswith(PREFIX) else []
+    own = ["--model", model] if is_import_path(name) and not name.startswith(PREFIX) else []
     return shlex.join([str(run), *own, *(part for file in use for part in ("--use", str(file)))])
 
 

@@ -8,17 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nuat.errors import InputError, unknown
+from nuat.errors import InputError, unknown_name
 
 FORM = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-def is_own(name: str) -> bool:
+def is_import_path(name: str) -> bool:
     """Whether this is written as `module:name`, as entry points are."""
     return FORM.fullmatch(name) is not None
 
 
-def imported(name: str) -> Any:
+def import_object(name: str) -> Any:
     """What `module:name` stands for; modules in the working directory count.
 
     Raises InputError if there is no such module, or no such name in it. What goes wrong within the
@@ -39,12 +39,12 @@ def imported(name: str) -> Any:
     for part in attribute.split("."):
         if not hasattr(found, part):
             public = [each for each in dir(found) if not each.startswith("_")]
-            raise unknown(f"name in {module}", part, public)
+            raise unknown_name(f"name in {module}", part, public)
         found = getattr(found, part)
     return found
 
 
-def path_of(thing: type) -> str | None:
+def import_path(thing: type) -> str | None:
     """`module:Class` for a class that can be imported under that name, None for any other."""
     if thing.__module__ == "__main__":
         return None

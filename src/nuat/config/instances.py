@@ -11,15 +11,15 @@ from nuat.config.overrides import (
 )
 
 
-def first(value: Any, kind: type[T]) -> T | None:
+def find_instance(value: Any, kind: type[T]) -> T | None:
     """The first instance of `kind` in the value and its fields, depth first; None without one."""
     if isinstance(value, kind):
         return value
-    parts = (first(part, kind) for part in _parts(value).values())
+    parts = (find_instance(part, kind) for part in _parts(value).values())
     return next((part for part in parts if part is not None), None)
 
 
-def swap(value: Any, kind: type, new: Any) -> Any:
+def replace_instances(value: Any, kind: type, new: Any) -> Any:
     """The same value with `new` in place of every instance of `kind` in its fields."""
     return _rebuild(value, lambda part: new if isinstance(part, kind) else part)
 

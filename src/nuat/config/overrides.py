@@ -9,8 +9,8 @@ from difflib import get_close_matches
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from nuat.config.parsing import parse
-from nuat.errors import InputError, unknown
+from nuat.config.parsing import parse_value
+from nuat.errors import InputError, unknown_name
 from nuat.schedules import Constant, Schedule
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ def check_types(value: Any) -> None:
             raise InputError(f"{name} takes {_words(hint)}, not {given!r}")
 
 
-def assign(
+def set_field(
     value: Any,
     path: str,
     text: str,
@@ -52,7 +52,7 @@ def _assign(
     fields = [f.name for f in dataclasses.fields(value) if f.init]
     name = steps[0]
     if name not in fields:
-        raise unknown(f"field of {type(value).__name__}", name, fields)
+        raise unknown_name(f"field of {type(value).__name__}", name, fields)
     hint = get_type_hints(type(value))[name]
     if steps[1:]:
         new = _assign(getattr(value, name), steps[1:], path, text, names, adapt)
@@ -63,7 +63,7 @@ def _assign(
             wanted = f"{_words(hint)}{_choices(hint, text, names)}"
             raise InputError(f"{path} is {shown} and takes {wanted}, not {text}")
         try:
-            new = text if hint is str else adapt(parse(text, names))
+            new = text if hint is str else adapt(parse_value(text, names))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         new = _as(new, hint)

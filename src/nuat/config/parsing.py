@@ -1,6 +1,6 @@
 """One notation for values, on the command line and in print: Python's own.
 
-`8/255`, `Ramp(to=4.5, epochs=90)`, `PGD(steps=100, restarts=5)`, `frobenius`: numbers, fractions,
+`8/255`, `LinearRamp(to=4.5, epochs=90)`, `PGD(steps=100, restarts=5)`, `frobenius`: numbers, fractions,
 tuples, names and calls of names out of a given vocabulary. Nothing else is evaluated.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from nuat.errors import InputError, unknown
+from nuat.errors import InputError, unknown_name
 
 T = TypeVar("T")
 
@@ -28,12 +28,12 @@ _ARITHMETIC = {
 }
 
 
-def parse(text: str, names: Mapping[str, Any] | None = None) -> Any:
+def parse_value(text: str, names: Mapping[str, Any] | None = None) -> Any:
     """The value that `text` writes down. Raises InputError naming what could not be read."""
     return _reading(text, lambda: _value(_tree(text), names or {}))
 
 
-def split(text: str, names: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+def parse_call(text: str, names: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
     """`"small-cnn(width=32)"` -> `("small-cnn", {"width": 32})`; the name may hold - . : and /.
 
     A path behind `folder:` or `npz:` may hold anything; settings are a last (field=value, ...).
@@ -59,7 +59,7 @@ def _reading(text: str, read: Callable[[], T]) -> T:
     except InputError:
         raise
     except SyntaxError:
-        why = "write a value such as 8/255 or Ramp(4, epochs=90)"
+        why = "write a value such as 8/255 or LinearRamp(4, epochs=90)"
     except (ArithmeticError, TypeError, ValueError, MemoryError, RecursionError) as error:
         why = str(error) or type(error).__name__
     shown = text if len(text) < 100 else f"{text[:97]}..."
@@ -84,7 +84,7 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
             return _ARITHMETIC[type(op)](_number(left, names), _number(right, names))
         case ast.Name(id=name):
             if name not in names:
-                raise unknown("name", name, names)
+                raise unknown_name("name", name, names)
             return names[name]
         case ast.Call(func=function, args=args):
             call = _value(function, names)
@@ -105,7 +105,7 @@ def _setting(key: str, node: ast.expr, names: Mapping[str, Any]) -> Any:
     """What stands behind `key=`. A word that is no name, nor near one, is said to be none."""
     if isinstance(node, ast.Name) and node.id not in names:
         if names and (len(names) < FEW or get_close_matches(node.id, names, n=1, cutoff=0.5)):
-            raise unknown("name", node.id, names)
+            raise unknown_name("name", node.id, names)
         raise InputError(f"{key} is {node.id}, but must be a number, or text in quotes")
     return _value(node, names)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from nuat.errors import InputError, unknown
+from nuat.errors import InputError, unknown_name
 
 T = TypeVar("T")
 
@@ -17,20 +17,20 @@ class Registry(Mapping[str, T]):
         self.kind = kind
         self._entries: dict[str, T] = {}
 
-    def register(self, name: str, entry: T) -> T:
-        """Add a row. Raises InputError if the name is taken."""
+    def add(self, name: str, entry: T) -> T:
+        """Add an entry and return it. Raises InputError if the name is taken."""
         if name in self._entries:
             raise InputError(f"there is already a {self.kind} called {name!r}")
         self._entries[name] = entry
         return entry
 
-    def named(self, name: str) -> Callable[[T], T]:
-        """The same as a decorator: `@models.named("small-cnn")`."""
-        return lambda entry: self.register(name, entry)
+    def register(self, name: str) -> Callable[[T], T]:
+        """Add what is decorated: `@model_registry.register("small-cnn")`."""
+        return lambda entry: self.add(name, entry)
 
     def __getitem__(self, name: str) -> T:
         if name not in self._entries:
-            raise unknown(self.kind, name, self._entries)
+            raise unknown_name(self.kind, name, self._entries)
         return self._entries[name]
 
     def get(self, name: str, default: Any = None) -> Any:

@@ -8,11 +8,11 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from nuat.config.parsing import split
+from nuat.config.parsing import parse_call
 from nuat.config.registry import Registry
-from nuat.data.adapters import images_of, splits_of
+from nuat.data.adapters import as_dataset, as_splits
 from nuat.data.augment import Augment
-from nuat.data.base import Source
+from nuat.data.base import ImageDataset
 from nuat.data.cifar10 import cifar10
 from nuat.data.cifar100 import cifar100
 from nuat.data.digits import digits
@@ -22,45 +22,60 @@ from nuat.data.imagenet100 import imagenet100
 from nuat.data.mnist import mnist
 from nuat.data.npz import npz
 from nuat.data.own import factory
-from nuat.data.paths import look_in
+from nuat.data.paths import set_data_dir
 from nuat.data.sampling import class_balanced
-from nuat.data.splits import Images, Splits
-from nuat.errors import InputError, misread
+from nuat.data.splits import InMemoryDataset, Splits
+from nuat.errors import InputError, explain_type_error
 
-datasets: Registry[Callable[..., Splits]] = Registry("data set")
-datasets.register("digits", digits)
-datasets.register("mnist", mnist)
-datasets.register("cifar10", cifar10)
-datasets.register("cifar100", cifar100)
-datasets.register("imagenet100", imagenet100)
-datasets.register("folder", folder)
-datasets.register("npz", npz)
+dataset_registry: Registry[Callable[..., Splits]] = Registry("data set")
+dataset_registry.add("digits", digits)
+dataset_registry.add("mnist", mnist)
+dataset_registry.add("cifar10", cifar10)
+dataset_registry.add("cifar100", cifar100)
+dataset_registry.add("imagenet100", imagenet100)
+dataset_registry.add("folder", folder)
+dataset_registry.add("npz", npz)
+
+
+def list_datasets() -> list[str]:
+    """The names of all data sets, in the order of registration."""
+    return list(dataset_registry)
+
+
+def register_dataset(name: str) -> Callable[[Callable[..., Splits]], Callable[..., Splits]]:
+    """Register what is decorated as a data set of this name: `@nuat.register_dataset("mine")`.
+
+    Raises:
+        InputError: the name is taken.
+    """
+    return dataset_registry.register(name)
+
 
 AT_A_PATH = ("folder", "npz")
 """Data sets whose name is followed by a place: folder:PATH."""
 
 
-def load(text: str) -> Splits:
+def load_dataset(text: str) -> Splits:
     """The data set that `text` names.
 
     A name with settings, such as `cifar10(train=6000)`; `folder:PATH` or `npz:PATH`, with settings
-    too; or `module:factory` of your own, which returns what `splits_of` takes. Raises InputError
+    too; or `module:factory` of your own, which returns what `as_splits` takes. Raises InputError
     for an unknown name or setting, and for data that cannot be used.
     """
-    name, settings = split(text)
+    name, settings = parse_call(text)
     kind, colon, place = name.partition(":")
     if kind in AT_A_PATH and not place:
         raise InputError(f"{kind} needs a place: {kind}:PATH")
     if not colon:
-        make, arguments = datasets[name], ()
+        make, arguments = dataset_registry[name], ()
     elif kind in AT_A_PATH:
-        make, arguments = datasets[kind], (place,)
+        make, arguments = dataset_registry[kind], (place,)
     else:
         return replace(_own(name, settings), name=text)
     try:
         return replace(make(*arguments, **settings), name=text)
     except TypeError as error:
-        why = misread(error, kind, make)
+        why = explain_type_error(error, kind, make)
         raise InputError(f"cannot read the data {text!r}: {why}") from None
 
 
@@ -70,18 +85,18 @@ def _own(name: str, settings: dict[str, Any]) -> Splits:
         signature(make).bind(**settings)
     except TypeError as error:
         raise InputError(f"cannot read the data {name!r}: {error}") from None
-    return splits_of(make(**settings), name)
+    return as_splits(make(**settings), name)
 
 
-def known(text: str) -> bool:
+def is_known(text: str) -> bool:
     """Whether `text` names a data set that `load` could read."""
-    name, _ = split(text)
-    return name in datasets or ":" in name
+    name, _ = parse_call(text)
+    return name in dataset_registry or ":" in name
 
 
-def short(text: str) -> str:
+def slug(text: str) -> str:
     """A data set's name as part of the name of a file: `folder:~/my/photos(size=64)` -> photos."""
-    name, _ = split(text)
+    name, _ = parse_call(text)
     kind, colon, place = name.partition(":")
     return Path(place).stem if colon and kind in AT_A_PATH else name.replace(":", "-")
 
@@ -90,7 +105,7 @@ def with_bad_images(text: str, answer: str | None) -> str:
     """The same data set with an answer to bad images: "error" or "skip"; None changes nothing."""
     if answer is None:
         return text
-    name, settings = split(text)
+    name, settings = parse_call(text)
     if name != "imagenet100" and not name.startswith("folder:"):
         raise InputError(f"--bad-images is for files of images (folder:PATH), not for {name}")
     told: dict[str, Any] = settings | {"bad_images": answer}
@@ -100,16 +115,18 @@ def with_bad_images(text: str, answer: str | None) -> str:
 __all__ = [
     "Augment",
     "ImageFiles",
-    "Images",
-    "Source",
+    "InMemoryDataset",
+    "ImageDataset",
     "Splits",
     "class_balanced",
-    "datasets",
-    "images_of",
-    "known",
-    "load",
-    "look_in",
-    "short",
-    "splits_of",
+    "dataset_registry",
+    "list_datasets",
+    "register_dataset",
+    "as_dataset",
+    "is_known",
+    "load_dataset",
+    "set_data_dir",
+    "slug",
+    "as_splits",
     "with_bad_images",
 ]

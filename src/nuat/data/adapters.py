@@ -24,22 +24,22 @@ from torch.utils.data import (
 )
 
 from nuat.data.augment import Augment
-from nuat.data.base import Source
-from nuat.data.loader import Streamed
-from nuat.data.splits import NAMES, Images, Splits, completed
+from nuat.data.base import ImageDataset
+from nuat.data.loader import StreamedDataset
+from nuat.data.splits import NAMES, InMemoryDataset, Splits, completed
 from nuat.data.validation import check_images, check_labels
 from nuat.errors import InputError
-from nuat.rng import seed_of
+from nuat.rng import derive_seed
 
 WANTED = "a pair of tensors (x, y), a torch Dataset or DataLoader, or an iterable of (x, y)"
 
 
-def splits_of(given: Any, name: str = "data") -> Splits:
+def as_splits(given: Any, name: str = "data") -> Splits:
     """A data set out of what a program hands over.
 
     Args:
         given: Splits; or a mapping of "train" and, if there are any, "val", "test" and "classes"
-            (their names); or the training images alone. Images are what `images_of` takes. What is
+            (their names); or the training images alone. Images are what `as_dataset` takes. What is
             missing is held out as for folder:PATH, and the data's notes say so.
         name: what it is called.
 
@@ -55,14 +55,14 @@ def splits_of(given: Any, name: str = "data") -> Splits:
             f"{name} is a mapping of {', '.join(map(str, given)) or 'nothing'}; it should have "
             "train, and may have val, test and classes"
         )
-    parts = {split: images_of(given[split]) for split in NAMES if split in given}
+    parts = {split: as_dataset(given[split]) for split in NAMES if split in given}
     done, notes = completed(parts, name)
     own = given.get("classes") or getattr(given["train"], "classes", None)
     classes = own or range(int(parts["train"].y.max()) + 1)
     return Splits(**done, classes=tuple(map(str, classes)), name=name, notes=notes)
 
 
-def images_of(given: Any) -> Source:
+def as_dataset(given: Any) -> ImageDataset:
     """Images with labels, out of what a program hands over.
 
     A Dataset, and that of a DataLoader with torch's own collate_fn, stays where it is and is read
@@ -73,10 +73,10 @@ def images_of(given: Any) -> Source:
     Raises:
         InputError: it is nothing of the kind.
     """
-    if isinstance(given, Source):
+    if isinstance(given, ImageDataset):
         return given
     if isinstance(given, tuple | list) and len(given) == 2 and all(map(_is_array, given)):
-        return Images(*(torch.as_tensor(part) for part in given))
+        return InMemoryDataset(*(torch.as_tensor(part) for part in given))
     if isinstance(given, DataLoader) and _is_plain(given):
         return _dataset(given.dataset, given.num_workers)
     if isinstance(given, Dataset) and hasattr(given, "__getitem__") and hasattr(given, "__len__"):
@@ -105,7 +105,7 @@ def _is_plain(loader: DataLoader[Any]) -> bool:
     return each_once and loader.collate_fn is default_collate
 
 
-def _in_memory(batches: Iterable[Any]) -> Images:
+def _in_memory(batches: Iterable[Any]) -> InMemoryDataset:
     xs, ys = [], []
     for pair in batches:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
@@ -118,7 +118,7 @@ def _in_memory(batches: Iterable[Any]) -> Images:
     shapes = sorted({tuple(x.shape[1:]) for x in xs})
     if len(shapes) > 1:
         raise InputError(f"images are of different shapes, {shapes[0]} and {shapes[1]}")
-    return Images(torch.cat(xs), torch.cat(ys))
+    return InMemoryDataset(torch.cat(xs), torch.cat(ys))
 
 
 def _tensor(x: Any) -> Tensor:
@@ -130,9 +130,9 @@ def _tensor(x: Any) -> Tensor:
     return torch.as_tensor(x)
 
 
-def _dataset(data: Any, workers: int) -> Source:
+def _dataset(data: Any, workers: int) -> ImageDataset:
     if type(data) is TensorDataset and len(data.tensors) == 2:
-        return Images(*data.tensors)
+        return InMemoryDataset(*data.tensors)
     if not len(data):
         raise InputError("the Dataset is empty")
     with seeded(0):
@@ -163,7 +163,7 @@ def _item(data: Any, place: int) -> tuple[Tensor, Any]:
 
 
 @dataclass(frozen=True)
-class DatasetImages(Streamed):
+class DatasetImages(StreamedDataset):
     """A torch Dataset of (x, y); `places` are those of it that count, all by default."""
 
     data: Any
@@ -186,7 +186,7 @@ class DatasetImages(Streamed):
 
     def check_augment(self, augment: Augment) -> None:
         """Raise InputError for what only files allow."""
-        Source.check_augment(self, augment)
+        ImageDataset.check_augment(self, augment)
 
     def to(self, device: torch.device | str) -> DatasetImages:
         """The same images on a device."""
@@ -200,7 +200,7 @@ class DatasetImages(Streamed):
     def read(self, place: int, seed: int, augment: Augment | None) -> Tensor:
         """Image [C, H, W]; its augmentations and ours are a function of the seed and the place."""
         there = place if self.places is None else int(self.places[place])
-        with seeded(seed_of(seed, "item", place)):
+        with seeded(derive_seed(seed, "item", place)):
             x, y = _item(self.data, there)
         try:
             check_images(x[None])
@@ -211,7 +211,7 @@ class DatasetImages(Streamed):
                 f"image {there} of the Dataset is {list(x.shape)} of class {int(y)}, but should be "
                 f"{list(self.shape)} of class {int(self.y[place])}, as it was or said before"
             )
-        own = torch.Generator().manual_seed(seed_of(seed, "image", place))
+        own = torch.Generator().manual_seed(derive_seed(seed, "image", place))
         return augment(x[None], own)[0] if augment else x
 
 

@@ -13,7 +13,7 @@ from nuat.data.augment import Augment
 from nuat.errors import InputError
 
 
-class Source(ABC):
+class ImageDataset(ABC):
     """Labelled images that can be had by their places 0..N-1. `y` [N] holds the labels, int64."""
 
     y: Tensor

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nuat.data.paths import Official, Remote, checked, find
 from nuat.data.sampling import first_of_each_class, without
-from nuat.data.splits import Images, Splits, in_part
+from nuat.data.splits import InMemoryDataset, Splits, in_part
 
 CLASSES = (
     "airplane",
@@ -74,10 +74,10 @@ def cifar10(
     return Splits(**parts, classes=CLASSES[:classes], name="cifar10")
 
 
-def _read(folder: Path, names: list[str]) -> Images:
+def _read(folder: Path, names: list[str]) -> InMemoryDataset:
     batches = [unpickled(folder / name, MD5[name]) for name in names]
     labels = [label for batch in batches for label in batch[b"labels"]]
-    return Images(pixels(batches), torch.tensor(labels))
+    return InMemoryDataset(pixels(batches), torch.tensor(labels))
 
 
 def pixels(batches: list[dict[bytes, Any]]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from nuat.data.cifar10 import HOSTS, pixels, unpickled
 from nuat.data.paths import Official, Remote, find
 from nuat.data.sampling import first_of_each_class, without
-from nuat.data.splits import Images, Splits
+from nuat.data.splits import InMemoryDataset, Splits
 
 ARCHIVE = "cifar-100-python.tar.gz"
 OFFICIAL = Official(
@@ -42,6 +42,6 @@ def cifar100() -> Splits:
     return Splits(train, val, _read(folder, "test"), classes, "cifar100")
 
 
-def _read(folder: Path, name: str) -> Images:
+def _read(folder: Path, name: str) -> InMemoryDataset:
     batch = unpickled(folder / name, MD5[name])
-    return Images(pixels([batch]), torch.tensor(batch[b"fine_labels"]))
+    return InMemoryDataset(pixels([batch]), torch.tensor(batch[b"fine_labels"]))

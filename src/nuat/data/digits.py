@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nuat.data.splits import Images, Splits
+from nuat.data.splits import InMemoryDataset, Splits
 from nuat.errors import InputError
 
 
@@ -25,5 +25,7 @@ def digits() -> Splits:
     x = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16
     y = torch.tensor(bunch.target, dtype=torch.int64)
     ninth = torch.arange(len(y)) % 9
-    train, val, test = (Images(x[part], y[part]) for part in (ninth > 2, ninth == 2, ninth < 2))
+    train, val, test = (
+        InMemoryDataset(x[part], y[part]) for part in (ninth > 2, ninth == 2, ninth < 2)
+    )
     return Splits(train, val, test, tuple("0123456789"), "digits")

@@ -16,7 +16,7 @@ from nuat.data.cifar10 import OFFICIAL as CIFAR10
 from nuat.data.cifar100 import OFFICIAL as CIFAR100
 from nuat.data.mnist import OFFICIAL as MNIST
 from nuat.data.paths import Official, Remote, root
-from nuat.errors import InputError, unknown
+from nuat.errors import InputError, unknown_name
 from nuat.runtime.progress import Progress
 
 OFFICIAL = {data.name: data for data in (CIFAR10, CIFAR100, MNIST)}
@@ -39,7 +39,7 @@ def download(name: str, into: Path | None = None) -> Path:
         InputError: there is no such data set, it cannot be reached, or is not the published one.
     """
     if name not in OFFICIAL:
-        raise unknown("data set to download", name, OFFICIAL)
+        raise unknown_name("data set to download", name, OFFICIAL)
     data = OFFICIAL[name]
     home = (into or root()) / name
     place = home / data.inside

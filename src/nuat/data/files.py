@@ -11,14 +11,14 @@ from torch import Tensor
 
 from nuat.data import image_io
 from nuat.data.augment import Augment
-from nuat.data.loader import Streamed, default_workers
+from nuat.data.loader import StreamedDataset, default_workers
 from nuat.data.validation import check_labels
 from nuat.errors import InputError
-from nuat.rng import seed_of
+from nuat.rng import derive_seed
 
 
 @dataclass(frozen=True)
-class ImageFiles(Streamed):
+class ImageFiles(StreamedDataset):
     """RGB images of size x size out of `files` of any size, with their labels `y` [N].
 
     In evaluation: resized, and the middle cut out. In training also cropped and flipped, as the
@@ -64,7 +64,7 @@ class ImageFiles(Streamed):
         image = image_io.rgb(self.files[place])
         if augment is None:
             return image_io.tensor(image_io.middle(image, self.size))
-        own = torch.Generator().manual_seed(seed_of(seed, "image", place))
+        own = torch.Generator().manual_seed(derive_seed(seed, "image", place))
         if augment.scale is None:
             image = image_io.middle(image, self.size)
         else:

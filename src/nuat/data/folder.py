@@ -11,7 +11,7 @@ import torch
 from nuat.data.files import ImageFiles
 from nuat.data.image_folder import Tree, class_names, some, unreadable, walk
 from nuat.data.splits import Splits, completed
-from nuat.errors import InputError, unknown
+from nuat.errors import InputError, unknown_name
 
 FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """How the folders of the splits may be called."""
@@ -60,7 +60,7 @@ class FolderReader:
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
             raise InputError(f"size is {self.size!r}, but must be a whole number of pixels from 1")
         if self.bad_images not in BAD_IMAGES:
-            raise unknown("way with bad images", str(self.bad_images), BAD_IMAGES)
+            raise unknown_name("way with bad images", str(self.bad_images), BAD_IMAGES)
         if self.workers is not None and not (isinstance(self.workers, int) and self.workers >= 0):
             raise InputError(f"workers is {self.workers!r}, but must be a whole number from 0 up")
 

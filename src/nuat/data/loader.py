@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from nuat.data.augment import Augment
-from nuat.data.base import Source, floats, order_of
+from nuat.data.base import ImageDataset, floats, order_of
 from nuat.errors import InputError
 
 
@@ -28,7 +28,7 @@ def default_workers() -> int:
     return min(8, mine or 1)
 
 
-class Streamed(Source):
+class StreamedDataset(ImageDataset):
     """What such a source shares: order, workers, devices. What is random is keyed to the image.
 
     An augmented image is a function of (seed, place), whoever reads it: the number of workers and
@@ -92,7 +92,7 @@ class Streamed(Source):
 class _Reader:
     """What travels to a worker, which must not touch the device: a source on the CPU."""
 
-    source: Streamed
+    source: StreamedDataset
     seed: int = 0
     augment: Augment | None = None
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nuat.data.paths import Official, Remote, checked, find
-from nuat.data.splits import Images, Splits, in_part
+from nuat.data.splits import InMemoryDataset, Splits, in_part
 
 MD5 = {
     "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -46,10 +46,10 @@ def mnist(train: int | None = None, val: int | None = None, test: int | None = N
     return Splits(**parts, classes=tuple("0123456789"), name="mnist")
 
 
-def _read(folder: Path, which: str) -> Images:
+def _read(folder: Path, which: str) -> InMemoryDataset:
     pixels = _bytes(folder / f"{which}-images-idx3-ubyte.gz", header=16)
     labels = _bytes(folder / f"{which}-labels-idx1-ubyte.gz", header=8)
-    return Images(pixels.reshape(-1, 1, 28, 28), labels.long())
+    return InMemoryDataset(pixels.reshape(-1, 1, 28, 28), labels.long())
 
 
 def _bytes(file: Path, header: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nuat.data.splits import NAMES, Images, Splits, completed
+from nuat.data.splits import NAMES, InMemoryDataset, Splits, completed
 from nuat.errors import InputError
 
 KEYS = ("x_{}", "y_{}"), ("{}_images", "{}_labels")
@@ -31,7 +31,7 @@ def npz(path: str, val: float = 0.1, test: float = 0.2, seed: int = 0) -> Splits
     for split in NAMES:
         for x_key, y_key in ((x.format(split), y.format(split)) for x, y in KEYS):
             if x_key in arrays and y_key in arrays:
-                parts[split] = Images(
+                parts[split] = InMemoryDataset(
                     _images(arrays[x_key], f"{file}, {x_key}"),
                     _labels(arrays[y_key], f"{file}, {y_key}"),
                 )

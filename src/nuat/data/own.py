@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nuat.config.imports import imported
+from nuat.config.imports import import_object
 from nuat.errors import InputError
 
 
@@ -15,7 +15,7 @@ def factory(name: str) -> Callable[..., Any]:
     Raises InputError if there is no such function.
     """
     try:
-        made = imported(name)
+        made = import_object(name)
     except ImportError as error:
         raise InputError(f"{name} cannot be imported: {error}") from None
     if not callable(made):

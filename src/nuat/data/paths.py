@@ -43,7 +43,7 @@ def root() -> Path:
     return Path(os.environ.get("NUAT_DATA") or "data")
 
 
-def look_in(folder: Path | None) -> None:
+def set_data_dir(folder: Path | None) -> None:
     """Look for data in this folder from now on, as if NUAT_DATA named it; None changes nothing."""
     if folder is None:
         return

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nuat.data.augment import Augment
-from nuat.data.base import Source, floats, order_of
+from nuat.data.base import ImageDataset, floats, order_of
 from nuat.data.sampling import first_of_each_class, held_out, without
 from nuat.data.validation import check_images, check_labels
 from nuat.errors import InputError
@@ -18,7 +18,7 @@ NAMES = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class Images(Source):
+class InMemoryDataset(ImageDataset):
     """Images `x` [N, C, H, W], uint8 in 0..255 or float in [0, 1], and their labels `y` [N]."""
 
     x: Tensor
@@ -40,19 +40,19 @@ class Images(Source):
         if classes is not None:
             check_labels(self.y, len(self.x), classes)
 
-    def to(self, device: torch.device | str) -> Images:
+    def to(self, device: torch.device | str) -> InMemoryDataset:
         """The same images on a device."""
-        return Images(self.x.to(device), self.y.to(device))
+        return InMemoryDataset(self.x.to(device), self.y.to(device))
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images as float32 in [0, 1] and labels, at these places."""
         indices = indices.to(self.y.device)
         return floats(self.x[indices]), self.y[indices]
 
-    def take(self, indices: Tensor) -> Images:
+    def take(self, indices: Tensor) -> InMemoryDataset:
         """A part of the images."""
         indices = indices.to(self.y.device)
-        return Images(self.x[indices], self.y[indices])
+        return InMemoryDataset(self.x[indices], self.y[indices])
 
     def shuffled(
         self, size: int, seed: int, augment: Augment | None = None, start: int = 0
@@ -81,9 +81,9 @@ class Splits:
         notes: what a user should know of how it came to be, a line each.
     """
 
-    train: Source
-    val: Source
-    test: Source
+    train: ImageDataset
+    val: ImageDataset
+    test: ImageDataset
     classes: tuple[str, ...]
     name: str = "data"
     notes: tuple[str, ...] = ()
@@ -103,10 +103,10 @@ class Splits:
                     f"those of the train split {list(self.train.shape)}"
                 )
 
-    def __getitem__(self, split: str) -> Source:
+    def __getitem__(self, split: str) -> ImageDataset:
         if split not in NAMES:
             raise InputError(f"unknown split {split!r} (there are: train, val, test)")
-        images: Source = getattr(self, split)
+        images: ImageDataset = getattr(self, split)
         return images
 
     def to(self, device: torch.device | str) -> Splits:
@@ -115,8 +115,8 @@ class Splits:
 
 
 def in_part(
-    parts: Mapping[str, Images], counts: Mapping[str, int | None], classes: int
-) -> dict[str, Images]:
+    parts: Mapping[str, InMemoryDataset], counts: Mapping[str, int | None], classes: int
+) -> dict[str, InMemoryDataset]:
     """Only so many images of each split, the first of each class; None: all."""
     return {
         name: images if (count := counts[name]) is None else _first(name, images, count, classes)
@@ -124,7 +124,7 @@ def in_part(
     }
 
 
-def _first(name: str, images: Images, count: int, classes: int) -> Images:
+def _first(name: str, images: InMemoryDataset, count: int, classes: int) -> InMemoryDataset:
     least = classes * int(images.y.bincount(minlength=classes).min())
     if not 0 < count <= least or count % classes:
         raise InputError(
@@ -134,13 +134,13 @@ def _first(name: str, images: Images, count: int, classes: int) -> Images:
 
 
 def completed(
-    parts: Mapping[str, Source],
+    parts: Mapping[str, ImageDataset],
     data: str = "data",
     val: float = 0.1,
     test: float = 0.2,
     seed: int = 0,
     classes: Sequence[str] = (),
-) -> tuple[dict[str, Source], tuple[str, ...]]:
+) -> tuple[dict[str, ImageDataset], tuple[str, ...]]:
     """Train, val and test out of what is there, and what was done, in words.
 
     With train and val alone, val is the test split, as for ImageNet. What is still missing is
@@ -165,7 +165,7 @@ def completed(
     return done, tuple(notes)
 
 
-def _check_split(images: Source, what: str, classes: int | None = None) -> None:
+def _check_split(images: ImageDataset, what: str, classes: int | None = None) -> None:
     try:
         if classes is None:
             images.check()

@@ -18,7 +18,7 @@ def check_images(x: Tensor) -> None:
         return
     low, high = float(x.min()), float(x.max())
     if not (low >= 0 and high <= 1):
-        likely = "divide by 255?" if low >= 0 and 1 < high <= 255 else "are they normalised?"
+        likely = "divide by 255?" if low >= 0 and 1 < high <= 255 else "are they normalized?"
         raise InputError(f"images must lie in [0, 1], but run from {low:g} to {high:g}; {likely}")
 
 

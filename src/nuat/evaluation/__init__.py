@@ -12,24 +12,24 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from nuat.config.serialization import describe
-from nuat.data import images_of
+from nuat.config.serialization import to_dict
+from nuat.data import as_dataset
 from nuat.data.validation import check_images
 from nuat.errors import InputError
-from nuat.evaluation.inference import Precision, searched
-from nuat.evaluation.log import Journal
-from nuat.evaluation.per_image import Found
+from nuat.evaluation.inference import Precision, build_inference_model
+from nuat.evaluation.log import EvaluationLog
+from nuat.evaluation.per_image import EvaluationRecord
 from nuat.evaluation.request import Attacks, aims, asked, chosen, fitted, passes
-from nuat.evaluation.result import Scores
-from nuat.evaluation.runner import Batches, Pursuit
-from nuat.evaluation.sanity_checks import suspicions
+from nuat.evaluation.result import EvaluationResult
+from nuat.evaluation.runner import Batches, EvaluationRunner
+from nuat.evaluation.sanity_checks import check_model
 from nuat.nn.fingerprint import digest, fingerprint
 from nuat.nn.validation import check_logits
-from nuat.rng import seed_of
+from nuat.rng import derive_seed
 from nuat.runtime.device import device_of
-from nuat.runtime.files import whole
+from nuat.runtime.files import atomic_write
 from nuat.runtime.progress import Progress
-from nuat.runtime.ranks import rank, wait, world
+from nuat.runtime.ranks import barrier, rank, world_size
 from nuat.runtime.versions import versions
 from nuat.threat_models import Ball
 
@@ -56,7 +56,7 @@ def evaluate(
     save_adversarial: bool = False,
     search: Precision = "fp32",
     quiet: bool = True,
-) -> Scores:
+) -> EvaluationResult:
     """Attack a network and say which images stand.
 
     An image falls only to a point that is finite, in [0, 1], within eps + 1e-6, and misclassified
@@ -70,7 +70,7 @@ def evaluate(
     Args:
         f: a network, images in [0, 1] [B, C, H, W] to logits [B, K].
         images: Images, a pair of tensors, a torch Dataset or DataLoader, or any iterable of (x, y)
-            in [0, 1]; see `nuat.data.images_of`.
+            in [0, 1]; see `nuat.data.as_dataset`.
         ball: the threat model.
         attacks: names such as "pgd-20" or "autoattack", or {name: Attack}; each alone.
         classes: K; by default what the network returns.
@@ -94,7 +94,7 @@ def evaluate(
             f"f is {f!r}, not a torch.nn.Module; the network of a run or of a weights file is "
             "nuat.from_pretrained(PATH).f"
         )
-    images = images_of(images).to(device_of(f))
+    images = as_dataset(images).to(device_of(f))
     images.check()
     attacks, ids = asked(attacks, ball), chosen(images, samples, indices, seed)
     batches = Batches.of(batch_size, device_of(f))
@@ -105,15 +105,15 @@ def evaluate(
         classes = check_logits(f, x, classes)
         images.check(classes)
         parts, notes = fitted(attacks, classes)
-        faster = searched(f, x, search)
-        notes += [*suspicions(f, x, y), *faster.notes]
+        faster = build_inference_model(f, x, search)
+        notes += [*check_model(f, x, y), *faster.notes]
         config = {
             "network": fingerprint(f),
             "ball": repr(ball),
-            "attacks": {name: describe(each) for name, each in attacks.items()},
+            "attacks": {name: to_dict(each) for name, each in attacks.items()},
             "images": {
                 "count": len(ids),
-                "hash": seed_of(*sorted(ids)),
+                "hash": derive_seed(*sorted(ids)),
                 "content": _content(x, images.y[sorted(ids)]),
             },
             "seed": seed,
@@ -122,16 +122,18 @@ def evaluate(
             "about": dict(about or {}),
             "versions": versions(),
         }
-        journal = Journal() if out is None else Journal.start(out, config, rank())
-        steps = -(-passes(parts, classes) * len(ids) // world())
+        journal = EvaluationLog() if out is None else EvaluationLog.start(out, config, rank())
+        steps = -(-passes(parts, classes) * len(ids) // world_size())
         with Progress("attacking", steps, hidden=quiet) as progress:
-            pursuit = Pursuit(f, faster, images, journal, batches, seed, save_adversarial, progress)
+            pursuit = EvaluationRunner(
+                f, faster, images, journal, batches, seed, save_adversarial, progress
+            )
             clean = pursuit.clean(ids, aims(parts))
             for name in parts:
                 pursuit.attack(name, parts[name], clean, classes)
-            wait()
+            barrier()
     journal.reread()
-    found = Found(ids, clean, parts, journal.lines)
+    found = EvaluationRecord(ids, clean, parts, journal.lines)
     scores = _scores(found, config, [*notes, *batches.halvings])
     if out is not None and rank() == 0:
         _write(Path(out), journal, found, scores)
@@ -141,7 +143,7 @@ def evaluate(
 def _check_options(search: str, out: Path | str | None, save_adversarial: bool) -> None:
     if search not in ("fp32", "bf16"):
         raise InputError(f"search is {search!r}, but must be 'fp32' or 'bf16'")
-    if out is None and (save_adversarial or world() > 1):
+    if out is None and (save_adversarial or world_size() > 1):
         raise InputError("to keep adversarial images, or to run several processes, give out=FOLDER")
 
 
@@ -150,11 +152,11 @@ def _content(x: Tensor, y: Tensor) -> str:
     return digest({"x": (x * 65535).round().int(), "y": y})
 
 
-def _scores(found: Found, config: dict[str, Any], notes: list[str]) -> Scores:
+def _scores(found: EvaluationRecord, config: dict[str, Any], notes: list[str]) -> EvaluationResult:
     search = config["search"]
     if search["precision"] == "bf16":
-        notes.append("searched in bfloat16, verified in float32: a tier of its own")
-    return Scores(
+        notes.append("build_inference_model in bfloat16, verified in float32: a tier of its own")
+    return EvaluationResult(
         ids=list(found.ids),
         labels=[found.clean.label[image] for image in found.ids],
         predicted=[found.clean.predicted[image] for image in found.ids],
@@ -166,24 +168,26 @@ def _scores(found: Found, config: dict[str, Any], notes: list[str]) -> Scores:
         network=config["network"],
         versions=config["versions"],
         parts={name: found.tally(name) for name in found.parts},
-        notes=[*notes, *found.hindsight()],
+        notes=[*notes, *found.check_outcome()],
         search=search,
         about=config["about"],
     )
 
 
-def _write(out: Path, journal: Journal, found: Found, scores: Scores) -> None:
+def _write(
+    out: Path, journal: EvaluationLog, found: EvaluationRecord, scores: EvaluationResult
+) -> None:
     """The files that a reader wants."""
     lines = "".join(json.dumps(record) + "\n" for record in found.records())
-    whole(out / "verdicts.jsonl", lambda file: file.write_text(lines))
+    atomic_write(out / "verdicts.jsonl", lambda file: file.write_text(lines))
     if kept := journal.points():
         tensors = {}
         for name, points in kept.items():
             tensors[f"{name}/id"] = torch.tensor(sorted(points))
             tensors[f"{name}/x"] = torch.stack([points[image] for image in sorted(points)])
-        whole(out / "adversarial.safetensors", lambda file: file.write_bytes(save(tensors)))
+        atomic_write(out / "adversarial.safetensors", lambda file: file.write_bytes(save(tensors)))
     text = json.dumps(scores.as_dict()) + "\n"
-    whole(out / "scores.json", lambda file: file.write_text(text))
+    atomic_write(out / "scores.json", lambda file: file.write_text(text))
 
 
 @contextmanager
@@ -201,4 +205,4 @@ def _full_precision() -> Iterator[None]:
             setting.fp32_precision = precision
 
 
-__all__ = ["ATTACKS", "Scores", "evaluate"]
+__all__ = ["ATTACKS", "EvaluationResult", "evaluate"]

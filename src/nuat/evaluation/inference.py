@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nuat.nn.freeze import at_least, bare, frozen
+from nuat.nn.freeze import forward_padded, frozen_eval, unwrap_model
 
 CONVOLUTIONS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 Precision = Literal["fp32", "bf16"]
@@ -20,7 +20,7 @@ PLAIN = torch.contiguous_format
 
 
 @dataclass(frozen=True)
-class Searched:
+class InferenceModel:
     """A network to search, and what was done to it.
 
     Attributes:
@@ -36,7 +36,7 @@ class Searched:
     precision: Precision
 
 
-class Faster(nn.Module):
+class InferenceNet(nn.Module):
     """Passes through a network in one layout and, if asked, under bfloat16 autocast."""
 
     def __init__(self, g: nn.Module, precision: Precision, layout: torch.memory_format):
@@ -51,22 +51,24 @@ class Faster(nn.Module):
         return z.float()
 
 
-def searched(f: nn.Module, x: Tensor, precision: Precision = "fp32") -> Searched:
+def build_inference_model(f: nn.Module, x: Tensor, precision: Precision = "fp32") -> InferenceModel:
     """A frozen copy of f for the search: BatchNorm folded, channels_last where that is faster.
 
     Its logits equal those of f up to rounding, which is checked on the images `x` [B, C, H, W]. A
     network that cannot be copied, traced or called in channels_last (one with a `.view` in it may
-    not), or whose copy differs, is searched without that.
+    not), or whose copy differs, is build_inference_model without that.
     """
     try:
-        twin = copy.deepcopy(bare(f)).eval().requires_grad_(False)
+        twin = copy.deepcopy(unwrap_model(f)).eval().requires_grad_(False)
     except Exception as error:
-        note = f"the network cannot be copied and is searched as it is: {_first_line(error)}"
-        return Searched(Faster(bare(f), precision, PLAIN), (note,), False, precision)
+        note = f"the network cannot be copied and is build_inference_model as it is: {_first_line(error)}"
+        return InferenceModel(
+            InferenceNet(unwrap_model(f), precision, PLAIN), (note,), False, precision
+        )
     twin, not_folded = _folded(twin, x)
     g, plain = _laid_out(twin, x, precision)
     notes = tuple(note for note in (not_folded, plain) if note)
-    return Searched(g.eval(), notes, not not_folded, precision)
+    return InferenceModel(g.eval(), notes, not not_folded, precision)
 
 
 def _folded(twin: nn.Module, x: Tensor) -> tuple[nn.Module, str]:
@@ -80,22 +82,24 @@ def _folded(twin: nn.Module, x: Tensor) -> tuple[nn.Module, str]:
     return twin, "BatchNorm is not folded: the logits would differ"
 
 
-def _laid_out(twin: nn.Module, x: Tensor, precision: Precision) -> tuple[Faster, str]:
+def _laid_out(twin: nn.Module, x: Tensor, precision: Precision) -> tuple[InferenceNet, str]:
     """The network in channels_last, or in the usual layout and in words why.
 
     In float32 on a CPU the usual layout is faster (benchmarks/attacks.md).
     """
     if x.device.type == "cpu" and precision == "fp32":
-        return Faster(twin, precision, PLAIN), ""
-    g = Faster(twin.to(memory_format=torch.channels_last), precision, torch.channels_last)
+        return InferenceNet(twin, precision, PLAIN), ""
+    g = InferenceNet(twin.to(memory_format=torch.channels_last), precision, torch.channels_last)
     try:
         with torch.no_grad():
-            at_least(g, x)
+            forward_padded(g, x)
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         twin = twin.to(memory_format=PLAIN)
-        return Faster(twin, precision, PLAIN), f"channels_last is not used: {_first_line(error)}"
+        return InferenceNet(
+            twin, precision, PLAIN
+        ), f"channels_last is not used: {_first_line(error)}"
     return g, ""
 
 
@@ -120,8 +124,8 @@ def folded(f: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def _equal(one: nn.Module, other: nn.Module, x: Tensor) -> bool:
-    with frozen(one) as f, frozen(other) as g:
-        z, z_other = at_least(f, x), at_least(g, x)
+    with frozen_eval(one) as f, frozen_eval(other) as g:
+        z, z_other = forward_padded(f, x), forward_padded(g, x)
     return torch.allclose(z, z_other, rtol=1e-3, atol=1e-3 * float(z.abs().max()))
 
 

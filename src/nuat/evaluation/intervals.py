@@ -11,7 +11,7 @@ Z95 = 1.959963984540054
 def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
     """Wilson's interval of a share: (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n).
 
-    With `z` as it is, of 95%. Source: Wilson, Journal of the American Statistical Association 22,
+    With `z` as it is, of 95%. Source: Wilson, EvaluationLog of the American Statistical Association 22,
     1927.
     """
     p, spread = successes / trials, z * z / trials

@@ -23,16 +23,16 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from nuat.config.serialization import differences
+from nuat.config.serialization import diff
 from nuat.errors import InputError
-from nuat.runtime.files import whole
+from nuat.runtime.files import atomic_write
 
 ABOUT = ("versions",)
 """Parts of config.json that tell about an evaluation and do not define it."""
 
 
-class Outcome(NamedTuple):
-    """What one run did to one image; see `Trial`."""
+class AttackOutcome(NamedTuple):
+    """What one run did to one image; see `AttackResult`."""
 
     id: int
     fallen: bool
@@ -44,43 +44,43 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Line:
+class LogEntry:
     """One batch of one run of one part of an attack: who was in it, and what became of each."""
 
     attack: str
     part: str
     run: int
     seconds: float
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[AttackOutcome, ...]
     snapshots: dict[str, list[bool]] = field(default_factory=dict)
 
     @staticmethod
-    def read(text: str) -> Line:
+    def read(text: str) -> LogEntry:
         """The line that was written down."""
         parts = json.loads(text)
-        outcomes = tuple(Outcome(*outcome) for outcome in parts.pop("outcomes"))
-        return Line(**parts, outcomes=outcomes)
+        outcomes = tuple(AttackOutcome(*outcome) for outcome in parts.pop("outcomes"))
+        return LogEntry(**parts, outcomes=outcomes)
 
 
-class Journal:
+class EvaluationLog:
     """The lines so far, in memory and, with a folder, on the disk."""
 
     def __init__(self, folder: Path | None = None, rank: int = 0):
-        self.folder, self.rank, self.lines = folder, rank, list[Line]()
+        self.folder, self.rank, self.lines = folder, rank, list[LogEntry]()
         if folder:
             self._mend()
             self.reread()
         self._own = len(self._own_file.read_text().splitlines()) if self._there() else 0
 
     @staticmethod
-    def start(folder: Path | str, config: dict[str, Any], rank: int = 0) -> Journal:
+    def start(folder: Path | str, config: dict[str, Any], rank: int = 0) -> EvaluationLog:
         """Make the folder, or go on with it. Raises InputError if it holds anything else."""
         folder = Path(folder)
         file, plain = folder / "config.json", json.loads(json.dumps(config))
         taken = folder.exists() and _is_taken(folder)  # before another rank has made its own
         if file.exists():
             there = _read(file)
-            found = differences(_defining(plain, there), _defining(there))
+            found = diff(_defining(plain, there), _defining(there))
             if found:
                 raise InputError(
                     f"{folder} holds another evaluation; it differs in {'; '.join(found)}. "
@@ -92,11 +92,11 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(plain, indent=2) + "\n"
             own = file.with_name(f"{file.name}-{rank}")
-            whole(own, lambda part: part.write_text(text))
+            atomic_write(own, lambda part: part.write_text(text))
             own.replace(file)
-        return Journal(folder, rank)
+        return EvaluationLog(folder, rank)
 
-    def write(self, line: Line, points: Tensor | None = None) -> None:
+    def write(self, line: LogEntry, points: Tensor | None = None) -> None:
         """Append a line, and before it the points [F, C, H, W] that images fell to, if given."""
         self.lines.append(line)
         if self.folder is None:
@@ -106,7 +106,7 @@ class Journal:
             tensors = {"id": torch.tensor(fallen), "x": points.cpu().contiguous()}
             held = save(tensors, {"attack": line.attack, "run": f"{line.run:06d}"})
             name = f"adversarial-{self.rank}-{self._own:06d}.safetensors"
-            whole(self.folder / name, lambda part: part.write_bytes(held))
+            atomic_write(self.folder / name, lambda part: part.write_bytes(held))
         with self._own_file.open("a") as file:
             file.write(json.dumps(asdict(line)) + "\n")
         self._own += 1
@@ -145,11 +145,11 @@ class Journal:
                 os.truncate(self._own_file, end)
 
 
-def _lines(file: Path) -> Iterator[Line]:
+def _lines(file: Path) -> Iterator[LogEntry]:
     """The lines that are whole. Raises InputError for one that a journal never held."""
     for number, text in enumerate(file.read_text(errors="replace").split("\n")[:-1], 1):
         try:
-            yield Line.read(text)
+            yield LogEntry.read(text)
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f"line {number} of {file} is damaged; delete that line, and its batch is run again"

@@ -1,4 +1,4 @@
-"""From the journal to what a reader wants: one record for each image."""
+"""StartAt the journal to what a reader wants: one record for each image."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from functools import cached_property
 from typing import Any
 
 from nuat.attacks import Attack
-from nuat.evaluation.log import Line, Outcome
-from nuat.evaluation.sanity_checks import hindsight
+from nuat.evaluation.log import AttackOutcome, LogEntry
+from nuat.evaluation.sanity_checks import check_outcome
 
 Parts = Mapping[str, Attack]
 """The parts of an attack, by name, in order."""
 
 
 @dataclass(frozen=True)
-class Clean:
+class CleanPredictions:
     """What the network says of the clean images, by id.
 
     Attributes:
@@ -36,16 +36,16 @@ class Clean:
         return self.label[image] == self.predicted[image]
 
 
-class History:
+class ImageHistory:
     """What an attack's runs did to each image, in the order of parts and runs."""
 
-    def __init__(self, name: str, parts: Parts, lines: Iterable[Line]):
+    def __init__(self, name: str, parts: Parts, lines: Iterable[LogEntry]):
         self.parts, places = parts, {part: place for place, part in enumerate(parts)}
         mine = sorted(
             (line for line in lines if line.attack == name),
             key=lambda line: (places[line.part], line.run),
         )
-        self.runs: dict[int, list[tuple[str, int, Outcome]]] = {}
+        self.runs: dict[int, list[tuple[str, int, AttackOutcome]]] = {}
         self.stood_at: dict[int, dict[int, bool]] = {}
         for line in mine:
             for place, outcome in enumerate(line.outcomes):
@@ -54,19 +54,19 @@ class History:
                 for k, stood in line.snapshots.items():
                     at[int(k)] = at.get(int(k), True) and stood[place]
 
-    def fell_to(self, image: int) -> tuple[str, int, Outcome] | None:
+    def fell_to(self, image: int) -> tuple[str, int, AttackOutcome] | None:
         """The part, the run and the outcome that the image fell to."""
         return next((run for run in self.runs.get(image, []) if run[2].fallen), None)
 
-    def stands(self, image: int, clean: Clean) -> bool:
+    def stands(self, image: int, clean: CleanPredictions) -> bool:
         """Whether the image is classified rightly and fell to nothing."""
         return clean.right(image) and self.fell_to(image) is None
 
-    def stood(self, image: int, snapshot: int, clean: Clean) -> bool:
+    def stood(self, image: int, snapshot: int, clean: CleanPredictions) -> bool:
         """The same for the iterate at a snapshot."""
         return clean.right(image) and self.stood_at.get(image, {}).get(snapshot, True)
 
-    def record(self, image: int, clean: Clean) -> dict[str, Any]:
+    def record(self, image: int, clean: CleanPredictions) -> dict[str, Any]:
         """What became of an image, for a person to read."""
         runs, fell = self.runs.get(image, []), self.fell_to(image)
         queries = {
@@ -92,7 +92,7 @@ class History:
 
 
 @dataclass(frozen=True)
-class Found:
+class EvaluationRecord:
     """What an evaluation found.
 
     Attributes:
@@ -103,14 +103,14 @@ class Found:
     """
 
     ids: Sequence[int]
-    clean: Clean
+    clean: CleanPredictions
     parts: Mapping[str, Parts]
-    lines: Sequence[Line]
+    lines: Sequence[LogEntry]
 
     @cached_property
-    def histories(self) -> dict[str, History]:
+    def histories(self) -> dict[str, ImageHistory]:
         """By attack, what became of the images."""
-        return {name: History(name, parts, self.lines) for name, parts in self.parts.items()}
+        return {name: ImageHistory(name, parts, self.lines) for name, parts in self.parts.items()}
 
     def records(self) -> list[dict[str, Any]]:
         """A record for each image, by id; the same however the evaluation was run."""
@@ -150,7 +150,7 @@ class Found:
             for part in self.parts[name]
         }
 
-    def hindsight(self) -> list[str]:
+    def check_outcome(self) -> list[str]:
         """What the outcome gives away about the network, in words."""
         notes = []
         for name, parts in self.parts.items():
@@ -158,11 +158,11 @@ class Found:
             blows = [blow for blow in fell if blow is not None]
             fallen = {part: sum(blow[0] == part for blow in blows) for part in parts}
             late = sum(run % parts[part].restarts > 0 for part, run, _ in blows)
-            notes += [f"{name}: {note}" for note in hindsight(len(self.ids), fallen, late)]
+            notes += [f"{name}: {note}" for note in check_outcome(len(self.ids), fallen, late)]
         return notes
 
 
-def _tally(lines: Sequence[Line]) -> dict[str, float]:
+def _tally(lines: Sequence[LogEntry]) -> dict[str, float]:
     outcomes = [outcome for line in lines for outcome in line.outcomes]
     came = len({outcome.id for outcome in outcomes})
     return {

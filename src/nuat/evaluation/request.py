@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from nuat.attacks import Attack, Ensemble, attack
-from nuat.data import Source, class_balanced
+from nuat.attacks import Attack, Ensemble, parse_attack
+from nuat.data import ImageDataset, class_balanced
 from nuat.errors import InputError
 from nuat.evaluation.per_image import Parts
-from nuat.rng import seed_of
+from nuat.rng import derive_seed
 from nuat.threat_models import Ball
 
 Attacks = str | Sequence[str] | Mapping[str, Attack | Ensemble]
@@ -19,7 +19,7 @@ def asked(attacks: Attacks, ball: Ball) -> dict[str, Attack | Ensemble]:
     if isinstance(attacks, str):
         attacks = [attacks]
     if not isinstance(attacks, Mapping):
-        attacks = {name: attack(name, ball) for name in attacks}
+        attacks = {name: parse_attack(name, ball) for name in attacks}
     if not attacks:
         raise InputError("no attack was given, such as 'pgd-20'")
     for name, each in attacks.items():
@@ -29,13 +29,13 @@ def asked(attacks: Attacks, ball: Ball) -> dict[str, Attack | Ensemble]:
 
 
 def chosen(
-    images: Source, samples: int | None, indices: Sequence[int] | None, seed: int
+    images: ImageDataset, samples: int | None, indices: Sequence[int] | None, seed: int
 ) -> list[int]:
     """The places of the images to attack: all, some balanced over the classes, or those named."""
     if indices is None:
         if samples is None:
             return list(range(len(images)))
-        return class_balanced(images.y, samples, seed_of(seed, "samples")).tolist()
+        return class_balanced(images.y, samples, derive_seed(seed, "samples")).tolist()
     if samples is not None:
         raise InputError("both samples and indices were given: which images are meant?")
     ids = [int(place) for place in indices]

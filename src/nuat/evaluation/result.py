@@ -11,7 +11,7 @@ from nuat.evaluation.intervals import wilson
 
 
 @dataclass(frozen=True, repr=False)
-class Scores:
+class EvaluationResult:
     """What became of each image under each attack, alone.
 
     Attributes:
@@ -25,7 +25,7 @@ class Scores:
         parts: for each attack, for each of its parts: how many images came in and fell, forward and
             backward passes for each image that came in, seconds.
         notes: what a reader should know about the network and the attacks.
-        search: how the network was searched.
+        search: how the network was build_inference_model.
         about: what else was said of the evaluation, such as the names of the data and the split.
     """
 
@@ -65,10 +65,10 @@ class Scores:
         return sum(all(verdicts) for verdicts in every) / len(self.labels)
 
     def __repr__(self) -> str:
-        """The figures: Scores(400 images, Linf(0.15): clean 83.2%, pgd-20 40.5%, worst 40.5%)."""
+        """The figures: EvaluationResult(400 images, Linf(0.15): clean 83.2%, pgd-20 40.5%, worst 40.5%)."""
         shares = {"clean": self.clean} | {name: self.robust(name) for name in self.standing}
         shown = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-        return f"Scores({len(self.ids)} images, {self.ball}: {shown}, worst {self.worst:.1%})"
+        return f"EvaluationResult({len(self.ids)} images, {self.ball}: {shown}, worst {self.worst:.1%})"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON: the fields, with counts, accuracies and intervals beside them."""
@@ -84,15 +84,17 @@ class Scores:
         }
 
     @staticmethod
-    def from_dict(scores: Mapping[str, Any]) -> Scores:
+    def from_dict(scores: Mapping[str, Any]) -> EvaluationResult:
         """The scores that `as_dict` wrote down. Raises InputError if a part is missing.
 
         Older scores do not say what they are about; that is empty then.
         """
         scores = {"about": {}, **scores}
-        missing = [name for name in Scores.__dataclass_fields__ if name not in scores]
+        missing = [name for name in EvaluationResult.__dataclass_fields__ if name not in scores]
         if missing:
             raise InputError(
                 f"these scores lack {', '.join(missing)}: made by another version; evaluate again"
             )
-        return Scores(**{name: scores[name] for name in Scores.__dataclass_fields__})
+        return EvaluationResult(
+            **{name: scores[name] for name in EvaluationResult.__dataclass_fields__}
+        )

@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks import Attack, Trial, logits, ranked, trial
-from nuat.data import Source
+from nuat.attacks import Attack, AttackResult, classes_by_logit, logits, run_attack
+from nuat.data import ImageDataset
 from nuat.data.validation import check_images
 from nuat.errors import InputError
-from nuat.evaluation.inference import Searched
-from nuat.evaluation.log import Journal, Line, Outcome
-from nuat.evaluation.per_image import Clean
-from nuat.losses import margin_each
-from nuat.nn.freeze import frozen
-from nuat.rng import Keyed
-from nuat.runtime.oom import memory_errors_alike
+from nuat.evaluation.inference import InferenceModel
+from nuat.evaluation.log import AttackOutcome, EvaluationLog, LogEntry
+from nuat.evaluation.per_image import CleanPredictions
+from nuat.losses import margin
+from nuat.nn.freeze import frozen_eval
+from nuat.rng import PerImageNoise
+from nuat.runtime.oom import unify_oom_errors
 from nuat.runtime.progress import Progress
-from nuat.runtime.ranks import rank, world
+from nuat.runtime.ranks import rank, world_size
 
 AUTO = {"cuda": 1024, "cpu": 128}
 """Images in a batch at first, by device, when nothing else is asked for."""
@@ -52,12 +52,12 @@ class Batches:
 
 
 @dataclass
-class Pursuit:
+class EvaluationRunner:
     """An evaluation in progress.
 
     Attributes:
         f: the network whose verdict counts.
-        search: the network that is searched.
+        search: the network that is build_inference_model.
         images: where images come from.
         journal: what is done.
         batches: how many images at a time.
@@ -67,21 +67,21 @@ class Pursuit:
     """
 
     f: nn.Module
-    search: Searched
-    images: Source
-    journal: Journal
+    search: InferenceModel
+    images: ImageDataset
+    journal: EvaluationLog
     batches: Batches
     seed: int
     keep_points: bool
     progress: Progress
 
-    def clean(self, ids: Sequence[int], aims: int) -> Clean:
+    def clean(self, ids: Sequence[int], aims: int) -> CleanPredictions:
         """What the network says of the clean images; `aims` classes of the ranking are kept."""
-        found, left = Clean({}, {}, {}, {}), list(ids)
+        found, left = CleanPredictions({}, {}, {}, {}), list(ids)
         while left:
             part = left[: self.batches.size]
             try:
-                with memory_errors_alike():
+                with unify_oom_errors():
                     x, y = self.batch(part)
                     check_images(x)
                     z = logits(self.f, x)
@@ -90,14 +90,16 @@ class Pursuit:
                 continue
             found.label.update(zip(part, y.tolist(), strict=True))
             found.predicted.update(zip(part, z.argmax(1).tolist(), strict=True))
-            leads = (rounded(lead) for lead in margin_each(z, y).tolist())
+            leads = (rounded(lead) for lead in margin(z, y).tolist())
             found.lead.update(zip(part, leads, strict=True))
-            order = ranked(z, y)[:, :aims].tolist()
+            order = classes_by_logit(z, y)[:, :aims].tolist()
             found.ranking.update(zip(part, order, strict=True))
             left = left[len(part) :]
         return found
 
-    def attack(self, name: str, parts: Mapping[str, Attack], clean: Clean, classes: int) -> None:
+    def attack(
+        self, name: str, parts: Mapping[str, Attack], clean: CleanPredictions, classes: int
+    ) -> None:
         """Run the parts of an attack, each on what the ones before left standing."""
         mine = [i for place, i in enumerate(clean.label) if self.is_mine(place, parts)]
         standing = [image for image in mine if clean.right(image)]
@@ -120,7 +122,7 @@ class Pursuit:
     def is_mine(self, place: int, parts: Mapping[str, Attack]) -> bool:
         """Whether this rank attacks the image at a place; joint attacks are the first rank's."""
         joint = any(each.joint for each in parts.values())
-        return rank() == 0 if joint else place % world() == rank()
+        return rank() == 0 if joint else place % world_size() == rank()
 
     def done(self, name: str, part: str, run: int) -> dict[int, bool]:
         """The images that this run is done with, and whether they fell to it."""
@@ -128,7 +130,7 @@ class Pursuit:
         lines = (line for line in self.journal.lines if (line.attack, line.part, line.run) == key)
         return {outcome.id: outcome.fallen for line in lines for outcome in line.outcomes}
 
-    def groups(self, each: Attack, ids: list[int], clean: Clean) -> Iterator[list[int]]:
+    def groups(self, each: Attack, ids: list[int], clean: CleanPredictions) -> Iterator[list[int]]:
         """The images in batches; those of a joint attack are its own and never change."""
         if each.joint:
             every = sorted(image for image in clean.label if clean.right(image))
@@ -142,12 +144,12 @@ class Pursuit:
             ids = ids[size:]
 
     def run(
-        self, name: str, part: str, each: Attack, run: int, ids: list[int], clean: Clean
+        self, name: str, part: str, each: Attack, run: int, ids: list[int], clean: CleanPredictions
     ) -> None:
         """One run on one batch, written down; in smaller ones if memory does not suffice."""
         begun, tried = time.monotonic(), None
         try:
-            with memory_errors_alike():
+            with unify_oom_errors():
                 tried = self.tried(part, each, run, ids, clean)
         except torch.OutOfMemoryError as error:
             if each.joint:
@@ -162,21 +164,21 @@ class Pursuit:
         done, distance = tried
         outcomes = tuple(_outcomes(ids, done, distance))
         snapshots = {str(k): stood.tolist() for k, stood in done.snapshots.items()}
-        line = Line(name, part, run, time.monotonic() - begun, outcomes, snapshots)
+        line = LogEntry(name, part, run, time.monotonic() - begun, outcomes, snapshots)
         self.journal.write(line, done.x_adv[done.fallen] if self.keep_points else None)
         self.progress.advance(len(ids))
 
     def tried(
-        self, part: str, each: Attack, run: int, ids: list[int], clean: Clean
-    ) -> tuple[Trial, Tensor]:
+        self, part: str, each: Attack, run: int, ids: list[int], clean: CleanPredictions
+    ) -> tuple[AttackResult, Tensor]:
         """A trial, and how far the points are from the images."""
         x, y = self.batch(ids)
-        noise = Keyed(self.seed, torch.tensor(ids), part)
+        noise = PerImageNoise(self.seed, torch.tensor(ids), part)
         ranking = torch.tensor([clean.ranking[i] for i in ids], device=x.device)
         aimed = ranking if each.targets else None
-        with frozen(self.f, each.train_mode) as bare:
+        with frozen_eval(self.f, each.train_mode) as bare:
             g = bare if each.train_mode else self.search.g
-            done = trial(each, self.f, g, x, y, noise, run, aimed)
+            done = run_attack(each, self.f, g, x, y, noise, run, aimed)
         return done, each.ball.distance(done.x_adv, x)
 
     def batch(self, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -184,11 +186,11 @@ class Pursuit:
         return self.images.batch(torch.tensor(ids))
 
 
-def _outcomes(ids: list[int], done: Trial, distance: Tensor) -> Iterator[Outcome]:
+def _outcomes(ids: list[int], done: AttackResult, distance: Tensor) -> Iterator[AttackOutcome]:
     columns = (done.fallen, done.iterate, done.forwards, done.backwards, done.lead, distance)
     for image, *values in zip(ids, *(column.tolist() for column in columns), strict=True):
         *counts, lead, far = values
-        yield Outcome(image, *counts, rounded(lead), rounded(far) or 0.0)
+        yield AttackOutcome(image, *counts, rounded(lead), rounded(far) or 0.0)
 
 
 def rounded(value: float) -> float | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nuat.losses import margin_each
-from nuat.nn.freeze import LEAST, at_least, bare, frozen
+from nuat.losses import margin
+from nuat.nn.freeze import MIN_BATCH, forward_padded, frozen_eval, unwrap_model
 
 
-def suspicions(f: nn.Module, x: Tensor, y: Tensor) -> list[str]:
+def check_model(f: nn.Module, x: Tensor, y: Tensor) -> list[str]:
     """What is odd about a network, each thing in a sentence; empty for an ordinary one.
 
     Looks at a few images: a network left in train mode; logits that differ between two calls;
@@ -22,13 +22,15 @@ def suspicions(f: nn.Module, x: Tensor, y: Tensor) -> list[str]:
         y: labels [B].
     """
     found = []
-    if any(module.training for module in bare(f).modules()):
-        found.append("the network was given in train mode; it is attacked and judged in eval mode")
-    with frozen(f) as g, torch.no_grad():
-        z, again = at_least(g, x), at_least(g, x)
-        if randomised := bool(_differ(z, again).any()):
+    if any(module.training for module in unwrap_model(f).modules()):
+        found.append(
+            "the network was given in train mode; it is attacked and evaluate_points in eval mode"
+        )
+    with frozen_eval(f) as g, torch.no_grad():
+        z, again = forward_padded(g, x), forward_padded(g, x)
+        if randomized := bool(_differ(z, again).any()):
             found.append(
-                "the network is randomised: its logits differ between two calls on the same "
+                "the network is randomized: its logits differ between two calls on the same "
                 "images. A verdict of one call is not reliable; use autoattack-rand"
             )
         if bool((z >= 0).all()) and torch.allclose(z.sum(1), torch.ones_like(z[:, 0]), atol=1e-5):
@@ -36,21 +38,21 @@ def suspicions(f: nn.Module, x: Tensor, y: Tensor) -> list[str]:
                 "the outputs are non-negative and sum to 1, as of a softmax: attacks want logits, "
                 "and robustness is overstated"
             )
-        if not randomised and (far := _neighbours(g, x, z)):
+        if not randomized and (far := _neighbours(g, x, z)):
             found.append(
                 f"the logits of {far} of {len(x)} images depend on the others in their batch: a "
                 "verdict then depends on how images are batched"
             )
-    with frozen(f) as g:
+    with frozen_eval(f) as g:
         at = x.detach().requires_grad_()
-        lead = margin_each(at_least(g, at), y)
+        lead = margin(forward_padded(g, at), y)
         if not lead.requires_grad:
             return [*found, "no gradient gets through the network to its images"]
         (gradient,) = torch.autograd.grad(lead.sum(), at)
-    steepest = gradient.flatten(1).abs().amax(1)
+    steepest_direction = gradient.flatten(1).abs().amax(1)
     for words, blind in (
-        ("exactly zero", steepest == 0),
-        ("NaN or infinite", ~steepest.isfinite()),
+        ("exactly zero", steepest_direction == 0),
+        ("NaN or infinite", ~steepest_direction.isfinite()),
     ):
         if count := int(blind.sum()):
             found.append(
@@ -68,16 +70,16 @@ def _differ(z: Tensor, other: Tensor) -> Tensor:
 
 def _neighbours(g: nn.Module, x: Tensor, z: Tensor) -> int:
     """How many images get other logits in other company."""
-    some = x[: max(1, min(len(x) // 2, LEAST))]
+    some = x[: max(1, min(len(x) // 2, MIN_BATCH))]
     company = torch.cat([some, (1 - some).clamp(0, 1)])
-    return int(_differ(at_least(g, company)[: len(some)], z[: len(some)]).sum())
+    return int(_differ(forward_padded(g, company)[: len(some)], z[: len(some)]).sum())
 
 
 SQUARE_MARGIN = 0.002
 """Share of images by which Square may be ahead of the gradient attacks before it is said."""
 
 
-def hindsight(images: int, fallen: dict[str, int], to_restarts: int) -> list[str]:
+def check_outcome(images: int, fallen: dict[str, int], to_restarts: int) -> list[str]:
     """What the outcome of an attack gives away about a network.
 
     Args:

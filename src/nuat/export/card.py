@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from nuat.checkpoints import Trained
+from nuat.checkpoints import LoadedModel
 from nuat.evaluation.intervals import wilson
 from nuat.nn.fingerprint import fingerprint
 from nuat.report.naming import printable
@@ -18,7 +18,7 @@ from nuat.threat_models import Ball
 NOT_KNOWN = "Not known: nothing is written beside these weights."
 
 
-def card(network: Trained, licence: str = "unknown") -> str:
+def card(network: LoadedModel, license: str = "unknown") -> str:
     """README.md in Markdown: front matter of the Hub, then a section for each question.
 
     Verdicts are those in the run's scores/ that are about these very weights, each with its Wilson
@@ -32,10 +32,10 @@ def card(network: Trained, licence: str = "unknown") -> str:
         "Data": _data(network, config),
         "Use": _use(network),
         "Versions": _versions(config),
-        "Licence": _licence(licence),
+        "Licence": _licence(license),
     }
     text = "\n\n".join(f"## {title}\n{body}" for title, body in sections.items())
-    return f"{_front(network, licence)}\n# {_title(network)}\n\n{text}\n"
+    return f"{_front(network, license)}\n# {_title(network)}\n\n{text}\n"
 
 
 def public(data: str) -> str:
@@ -44,10 +44,10 @@ def public(data: str) -> str:
     return f"{kind}:{PurePath(path).name}" if colon and "/" in path else data
 
 
-def _front(network: Trained, licence: str) -> str:
+def _front(network: LoadedModel, license: str) -> str:
     lines = [
         "---",
-        f"license: {json.dumps(licence)}",
+        f"license: {json.dumps(license)}",
         "library_name: nuat",
         "pipeline_tag: image-classification",
         "tags: [adversarial-robustness, adversarial-training, pytorch, safetensors]",
@@ -57,11 +57,11 @@ def _front(network: Trained, licence: str) -> str:
     return "\n".join([*lines, "---"])
 
 
-def _title(network: Trained) -> str:
+def _title(network: LoadedModel) -> str:
     recipe = network.about.get("recipe")
     data = public(network.data) if network.data else None
     parts = (
-        network.model,
+        network.model_name,
         f"trained with {recipe}" if recipe else "",
         f"on {data}" if data else "",
     )
@@ -78,9 +78,9 @@ def _threat(ball: Ball | None) -> str:
     )
 
 
-def _verdicts(network: Trained) -> str:
+def _verdicts(network: LoadedModel) -> str:
     scores = network.run.scores if network.run else {}
-    own = fingerprint(network.f)
+    own = fingerprint(network.model)
     about_these = {name: each for name, each in scores.items() if each.get("network") == own}
     lines = [line for name, each in about_these.items() for line in _rows(name, each)]
     if lines:
@@ -91,7 +91,7 @@ def _verdicts(network: Trained) -> str:
     notes = {note: None for each in about_these.values() for note in each.get("notes", ())}
     lines += [f"\n{printable(note)}" for note in notes]
     if others := len(scores) - len(about_these):
-        lines += ["", f"Scores of other weights of this run, left out: {others}."]
+        lines += ["", f"EvaluationResult of other weights of this run, left out: {others}."]
     return "\n".join(lines)
 
 
@@ -107,17 +107,17 @@ def _rows(name: str, scores: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _recipe(network: Trained, config: Mapping[str, Any]) -> str:
+def _recipe(network: LoadedModel, config: Mapping[str, Any]) -> str:
     if not config:
         return f"`{network.about['recipe']}`" if "recipe" in network.about else NOT_KNOWN
     told = {key: config[key] for key in ("recipe", "seed", "init") if key in config}
     told["recipe"] = told["recipe"] | {"data": public(told["recipe"]["data"])}
     parameters = f"{config['parameters']:,} parameters"
     text = json.dumps(told, indent=2)
-    return f"`{network.model}`, {parameters}. All of it:\n\n```json\n{text}\n```"
+    return f"`{network.model_name}`, {parameters}. All of it:\n\n```json\n{text}\n```"
 
 
-def _data(network: Trained, config: Mapping[str, Any]) -> str:
+def _data(network: LoadedModel, config: Mapping[str, Any]) -> str:
     if network.data is None:
         return NOT_KNOWN
     lines = [f"`{public(network.data)}`"]
@@ -130,20 +130,20 @@ def _data(network: Trained, config: Mapping[str, Any]) -> str:
     return "\n\n".join(lines)
 
 
-def _use(network: Trained) -> str:
+def _use(network: LoadedModel) -> str:
     channels, size = network.about.get("channels"), network.about.get("size")
     shape = f"[B, {channels}, {', '.join(map(str, json.loads(size)))}]" if size else "[B, C, H, W]"
     return (
-        f"Images {shape} in [0, 1], not normalised, to logits.\n\n```python\nimport nuat\n\n"
-        'f = nuat.from_pretrained("this repository or its folder").f\nlogits = f(images)\n```'
+        f"Images {shape} in [0, 1], not normalized, to logits.\n\n```python\nimport nuat\n\n"
+        'f = nuat.from_pretrained("this repository or its folder").model\nlogits = f(images)\n```'
     )
 
 
 def _versions(config: Mapping[str, Any]) -> str:
     made_with = config.get("versions")
     told = ", ".join(f"{name} {value}" for name, value in (made_with or versions()).items())
-    return f"{'Trained' if made_with else 'Written'} with {told}."
+    return f"{'LoadedModel' if made_with else 'Written'} with {told}."
 
 
-def _licence(licence: str) -> str:
-    return "Not stated." if licence == "unknown" else f"`{licence}`"
+def _licence(license: str) -> str:
+    return "Not stated." if license == "unknown" else f"`{license}`"

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import torch
 
-from nuat.checkpoints import Trained, trained
+from nuat.checkpoints import LoadedModel, load_model
 from nuat.checkpoints.files import WEIGHTS
 from nuat.checkpoints.weights_io import write_weights
 from nuat.errors import InputError
 from nuat.export.card import card, public
-from nuat.runtime.files import whole
+from nuat.runtime.files import atomic_write
 
 
 def save_pretrained(
-    source: Trained | Path | str, folder: Path | str, *, licence: str = "unknown"
+    source: LoadedModel | Path | str, folder: Path | str, *, license: str = "unknown"
 ) -> Path:
     """Write model.safetensors and its card, README.md, into a new or empty folder.
 
@@ -25,23 +25,23 @@ def save_pretrained(
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not an empty folder: choose another --out")
-    network = source if isinstance(source, Trained) else trained(source)
-    text = card(network, licence)
+    network = source if isinstance(source, LoadedModel) else load_model(source)
+    text = card(network, license)
     about = dict(network.about)
     if "data" in about:
         about["data"] = public(about["data"])
     folder.mkdir(parents=True, exist_ok=True)
-    whole(folder / "README.md", lambda file: file.write_text(text))
-    write_weights(folder / WEIGHTS, network.f.state_dict(), about)
+    atomic_write(folder / "README.md", lambda file: file.write_text(text))
+    write_weights(folder / WEIGHTS, network.model.state_dict(), about)
     return folder
 
 
-def save_state_dict(source: Trained | Path | str, file: Path | str) -> None:
+def save_state_dict(source: LoadedModel | Path | str, file: Path | str) -> None:
     """Write a plain state dict, as `torch.save(f.state_dict(), file)` does.
 
     That is what loaders outside of nuat read, RobustBench's among them: names and tensors alone,
-    for images in [0, 1], with the mean and std of a normalisation in it.
+    for images in [0, 1], with the mean and std of a normalization in it.
     """
-    network = source if isinstance(source, Trained) else trained(source)
-    weights = {key: value.cpu().contiguous() for key, value in network.f.state_dict().items()}
-    whole(Path(file), lambda partial: torch.save(weights, partial))
+    network = source if isinstance(source, LoadedModel) else load_model(source)
+    weights = {key: value.cpu().contiguous() for key, value in network.model.state_dict().items()}
+    atomic_write(Path(file), lambda partial: torch.save(weights, partial))

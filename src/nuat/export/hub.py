@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from nuat.checkpoints import Trained, trained
+from nuat.checkpoints import LoadedModel, load_model
 from nuat.checkpoints.files import WEIGHTS
 from nuat.errors import InputError
 from nuat.export.extras import extra
@@ -17,7 +17,7 @@ from nuat.export.folder import save_pretrained
 
 
 def push_to_hub(
-    source: Trained | Path | str, repo: str, *, licence: str = "unknown", private: bool = True
+    source: LoadedModel | Path | str, repo: str, *, license: str = "unknown", private: bool = True
 ) -> str:
     """Put a model's weights and card into the repository `user/name`, made if it is not there.
 
@@ -26,7 +26,7 @@ def push_to_hub(
     """
     hub = extra("hub", "huggingface_hub")
     with TemporaryDirectory() as place:
-        folder = save_pretrained(source, Path(place) / "model", licence=licence)
+        folder = save_pretrained(source, Path(place) / "model", license=license)
         with _one_line(f"the model cannot be put into {repo!r}"):
             api = hub.HfApi()
             address = api.create_repo(repo, private=private, exist_ok=True)
@@ -40,7 +40,7 @@ def from_pretrained(
     *,
     revision: str | None = None,
     device: torch.device | str | None = "cpu",
-) -> Trained:
+) -> LoadedModel:
     """The network in a repository `user/name` of the Hub, or in a folder on this machine.
 
     Weights alone are read, and no code of the repository is run: a network of somebody's own class
@@ -48,11 +48,11 @@ def from_pretrained(
     model.
     """
     if Path(source).exists():
-        return trained(source, model, device=device)
+        return load_model(source, model, device=device)
     hub = extra("hub", "huggingface_hub")
     with _one_line(f"there is no folder {str(source)!r}, and no model of this name can be had"):
         file = hub.hf_hub_download(str(source), WEIGHTS, revision=revision)
-    return trained(file, model, device=device)
+    return load_model(file, model, device=device)
 
 
 @contextmanager

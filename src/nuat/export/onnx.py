@@ -13,22 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nuat.checkpoints import Trained, trained
+from nuat.checkpoints import LoadedModel, load_model
 from nuat.errors import InputError
 from nuat.export.extras import extra
 from nuat.nn.validation import check_logits
-from nuat.runtime.files import whole
+from nuat.runtime.files import atomic_write
 
 TOLERANCE = 1e-5
 """Of a logit, or of the largest logit where that is above 1."""
 
 
 def to_onnx(
-    source: Trained | Path | str, file: Path | str, size: tuple[int, int] | None = None
+    source: LoadedModel | Path | str, file: Path | str, size: tuple[int, int] | None = None
 ) -> float:
     """Write a network as ONNX: `images` [batch, C, H, W] in [0, 1] to `logits` [batch, K].
 
-    The batch is of any size; normalisation, if there is any, is inside. The file is run in
+    The batch is of any size; normalization, if there is any, is inside. The file is run in
     onnxruntime on batches of 1, 2 and 5 images and must give the same logits to 1e-5.
 
     Args:
@@ -44,9 +44,9 @@ def to_onnx(
             nothing is written.
     """
     runtime = extra("export", "onnxruntime", "onnx", "onnxscript")
-    network = source if isinstance(source, Trained) else trained(source)
+    network = source if isinstance(source, LoadedModel) else load_model(source)
     shape = int(network.about.get("channels", 3)), *_size(network, size)
-    f = network.f.cpu().eval()
+    f = network.model.cpu().eval()
     batches = [torch.rand(batch, *shape, generator=_seeded()) for batch in (1, 2, 5)]
     check_logits(f, batches[0])
     off = float("nan")
@@ -59,13 +59,15 @@ def to_onnx(
             partial.unlink()
             raise InputError(f"the exported network differs by {off:.1e} in onnxruntime: {file}")
 
-    whole(Path(file), write)
+    atomic_write(Path(file), write)
     return off
 
 
-def _size(network: Trained, size: tuple[int, int] | None) -> tuple[int, int]:
+def _size(network: LoadedModel, size: tuple[int, int] | None) -> tuple[int, int]:
     if size is None and "size" not in network.about:
-        raise InputError(f"the size of {network.model}'s images is not known: give --size, as 32")
+        raise InputError(
+            f"the size of {network.model_name}'s images is not known: give --size, as 32"
+        )
     height, width = size or json.loads(network.about["size"])
     return height, width
 

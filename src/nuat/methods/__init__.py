@@ -1,7 +1,7 @@
 """Training methods: generators of losses. `for loss in NuAT().step(f, x, y, t): ...`."""
 
 from nuat.methods.at import AT, RMGM, Free, Standard
-from nuat.methods.base import Method, Moment
+from nuat.methods.base import Method, StepContext
 from nuat.methods.gat import GAT, Guided
 from nuat.methods.nuat import NuAT, NuAT2, NuATH
 from nuat.methods.switching import Always, CleanLossDrop, RobustnessDrop, Share, Trigger
@@ -18,7 +18,7 @@ __all__ = [
     "Free",
     "Guided",
     "Method",
-    "Moment",
+    "StepContext",
     "NuAT",
     "NuAT2",
     "NuATH",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nuat.attacks import FGSM, PGD, RFGSM, Attack
 from nuat.losses import ce, squared_l2
-from nuat.methods.base import Method, Moment
+from nuat.methods.base import Method, StepContext
 from nuat.schedules import Constant, Schedule
 from nuat.threat_models import Ball, Linf
 
@@ -22,7 +22,7 @@ class Standard(Method):
 
     cycle: ClassVar[int | None] = 1
 
-    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
+    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> Iterator[Tensor]:
         """One loss."""
         yield ce(f(x), y)
 
@@ -44,16 +44,16 @@ class AT(Method):
     inner: Attack = PGD(steps=10, size=Constant(1 / 4))
     cycle: ClassVar[int | None] = 1
 
-    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
+    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> Iterator[Tensor]:
         """One loss."""
         yield from self.descent(f, x, self.attack(f, x, y, t), y, t)
 
-    def attack(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Tensor:
+    def attack(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> Tensor:
         """The images x' [B, C, H, W]."""
         return self.inner(f, x, y, t.noise)
 
     def descent(
-        self, f: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, t: Moment
+        self, f: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, t: StepContext
     ) -> Iterator[Tensor]:
         """The loss at given x'."""
         yield ce(f(x_adv), y)
@@ -80,7 +80,7 @@ class Free(Method):
     replays: int = 8
     size: float = 1.0
 
-    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
+    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> Iterator[Tensor]:
         """One loss for each replay."""
         carried = t.memory.setdefault("delta", torch.zeros_like(x))
         if len(carried) < len(x):
@@ -89,7 +89,7 @@ class Free(Method):
             delta = carried[: len(x)].clone().requires_grad_()
             yield ce(f((x + delta).clamp(0, 1)), y)
             assert delta.grad is not None, "the loss was not descended"
-            uphill = self.size * self.ball.eps * self.ball.steepest(delta.grad)
+            uphill = self.size * self.ball.eps * self.ball.steepest_direction(delta.grad)
             carried[: len(x)] = self.ball.shrink(delta.detach() + uphill)
 
 
@@ -108,7 +108,7 @@ class RMGM(Method):
     lam: Schedule = Constant(0.1)
     cycle: ClassVar[int | None] = 1
 
-    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
+    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> Iterator[Tensor]:
         """One loss."""
         near, far = FGSM(self.ball), RFGSM(self.ball)
         x_near, x_far = near(f, x, y, t.noise), far(f, x, y, t.noise)

@@ -8,16 +8,16 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
-from nuat.config.instances import first
+from nuat.config.instances import find_instance
 from nuat.errors import InputError
-from nuat.nn.ema import Averages
+from nuat.nn.ema import EMAs
 from nuat.rng import Noise
-from nuat.schedules import Schedule, numbers_become_schedules
+from nuat.schedules import Schedule, coerce_schedules
 from nuat.threat_models import Ball, check_ball
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepContext:
     """The moment of training at which a step is taken.
 
     Attributes:
@@ -28,7 +28,7 @@ class Moment:
         lr: the learning rate of this step, if known.
         noise: where this step's randomness comes from.
         averages: the average of the network in training by its decay, for methods that ask for
-            one: an `Averages`, or a function.
+            one: an `EMAs`, or a function.
         memory: tensors and numbers that a method keeps from step to step; part of the checkpoint.
         notes: what this step has noted; the engine writes the mean of an epoch in the metrics.
     """
@@ -39,7 +39,7 @@ class Moment:
     batch_size: int | None = None
     lr: float = 0.0
     noise: Noise = field(default_factory=Noise)
-    averages: Averages | Callable[[float], nn.Module] | None = None
+    averages: EMAs | Callable[[float], nn.Module] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, Tensor | float] = field(default_factory=dict)
 
@@ -56,8 +56,8 @@ class Moment:
         """The network averaged with this decay. Raises InputError if there are no averages."""
         if self.averages is None:
             raise InputError(
-                "this method asks for an average of the weights: make one Averages(f), give it to "
-                "each Moment(averages=...), and call its update() after each step"
+                "this method asks for an average of the weights: make one EMAs(f), give it to "
+                "each StepContext(averages=...), and call its update() after each step"
             )
         return self.averages(decay)
 
@@ -67,10 +67,10 @@ class Method:
     """A training method: `step` yields losses, and whoever runs it descends each of them.
 
         for loss in method.step(f, x, y, t):
-            optimiser.zero_grad(); loss.backward(); optimiser.step()
+            optimizer.zero_grad(); loss.backward(); optimizer.step()
 
-    `f` is in train mode; `x` are images in [0, 1], [B, C, H, W], `y` labels [B], `t` the Moment. A
-    method knows no optimiser, device or rank. To write one, derive a frozen dataclass and define
+    `f` is in train mode; `x` are images in [0, 1], [B, C, H, W], `y` labels [B], `t` the StepContext. A
+    method knows no optimizer, device or rank. To write one, derive a frozen dataclass and define
     `step`; a number may be given wherever a field's default is a schedule.
 
     Attributes:
@@ -82,11 +82,11 @@ class Method:
     cycle: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        numbers_become_schedules(self)
+        coerce_schedules(self)
         if hasattr(self, "ball"):
             check_ball(self.ball)
 
-    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
+    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> Iterator[Tensor]:
         """Yield one scalar loss for each update of the weights."""
         raise NotImplementedError
 
@@ -117,7 +117,7 @@ class Method:
 
     def threat(self) -> Ball | None:
         """The ball this method, or a part of it, trains against; None without one."""
-        return first(self, Ball)
+        return find_instance(self, Ball)
 
     def _parts(self) -> list[tuple[str, Any]]:
         return [(f.name, getattr(self, f.name)) for f in fields(self)]

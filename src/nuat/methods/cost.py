@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nuat.methods import Method, Moment
-from nuat.nn.ema import Averages
+from nuat.methods import Method, StepContext
+from nuat.nn.ema import EMAs
 from nuat.nn.validation import check_loss
 from nuat.runtime.flops import flops
 
@@ -24,12 +24,12 @@ def forward_equivalents(
     before = {name: value.clone() for name, value in f.state_dict().items()}
     modes = [(module, module.training) for module in f.modules()]
     f.train()
-    averages = Averages(f)
+    averages = EMAs(f)
     memory: dict[str, Any] = {}
 
     def steps() -> None:
         for batch in (0, 1):
-            t = Moment(epoch, batch, 2, len(x), averages=averages, memory=memory)
+            t = StepContext(epoch, batch, 2, len(x), averages=averages, memory=memory)
             for loss in method.step(f, x, y, t):
                 check_loss(loss)
                 f.zero_grad()

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from nuat.attacks import ascend
 from nuat.losses import Distance, ce, squared_l2_of_softmax
-from nuat.methods.base import Method, Moment
-from nuat.nn.batchnorm import recorded
-from nuat.nn.freeze import frozen
-from nuat.schedules import Drops, Ramp, Schedule
+from nuat.methods.base import Method, StepContext
+from nuat.nn.batchnorm import record_bn_update
+from nuat.nn.freeze import frozen_eval
+from nuat.schedules import LinearRamp, Schedule, StepDecay
 from nuat.threat_models import Ball, Bernoulli, Linf, Start
 
 
@@ -37,7 +37,7 @@ class Guided(Method):
     """
 
     ball: Ball = Linf(8 / 255)
-    lam: Schedule = Ramp(to=4.5, epochs=90)
+    lam: Schedule = LinearRamp(to=4.5, epochs=90)
     start: Start = Bernoulli(1 / 2)
     distance: Distance = squared_l2_of_softmax
     constant_divisor: bool = False
@@ -49,13 +49,13 @@ class Guided(Method):
         """Two steps if the attack alternates, else one."""
         return 2 if self.alternate else 1
 
-    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
+    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> Iterator[Tensor]:
         """One loss."""
         lam = self.weight(x, t)
         in_attack = lam * (t.batch % 2) if self.alternate else lam
-        with recorded(f) as clean_pass:
+        with record_bn_update(f) as clean_pass:
             z = f(x)
-        with frozen(f) as g:
+        with frozen_eval(f) as g:
             x_adv = self.climb(g, self.start(x, self.ball, t.noise), x, y, in_attack, z.detach())
         clean = ce(z, y)
         t.note(clean_loss=clean)
@@ -84,11 +84,11 @@ class Guided(Method):
 
         return ascend(objective, x_adv, x, self.ball)
 
-    def weight(self, x: Tensor, t: Moment) -> float:
+    def weight(self, x: Tensor, t: StepContext) -> float:
         """Lam / B."""
         return self.lam(t.epoch) / self.divisor(x, t)
 
-    def divisor(self, x: Tensor, t: Moment) -> int:
+    def divisor(self, x: Tensor, t: StepContext) -> int:
         """B: the run's batch size if it is to be constant, else the size of this batch."""
         return t.batch_size if self.constant_divisor and t.batch_size else len(x)
 
@@ -104,4 +104,4 @@ class GAT(Guided):
     not alternate and starts at a full eps.
     """
 
-    lam: Schedule = Drops(10.0, at=(86,), by=4.0)
+    lam: Schedule = StepDecay(10.0, at=(86,), by=4.0)

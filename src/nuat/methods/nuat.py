@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from nuat.losses import Distance, ce, nuclear
-from nuat.methods.base import Method, Moment
+from nuat.methods.base import Method, StepContext
 from nuat.methods.gat import Guided
 from nuat.methods.switching import CleanLossDrop, Trigger
-from nuat.nn.freeze import frozen
-from nuat.schedules import Ramp, Schedule
+from nuat.nn.freeze import frozen_eval
+from nuat.schedules import LinearRamp, Schedule
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class NuAT(Guided):
         lam_batch: the batch size that lam is meant for; None: every one.
     """
 
-    lam: Schedule = Ramp(to=4.5, epochs=90)
+    lam: Schedule = LinearRamp(to=4.5, epochs=90)
     distance: Distance = nuclear
     constant_divisor: bool = True
     lam_batch: int | None = 64
 
-    def weight(self, x: Tensor, t: Moment) -> float:
+    def weight(self, x: Tensor, t: StepContext) -> float:
         """Lam / B, at the scale of this batch size."""
         return super().weight(x, t) * self.scale(t.batch_size)
 
@@ -70,28 +70,28 @@ class NuAT2(NuAT):
             its own clean logits (NuAT2-WA: 0.99); f stands in for it in epoch 0. None: f itself.
     """
 
-    lam: Schedule = Ramp(to=4.0, epochs=55)
+    lam: Schedule = LinearRamp(to=4.0, epochs=55)
     alternate: bool = False
     replay: bool = False
     teacher: float | None = None
 
-    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
+    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> Iterator[Tensor]:
         """One loss."""
         lam = self.weight(x, t)
         in_attack = lam * self.divisor(x, t) / len(x)
         x_adv = self.start(x, self.ball, t.noise)
-        with frozen(self.first_attacked(f, t)) as g:
+        with frozen_eval(self.first_attacked(f, t)) as g:
             with torch.no_grad():
                 z = g(x)
             x_adv = self.climb(g, x_adv, x, y, in_attack, z)
-        with frozen(f) as g:
+        with frozen_eval(f) as g:
             x_adv = self.climb(g, x_adv, x, y)
         z_adv, z = f(x_adv), f(x)
         clean = ce(z, y)
         t.note(clean_loss=clean)
         yield clean + lam * self.distance(z_adv, z)
 
-    def first_attacked(self, f: nn.Module, t: Moment) -> nn.Module:
+    def first_attacked(self, f: nn.Module, t: StepContext) -> nn.Module:
         """The network that the first step attacks."""
         average = None if self.teacher is None else t.average(self.teacher)
         return f if average is None or t.epoch == 0 else average
@@ -117,7 +117,7 @@ class NuATH(Method):
     two: NuAT2 = NuAT2()
     trigger: Trigger = CleanLossDrop()
 
-    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
+    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> Iterator[Tensor]:
         """One loss, by the method whose turn it is."""
         if self.two.teacher is not None:
             t.average(self.two.teacher)  # it begins with training, not at the first firing

@@ -9,7 +9,7 @@ from fractions import Fraction
 from torch import Tensor, nn
 
 from nuat.attacks import PGD, correct
-from nuat.methods.base import Moment
+from nuat.methods.base import StepContext
 from nuat.schedules import Constant
 from nuat.threat_models import Ball, Linf
 
@@ -18,19 +18,19 @@ from nuat.threat_models import Ball, Linf
 class Trigger:
     """Decides before each batch, and may look at it afterwards. Its state is in `t.memory`."""
 
-    def wants_two(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> bool:
+    def wants_two(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> bool:
         """Whether this batch is to be trained with the two-step attack."""
         raise NotImplementedError
 
-    def observe(self, t: Moment) -> None:
+    def observe(self, t: StepContext) -> None:
         """Look at what the step noted in `t.notes`."""
 
-    def fire(self, t: Moment, batches: int) -> None:
+    def fire(self, t: StepContext, batches: int) -> None:
         """Two steps for so many batches from the next one on; mark the moment."""
         t.memory["two_step_left"] = batches
         t.mark("two_step")
 
-    def holding(self, t: Moment) -> bool:
+    def holding(self, t: StepContext) -> bool:
         """Whether an earlier firing still holds; counts this batch down."""
         left = t.memory.get("two_step_left", 0)
         t.memory["two_step_left"] = max(0, left - 1)
@@ -41,7 +41,7 @@ class Trigger:
 class Always(Trigger):
     """Every batch."""
 
-    def wants_two(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> bool:
+    def wants_two(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> bool:
         """Yes."""
         return True
 
@@ -52,7 +52,7 @@ class Share(Trigger):
 
     share: float = 0.1
 
-    def wants_two(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> bool:
+    def wants_two(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> bool:
         """Whether share * batches, over all of training, passes a whole number at this batch."""
         seen = t.memory["share_seen"] = t.memory.get("share_seen", 0) + 1
         share = Fraction(self.share).limit_denominator(10**6)
@@ -87,11 +87,11 @@ class CleanLossDrop(Trigger):
     hold: int = 100
     quiet: int = 200
 
-    def wants_two(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> bool:
+    def wants_two(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> bool:
         """While an earlier firing holds."""
         return self.holding(t)
 
-    def observe(self, t: Moment) -> None:
+    def observe(self, t: StepContext) -> None:
         """Take the clean loss into the means; fire if the short one has fallen."""
         state = t.memory.setdefault("clean_loss", {**ANEW, "quiet": 0, "lr": t.lr})
         state["quiet"] = max(0, state["quiet"] - 1)
@@ -123,7 +123,7 @@ class RobustnessDrop(Trigger):
     every: int = 20
     hold: int = 100
 
-    def wants_two(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> bool:
+    def wants_two(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> bool:
         """While an earlier firing holds, or if this batch falls to PGD-5 as none did before."""
         if self.holding(t):
             return True

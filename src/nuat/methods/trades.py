@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from nuat.attacks import ascend
 from nuat.losses import ce, kl
 from nuat.methods.at import AT
-from nuat.methods.base import Method, Moment
-from nuat.nn.batchnorm import recorded
-from nuat.nn.freeze import frozen
-from nuat.nn.weight_perturbation import worst_nearby
-from nuat.schedules import Constant, From, Schedule
+from nuat.methods.base import Method, StepContext
+from nuat.nn.batchnorm import record_bn_update
+from nuat.nn.freeze import frozen_eval
+from nuat.nn.weight_perturbation import perturb_weights
+from nuat.schedules import Constant, Schedule, StartAt
 from nuat.threat_models import Ball, Gaussian, Linf, Start
 
 
@@ -49,24 +49,24 @@ class TRADES(Method):
     clean_first: bool = True
     cycle: ClassVar[int | None] = 1
 
-    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
+    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> Iterator[Tensor]:
         """One loss."""
         yield from self.descent(f, x, self.attack(f, x, y, t), y, t)
 
-    def attack(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Tensor:
+    def attack(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> Tensor:
         """The images x' [B, C, H, W]."""
-        with frozen(f) as g:
+        with frozen_eval(f) as g:
             with torch.no_grad():
                 z = g(x)
             start = self.start(x, self.ball, t.noise)
             return ascend(lambda v, k: kl(z, g(v)), start, x, self.ball, self.steps, self.size)
 
     def descent(
-        self, f: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, t: Moment
+        self, f: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, t: StepContext
     ) -> Iterator[Tensor]:
         """The loss at given x'."""
         z_adv = None if self.clean_first else f(x_adv)
-        with recorded(f) as clean_pass:
+        with record_bn_update(f) as clean_pass:
             z = f(x)
         z_adv = f(x_adv) if z_adv is None else z_adv
         yield ce(z, y) + self.beta(t.epoch) * kl(z, z_adv) / len(x)
@@ -82,7 +82,7 @@ class AWP(Method):
     the gradient taken there is applied at w. Only weights of two or more dimensions move. BatchNorm
     counts the passes at w + v and not those that find v. 33 forward-equivalents around TRADES.
 
-    The published code takes its optimiser step at w + v and moves back after it, so that weight
+    The published code takes its optimizer step at w + v and moves back after it, so that weight
     decay acts on w + v; here it acts on w, a difference of lr * decay * v.
 
     Attributes:
@@ -93,17 +93,17 @@ class AWP(Method):
     """
 
     base: TRADES | AT = TRADES(Linf(8 / 255), size=1 / 4, clean_first=False)
-    gamma: Schedule = From(0.005, epoch=9)
+    gamma: Schedule = StartAt(0.005, epoch=9)
 
     @property
     def cycle(self) -> int | None:  # type: ignore[override]
         """That of the method inside."""
         return self.base.cycle
 
-    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
+    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> Iterator[Tensor]:
         """One loss."""
         x_adv = self.base.attack(f, x, y, t)
         gamma = self.gamma(t.epoch)
         if gamma:
-            f = worst_nearby(f, lambda h: next(self.base.descent(h, x, x_adv, y, t)), gamma)
+            f = perturb_weights(f, lambda h: next(self.base.descent(h, x, x_adv, y, t)), gamma)
         yield from self.base.descent(f, x, x_adv, y, t)

@@ -1,4 +1,4 @@
-"""From the name of a network to the network, and back."""
+"""StartAt the name of a network to the network, and back."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from nuat.config.imports import imported, is_own, path_of
-from nuat.config.parsing import split
-from nuat.errors import InputError, misread
-from nuat.models.normalize import STATISTICS, Normalised, check_statistics
-from nuat.models.registry import models
+from nuat.config.imports import import_object, import_path, is_import_path
+from nuat.config.parsing import parse_call
+from nuat.errors import InputError, explain_type_error
+from nuat.models.normalize import STATISTICS, Normalized, check_statistics
+from nuat.models.registry import model_registry
 from nuat.models.timm_nets import PREFIX, build_timm, statistics_of
 
 _built: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
@@ -24,22 +24,26 @@ _named: set[str] = set()
 """The names of users' own code that were built in this process."""
 
 
-def build(text: str, classes: int, channels: int) -> nn.Module:
+def build_model(text: str, classes: int, channels: int) -> nn.Module:
     """The network that `text` names, for images of so many channels and so many classes.
 
     A factory takes `classes`, `channels` and its own settings. `text` is a name out of the table,
     `timm:NAME`, or `module:factory` of the user's own, which takes of `classes` and `channels` what
-    it has parameters for. With the setting `normalise=cifar10`, another name of `STATISTICS`, or
+    it has parameters for. With the setting `normalize=cifar10`, another name of `STATISTICS`, or
     `((mean, ...), (std, ...))` the first layer normalises. For timm's networks that is the default,
-    with the statistics they were trained with; `normalise=None` turns it off.
+    with the statistics they were trained with; `normalize=None` turns it off.
 
     Raises InputError for an unknown name or setting.
     """
-    name, settings = split(text, STATISTICS if "normalise" in text else {})
+    name, settings = parse_call(text, STATISTICS if "normalize" in text else {})
     try:
         f = _build(name, classes, channels, settings)
     except (TypeError, InputError) as error:
-        why = misread(error, name, models[name]) if name in models else error
+        why = (
+            explain_type_error(error, name, model_registry[name])
+            if name in model_registry
+            else error
+        )
         raise InputError(f"cannot build the model {text!r}: {why}") from error
     _built[f] = text
     return f
@@ -47,22 +51,22 @@ def build(text: str, classes: int, channels: int) -> nn.Module:
 
 def _build(name: str, classes: int, channels: int, settings: dict[str, Any]) -> nn.Module:
     default = "its own" if name.startswith(PREFIX) else None
-    statistics = settings.pop("normalise", default)
+    statistics = settings.pop("normalize", default)
     if name.startswith(PREFIX):
         f = build_timm(name.removeprefix(PREFIX), classes, channels, settings)
-    elif name not in models and is_own(name):
+    elif name not in model_registry and is_import_path(name):
         f = _own(name, classes, channels, settings)
     else:
-        f = models[name](classes=classes, channels=channels, **settings)
+        f = model_registry[name](classes=classes, channels=channels, **settings)
     if statistics is None:
         return f
     if statistics == "its own":
         statistics = statistics_of(f, channels)
-    return Normalised(f, check_statistics(statistics, channels))
+    return Normalized(f, check_statistics(statistics, channels))
 
 
 def _own(name: str, classes: int, channels: int, settings: dict[str, Any]) -> nn.Module:
-    factory = imported(name)
+    factory = import_object(name)
     _named.add(name)
     if isinstance(factory, nn.Module):
         return copy.deepcopy(factory)
@@ -89,14 +93,19 @@ def _wanted(factory: Callable[..., Any], offered: dict[str, Any]) -> dict[str, A
     return {name: value for name, value in offered.items() if name in parameters}
 
 
-def runs_code_unasked(text: str) -> bool:
+def requires_trust(text: str) -> bool:
     """Whether building this would run code that nobody in this process has named or imported.
 
     To be asked of names out of files, which may be anybody's: `module:name` could be any function
     of any library. A class of networks that is already imported may be built.
     """
     name = text.partition("(")[0].strip()
-    if name in models or name.startswith(PREFIX) or not is_own(name) or name in _named:
+    if (
+        name in model_registry
+        or name.startswith(PREFIX)
+        or not is_import_path(name)
+        or name in _named
+    ):
         return False
     module, _, attribute = name.partition(":")
     found: Any = sys.modules.get(module)
@@ -105,9 +114,9 @@ def runs_code_unasked(text: str) -> bool:
     return not (isinstance(found, type) and issubclass(found, nn.Module))
 
 
-def is_a_kit(name: str) -> bool:
+def is_torch_container(name: str) -> bool:
     """Whether this is a class of torch's own, such as Sequential, which anything may be made of."""
-    return name.startswith("torch.nn.") and is_own(name)
+    return name.startswith("torch.nn.") and is_import_path(name)
 
 
 def same_architecture(one: str, other: str) -> bool:
@@ -116,41 +125,41 @@ def same_architecture(one: str, other: str) -> bool:
 
 
 def _canonical(text: str) -> tuple[str, dict[str, Any]]:
-    name, settings = split(text, STATISTICS)
-    if name in models:
-        parameters = inspect.signature(models[name]).parameters.values()
+    name, settings = parse_call(text, STATISTICS)
+    if name in model_registry:
+        parameters = inspect.signature(model_registry[name]).parameters.values()
         defaults = {
             each.name: each.default for each in parameters if each.default is not each.empty
         }
-        settings = {"normalise": None} | defaults | settings
+        settings = {"normalize": None} | defaults | settings
         settings.pop("channels", None)
     elif name.startswith(PREFIX):
         name = name.partition(".")[0]
     return name, settings
 
 
-def name_of(f: nn.Module) -> str:
+def model_name(f: nn.Module) -> str:
     """What to write down about a network, so that it can be built again.
 
     The text that `build` made it from; else `module:Class`; else, for a class that nobody can
     import, its name alone.
     """
-    return _built.get(f) or path_of(type(f)) or type(f).__qualname__
+    return _built.get(f) or import_path(type(f)) or type(f).__qualname__
 
 
-def remarks(f: nn.Module) -> list[str]:
+def startup_notes(f: nn.Module) -> list[str]:
     """What to tell about a network before it is trained, a line each."""
-    lines, name = [], name_of(f)
-    if name.startswith(PREFIX) and isinstance(f, Normalised):
-        mean, std = (_numbers(values.flatten().tolist()) for values in f.normalise.buffers())
-        lines.append(f"{name}: images are normalised in its first layer, mean {mean}, std {std}")
-    if is_a_kit(name):
+    lines, name = [], model_name(f)
+    if name.startswith(PREFIX) and isinstance(f, Normalized):
+        mean, std = (_numbers(values.flatten().tolist()) for values in f.normalize.buffers())
+        lines.append(f"{name}: images are normalized in its first layer, mean {mean}, std {std}")
+    if is_torch_container(name):
         lines.append(
             f"the network is a {type(f).__name__}, a name that does not say what is in it, so the "
             "run will not open by itself: name a function that builds it then, --model "
             "module:factory"
         )
-    elif name not in models and "(" not in name and ":" not in name:
+    elif name not in model_registry and "(" not in name and ":" not in name:
         lines.append(
             f"the network's class {name} cannot be imported, so the run will not open by itself: "
             "name a function that builds it then, --model module:factory"

@@ -1,4 +1,4 @@
-"""Normalisation as the first layer of a network, so that images stay in [0, 1] outside of it."""
+"""Normalization as the first layer of a network, so that images stay in [0, 1] outside of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STATISTICS: dict[str, Statistics] = {
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-"""What `normalise=NAME` stands for: of the training images, as customary in the field."""
+"""What `normalize=NAME` stands for: of the training images, as customary in the field."""
 
 
 class Normalise(nn.Module):
@@ -38,38 +38,38 @@ class Normalise(nn.Module):
         return (x - self.mean) / self.std
 
 
-class Normalised(nn.Module):
-    """A network behind its normalisation: images in [0, 1] [B, C, H, W] to logits [B, K]."""
+class Normalized(nn.Module):
+    """A network behind its normalization: images in [0, 1] [B, C, H, W] to logits [B, K]."""
 
     def __init__(self, network: nn.Module, statistics: Statistics):
         super().__init__()
-        self.normalise = Normalise(*statistics)
+        self.normalize = Normalise(*statistics)
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, K]."""
-        logits: Tensor = self.network(self.normalise(x))
+        logits: Tensor = self.network(self.normalize(x))
         return logits
 
 
 def check_statistics(given: Any, channels: int) -> Statistics:
-    """The mean and std that `normalise=` was given, if they are for so many channels.
+    """The mean and std that `normalize=` was given, if they are for so many channels.
 
     Raises InputError for anything else.
     """
     if not (isinstance(given, tuple) and len(given) == 2 and all(map(_numbers, given))):
         raise InputError(
-            f"normalise is {given!r}, but takes {', '.join(STATISTICS)}, None, or "
+            f"normalize is {given!r}, but takes {', '.join(STATISTICS)}, None, or "
             "((mean, ...), (std, ...)) with a number for each channel"
         )
     mean, std = given
     if not len(mean) == len(std) == channels:
         raise InputError(
-            f"normalise has {len(mean)} means and {len(std)} deviations, but the images have "
+            f"normalize has {len(mean)} means and {len(std)} deviations, but the images have "
             f"{channels} channel{'' if channels == 1 else 's'}"
         )
     if min(std) <= 0:
-        raise InputError(f"the standard deviations of normalise are {std}, but must be above 0")
+        raise InputError(f"the standard deviations of normalize are {std}, but must be above 0")
     return mean, std
 
 

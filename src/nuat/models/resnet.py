@@ -38,7 +38,7 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """ResNet-18 for small images: a 3x3 stem, four stages of two basic blocks, mean, linear.
 
-    Images [B, channels, H, W] in [0, 1], not normalised; logits [B, classes]. `width` 64 is the
+    Images [B, channels, H, W] in [0, 1], not normalized; logits [B, classes]. `width` 64 is the
     standard one (11,173,962 parameters for 10 classes). With `imagenet` the stem is the 7x7
     convolution of stride 2 and the max-pooling of the networks for 224x224.
     """

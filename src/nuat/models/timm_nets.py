@@ -88,7 +88,7 @@ def statistics_of(f: nn.Module, channels: int) -> Statistics:
     if channels != 1:
         raise InputError(
             f"timm knows mean and deviation of {len(mean)} channels, and the images have "
-            f"{channels}: give normalise=((mean, ...), (std, ...)), or normalise=None"
+            f"{channels}: give normalize=((mean, ...), (std, ...)), or normalize=None"
         )
     return (sum(mean) / len(mean),), (sum(std) / len(std),)
 

@@ -37,7 +37,7 @@ class WideBlock(nn.Module):
 class WideResNet(nn.Module):
     """A 3x3 stem of 16, three stages of (depth - 4) / 6 blocks, bn, relu, mean, linear.
 
-    Images [B, channels, H, W] in [0, 1], not normalised; logits [B, classes]. With `published` it
+    Images [B, channels, H, W] in [0, 1], not normalized; logits [B, classes]. With `published` it
     is the layout of the NuAT code: stride in the second convolution, biases in every convolution,
     last BatchNorm of momentum 0.9 (46,172,810 parameters at 34-10); else that of TRADES.
     """

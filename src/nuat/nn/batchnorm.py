@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 
 @contextmanager
-def statistics_untouched(f: nn.Module) -> Iterator[None]:
+def freeze_bn_stats(f: nn.Module) -> Iterator[None]:
     """Passes in train mode leave BatchNorm's running statistics as they are."""
     tracking = [m for m in f.modules() if isinstance(m, BatchNorm) and m.training]
     tracking = [m for m in tracking if m.track_running_stats]
@@ -24,7 +24,7 @@ def statistics_untouched(f: nn.Module) -> Iterator[None]:
             module.track_running_stats = True
 
 
-class BatchNormRecord:
+class BatchNormUpdate:
     """What one forward pass added to the running statistics of a network, so it can be added again.
 
     With r the statistics before, r' after, and k the share of r that is left in r', the pass added
@@ -88,12 +88,12 @@ def _share(layer: BatchNorm, calls: int, ahead: bool) -> tuple[float, float]:
 
 
 @contextmanager
-def recorded(f: nn.Module) -> Iterator[BatchNormRecord]:
+def record_bn_update(f: nn.Module) -> Iterator[BatchNormUpdate]:
     """Record what a pass adds to the statistics.
 
     `with recorded(f) as clean: z = f(x)`, and `clean.replay()` after backward.
     """
-    record = BatchNormRecord(f)
+    record = BatchNormUpdate(f)
     try:
         yield record
     finally:

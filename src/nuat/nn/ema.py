@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nuat.errors import InputError
-from nuat.nn.freeze import bare
+from nuat.nn.freeze import unwrap_model
 
 
-class Average:
+class EMA:
     """w_avg <- decay * w_avg + (1 - decay) * w after every step, from the first step's weights on.
 
     The average is of the parameters and of the floating-point buffers, BatchNorm's running
@@ -27,13 +27,13 @@ class Average:
         if not 0 <= decay < 1:
             raise InputError(f"an average's decay must be in [0, 1), but is {decay!r}")
         self.decay, self.updates = decay, 0
-        self.network = copy.deepcopy(bare(f)).requires_grad_(False).eval()
+        self.network = copy.deepcopy(unwrap_model(f)).requires_grad_(False).eval()
         self._blend = get_ema_multi_avg_fn(decay)
 
     @torch.no_grad()
     def update(self, f: nn.Module) -> None:
         """Take the network's present weights into the average."""
-        mine, theirs = _tensors(self.network), _tensors(bare(f))
+        mine, theirs = _tensors(self.network), _tensors(unwrap_model(f))
         floats = [tensor.is_floating_point() for tensor in mine]
         if self.updates:
             self._blend(*(list(compress(tensors, floats)) for tensors in (mine, theirs)), None)
@@ -52,18 +52,18 @@ class Average:
         self.updates = state["updates"]
 
 
-class Averages:
+class EMAs:
     """The averages of one network, by decay; each begins when it is first asked for."""
 
     def __init__(self, f: nn.Module):
-        """Averages of `f`."""
+        """EMAs of `f`."""
         self.f = f
-        self._by_decay: dict[float, Average] = {}
+        self._by_decay: dict[float, EMA] = {}
 
     def __call__(self, decay: float) -> nn.Module:
         """The network averaged with this decay."""
         if decay not in self._by_decay:
-            self._by_decay[decay] = Average(self.f, decay)
+            self._by_decay[decay] = EMA(self.f, decay)
         return self._by_decay[decay].network
 
     def update(self) -> None:

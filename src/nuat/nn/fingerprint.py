@@ -8,12 +8,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from nuat.nn.freeze import bare
+from nuat.nn.freeze import unwrap_model
 
 
 def fingerprint(f: nn.Module) -> str:
     """A hash of the network's weights and buffers: which network a result is about."""
-    return digest(bare(f).state_dict())
+    return digest(unwrap_model(f).state_dict())
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:

@@ -9,30 +9,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nuat.nn.batchnorm import statistics_untouched
+from nuat.nn.batchnorm import freeze_bn_stats
 
 
-def bare(f: nn.Module) -> nn.Module:
+def unwrap_model(f: nn.Module) -> nn.Module:
     """The network inside a DistributedDataParallel wrapper, or the network itself."""
     return f.module if isinstance(f, DistributedDataParallel) else f
 
 
 @contextmanager
-def frozen(f: nn.Module, training: bool = False) -> Iterator[nn.Module]:
+def frozen_eval(f: nn.Module, training: bool = False) -> Iterator[nn.Module]:
     """The network as an attack sees it: bare, in eval mode, its weights asking for no gradient.
 
     With `training` it is in train mode: BatchNorm uses the statistics of the batch, and still
     leaves its running ones alone. Modes and `requires_grad` come back as they were, module by
     module, also after an error.
     """
-    g = bare(f)
+    g = unwrap_model(f)
     modes = [(module, module.training) for module in g.modules()]
     live = [weight for weight in g.parameters() if weight.requires_grad]
     try:
         g.train(training)
         for weight in live:
             weight.requires_grad_(False)
-        with statistics_untouched(g):
+        with freeze_bn_stats(g):
             yield g
     finally:
         for weight in live:
@@ -41,11 +41,11 @@ def frozen(f: nn.Module, training: bool = False) -> Iterator[nn.Module]:
             module.training = was_training
 
 
-LEAST = 8
+MIN_BATCH = 8
 """Images in the smallest batch that an evaluation gives to a network."""
 
 
-def at_least(g: nn.Module, x: Tensor, least: int = LEAST) -> Tensor:
+def forward_padded(g: nn.Module, x: Tensor, least: int = MIN_BATCH) -> Tensor:
     """g(x), a short batch filled up with copies of its first image that are left out again.
 
     Below about five images the linear-algebra libraries take other roads, which round otherwise;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nuat.errors import InputError, unknown
+from nuat.errors import InputError, unknown_name
 from nuat.nn.validation import check_logits
 
 PRECISIONS = ("fp32", "bf16")
@@ -31,7 +31,7 @@ class BFloat16(nn.Module):
         return z.float()
 
 
-def computing_in(precision: str, f: nn.Module) -> nn.Module:
+def with_precision(precision: str, f: nn.Module) -> nn.Module:
     """The network as a method is to see it in training: `f` itself for fp32."""
     check_precision(precision)
     return f if precision == "fp32" else BFloat16(f)
@@ -40,7 +40,7 @@ def computing_in(precision: str, f: nn.Module) -> nn.Module:
 def check_precision(precision: str) -> None:
     """Raise InputError unless there is such a precision."""
     if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
+        raise unknown_name("precision", precision, PRECISIONS)
 
 
 def to_channels_last(f: nn.Module, x: Tensor) -> None:
@@ -78,7 +78,7 @@ def to_contiguous(f: nn.Module) -> None:
     f.to(memory_format=torch.contiguous_format)
 
 
-def lay_out(f: nn.Module, x: Tensor, channels_last: bool | None) -> str:
+def set_memory_format(f: nn.Module, x: Tensor, channels_last: bool | None) -> str:
     """Lay the network out as asked, or for None as suits the device; what there is to say about it.
 
     That is channels_last on a GPU, if the network supports it, and the usual layout on a CPU.

@@ -7,8 +7,8 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from nuat.errors import InputError, NonFinite
-from nuat.nn.freeze import frozen
+from nuat.errors import InputError, NonFiniteError
+from nuat.nn.freeze import frozen_eval
 
 
 def check_loss(loss: Tensor) -> None:
@@ -27,7 +27,7 @@ def check_last_batch(f: nn.Module, x: Tensor, images: int, batch_size: int) -> N
     """
     if images % batch_size != 1 % batch_size:
         return
-    with frozen(f, training=True) as g, torch.no_grad():
+    with frozen_eval(f, training=True) as g, torch.no_grad():
         try:
             g(x[:1])
         except ValueError as error:
@@ -42,9 +42,9 @@ def check_logits(f: nn.Module, x: Tensor, classes: int | None = None) -> int:
     """The number of classes K of a network that gives finite logits [B, K] for images `x`.
 
     `f` is called once on `x`, frozen and without gradient. Raises InputError if it returns anything
-    else, or another K than `classes`; NonFinite for NaN; warns if it seems to end in a softmax.
+    else, or another K than `classes`; NonFiniteError for NaN; warns if it seems to end in a softmax.
     """
-    with frozen(f) as g, torch.no_grad():
+    with frozen_eval(f) as g, torch.no_grad():
         try:
             z = g(x)
         except torch.OutOfMemoryError:
@@ -65,7 +65,7 @@ def check_logits(f: nn.Module, x: Tensor, classes: int | None = None) -> int:
             f"not logits [{wanted[0]}, {wanted[1]}]"
         )
     if not torch.isfinite(z).all():
-        raise NonFinite("the network returns NaN or infinite logits")
+        raise NonFiniteError("the network returns NaN or infinite logits")
     if bool((z >= 0).all()) and torch.allclose(z.sum(1), torch.ones_like(z[:, 0]), atol=1e-5):
         warnings.warn(
             "the network's outputs are non-negative and sum to 1: it seems to end in a softmax. "

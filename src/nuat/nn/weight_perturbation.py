@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from nuat.nn.batchnorm import statistics_untouched
-from nuat.nn.freeze import bare
+from nuat.nn.batchnorm import freeze_bn_stats
+from nuat.nn.freeze import unwrap_model
 
 
-class View(nn.Module):
+class FunctionalModel(nn.Module):
     """A network with some of its weights replaced; the rest, and its buffers, are its own."""
 
     def __init__(self, f: nn.Module, weights: dict[str, Tensor]):
@@ -26,7 +26,9 @@ class View(nn.Module):
         return functional_call(self.f, self.weights, args)
 
 
-def worst_nearby(f: nn.Module, objective: Callable[[nn.Module], Tensor], gamma: float) -> nn.Module:
+def perturb_weights(
+    f: nn.Module, objective: Callable[[nn.Module], Tensor], gamma: float
+) -> nn.Module:
     """A view of f at  w + v,  v_l = gamma |w_l| g_l / |g_l|,  g the gradient of objective(f) at w.
 
     Layer by layer, for weights of two or more dimensions; the others stay. The gradient of a loss
@@ -35,13 +37,13 @@ def worst_nearby(f: nn.Module, objective: Callable[[nn.Module], Tensor], gamma: 
 
     Source: arXiv:2004.05884, eq. 10; which weights move, and the norm by layer, from its code.
     """
-    g = bare(f)
+    g = unwrap_model(f)
     moving = {
         name: weight
         for name, weight in g.named_parameters()
         if weight.ndim > 1 and "weight" in name and weight.requires_grad
     }
-    with statistics_untouched(g):
+    with freeze_bn_stats(g):
         gradients = torch.autograd.grad(objective(g), list(moving.values()))
     nearby = {}
     for (name, weight), gradient in zip(moving.items(), gradients, strict=True):
@@ -49,4 +51,4 @@ def worst_nearby(f: nn.Module, objective: Callable[[nn.Module], Tensor], gamma: 
         nearby[name] = weight + length * gradient
     # through the wrapper, if there is one, so that its gradient is reduced over the ranks
     inside = "" if g is f else "module."
-    return View(f, {inside + name: weight for name, weight in nearby.items()})
+    return FunctionalModel(f, {inside + name: weight for name, weight in nearby.items()})

@@ -9,32 +9,32 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
-from nuat.data import Images
-from nuat.profiling.timers import Clock, Laps, Watched
+from nuat.data import InMemoryDataset
+from nuat.profiling.timers import Clock, SectionTimer, TimedModel
 from nuat.recipes import Recipe
 from nuat.runtime.device import device_of
 from nuat.training.cuda_graphs import Graphs
-from nuat.training.train_step import Descent
+from nuat.training.train_step import TrainStep
 
 STEPS = 2
 """Steps in a round: both parities of a method that alternates."""
 
 
-class Arm:
+class Candidate:
     """A recipe in the last epoch of its schedules, on whole batches."""
 
     def __init__(
         self,
         recipe: Recipe,
         f: nn.Module,
-        images: Images,
+        images: InMemoryDataset,
         graphs: bool = False,
         say: Callable[[str], None] = print,
     ):
         """`f` is trained; with `graphs` in recorded steps, and `say` is told if that cannot be."""
         self.recipe, self.images = recipe, images
         self.whole = len(images) // recipe.batch_size
-        self.descent = Descent(recipe, f.train(), self.whole)
+        self.descent = TrainStep(recipe, f.train(), self.whole)
         self.descent.graphs = Graphs(recipe.method, say) if graphs else None
         self.epoch, self.batches = recipe.epochs - 1, self._batches()
         self.on_gpu = device_of(f).type == "cuda"
@@ -59,20 +59,20 @@ class Arm:
 
     def shares(self, clock: Clock) -> dict[str, float]:
         """Where the time of a round goes, by section; the same work, step by step in Python."""
-        descent, laps = self.descent, Laps(clock)
-        seen = Watched(descent.seen, laps)
+        descent, laps = self.descent, SectionTimer(clock)
+        seen = TimedModel(descent.seen, laps)
         for _ in range(STEPS):
             place, x, y = next(self.batches)
             laps("data")
             t = descent.begin(self.epoch, place)
-            laps("optimiser")
+            laps("optimizer")
             for loss in self.recipe.method.step(seen, x, y, t):
                 laps("forward")
-                descent.optimiser.zero_grad()
+                descent.optimizer.zero_grad()
                 loss.backward()
                 laps("backward")
-                descent.optimiser.step()
-                laps("optimiser")
+                descent.optimizer.step()
+                laps("optimizer")
             laps("forward")
             descent.averages.update()
             laps("average")

@@ -18,15 +18,15 @@ from nuat.data import Splits
 from nuat.errors import InputError
 from nuat.methods import Standard
 from nuat.methods.cost import forward_equivalents
-from nuat.models import build
-from nuat.nn.freeze import frozen
-from nuat.nn.precision import lay_out
+from nuat.models import build_model
+from nuat.nn.freeze import frozen_eval
+from nuat.nn.precision import set_memory_format
 from nuat.nn.validation import check_logits
-from nuat.profiling.candidate import Arm
+from nuat.profiling.candidate import Candidate
 from nuat.profiling.timers import Clock, Matmul, clock_of
 from nuat.recipes import Recipe
 from nuat.runtime.flops import flops
-from nuat.runtime.oom import memory_errors_alike
+from nuat.runtime.oom import unify_oom_errors
 from nuat.runtime.versions import versions
 
 Say = Callable[[str], None]
@@ -60,7 +60,7 @@ class Cost:
     shares: dict[str, float]
 
 
-def bench(
+def benchmark(
     recipes: Sequence[Recipe],
     data: Splits,
     device: torch.device,
@@ -91,7 +91,7 @@ def bench(
     arms = _arms(recipes, data.to(device), device, graphs, say)
     clock, matmul = clock_of(device), Matmul(device, recipes[0].precision)
     try:
-        with memory_errors_alike():
+        with unify_oom_errors():
             _time(arms, matmul, clock, rounds, warm=4 if graphs else 1)
             costs = [_cost(arm, arms[0], matmul, clock) for arm in arms]
     except torch.OutOfMemoryError:
@@ -129,22 +129,22 @@ def _check(first: Recipe, data: Splits, device: torch.device, rounds: int, graph
 
 def _arms(
     recipes: Sequence[Recipe], data: Splits, device: torch.device, graphs: bool, say: Say
-) -> list[Arm]:
+) -> list[Candidate]:
     first, classes = recipes[0], len(data.classes)
-    f = build(first.model, classes, data.train.channels).to(device)
+    f = build_model(first.model, classes, data.train.channels).to(device)
     x, _ = data.train.batch(torch.arange(2))
     check_logits(f, x, classes)
     arms = []
     for recipe in (replace(first, name="standard", method=Standard(), average=None), *recipes):
         alike = replace(recipe, model=first.model, batch_size=first.batch_size)
         g = copy.deepcopy(f)
-        if remark := lay_out(g, x, alike.channels_last):
+        if remark := set_memory_format(g, x, alike.channels_last):
             say(f"{recipe.name}: {remark}")
-        arms.append(Arm(alike, g, data.train, graphs, say))
+        arms.append(Candidate(alike, g, data.train, graphs, say))
     return arms
 
 
-def _time(arms: list[Arm], matmul: Matmul, clock: Clock, rounds: int, warm: int) -> None:
+def _time(arms: list[Candidate], matmul: Matmul, clock: Clock, rounds: int, warm: int) -> None:
     for arm in arms:
         for _ in range(warm):
             arm.run()
@@ -154,11 +154,11 @@ def _time(arms: list[Arm], matmul: Matmul, clock: Clock, rounds: int, warm: int)
             arms[(place + turn) % len(arms)].timed(clock)
 
 
-def _cost(arm: Arm, standard: Arm, matmul: Matmul, clock: Clock) -> Cost:
+def _cost(arm: Candidate, standard: Candidate, matmul: Matmul, clock: Clock) -> Cost:
     f, batch = arm.descent.f, arm.recipe.batch_size
     x, y = arm.images.batch(torch.arange(2))
     forwards = forward_equivalents(arm.recipe.method, f, x, y, arm.epoch)
-    with frozen(f) as g, torch.no_grad():
+    with frozen_eval(f) as g, torch.no_grad():
         operations = forwards * flops(lambda: g(x)) / len(x) * batch
     seconds = statistics.median(arm.times)
     return Cost(

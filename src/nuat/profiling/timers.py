@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 Clock = Callable[[], float]
 
-SECTIONS = ("data", "attack", "forward", "backward", "optimiser", "average")
+SECTIONS = ("data", "attack", "forward", "backward", "optimizer", "average")
 """Parts of a step. `forward` is the passes that the weights learn from, and the loss."""
 
 
@@ -29,7 +29,7 @@ def _after_the_device() -> float:
     return time.perf_counter()
 
 
-class Laps:
+class SectionTimer:
     """`laps("data")`: the time since the last call went there."""
 
     def __init__(self, clock: Clock):
@@ -50,10 +50,10 @@ class Laps:
         return {section: spent / whole for section, spent in self.spent.items()}
 
 
-class Watched(nn.Module):
+class TimedModel(nn.Module):
     """A network that times the passes the weights learn from; what comes before one is attack."""
 
-    def __init__(self, f: nn.Module, laps: Laps):
+    def __init__(self, f: nn.Module, laps: SectionTimer):
         """Stand before `f`."""
         super().__init__()
         self.f, self.laps = f, laps

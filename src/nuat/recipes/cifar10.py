@@ -12,8 +12,8 @@ from nuat.attacks import FGSM, PGD, RFGSM
 from nuat.data import Augment
 from nuat.methods import AT, AWP, GAT, RMGM, TRADES, Free, NuAT, NuAT2, NuATH, Standard
 from nuat.recipes.recipe import Recipe
-from nuat.recipes.registry import register
-from nuat.schedules import Constant, Drops, Piecewise, Ramp, triangle
+from nuat.recipes.registry import register_recipe
+from nuat.schedules import Constant, LinearRamp, Piecewise, StepDecay, triangle
 from nuat.threat_models import Linf, Uniform
 
 BALL = Linf(8 / 255)
@@ -38,7 +38,7 @@ CONSTANT_MOMENTUM = replace(NORMAL, momentum=Constant(0.9))
 NUAT = replace(
     NORMAL,
     name="nuat",
-    method=NuAT(BALL, Ramp(4.5, epochs=90)),
+    method=NuAT(BALL, LinearRamp(4.5, epochs=90)),
     # a triangle with 50 epochs of descent, whose scheduler is no longer called from epoch 80 on
     lr=Piecewise(((0, 0.0), (40, 0.1), (80, 0.02), (86, 0.02), (86, 2e-3), (91, 2e-3), (91, 2e-4))),
     momentum=Piecewise(((0, 0.9), (40, 0.8), (80, 0.88))),
@@ -48,7 +48,7 @@ NUAT = replace(
 NUAT_WA = replace(
     NORMAL,
     name="nuat-wa",
-    method=NuAT(BALL, Ramp(4.0, epochs=100)),
+    method=NuAT(BALL, LinearRamp(4.0, epochs=100)),
     average=WA,
     source=CODE,
     note="momentum cycles with the learning rate",
@@ -56,7 +56,7 @@ NUAT_WA = replace(
 NUAT2 = replace(
     NUAT_WA,
     name="nuat2",
-    method=NuAT2(BALL, Ramp(4.0, epochs=100)),
+    method=NuAT2(BALL, LinearRamp(4.0, epochs=100)),
     average=None,
     source=OURS,
     note="published for WideResNet-34-10 only (nuat2-wrn)",
@@ -65,7 +65,7 @@ GAT_ROW = replace(
     CONSTANT_MOMENTUM,
     name="gat",
     method=GAT(BALL),
-    lr=Drops(0.1, at=(71, 86)),
+    lr=StepDecay(0.1, at=(71, 86)),
     source=CODE,
     note="lam x 4 from epoch 86",
 )
@@ -76,29 +76,31 @@ TRADES_ROW = replace(
     epochs=76,
     batch_size=128,
     # counted from 1 in the code: 75, 90, 100
-    lr=Drops(0.1, at=(74, 89, 99)),
+    lr=StepDecay(0.1, at=(74, 89, 99)),
     weight_decay=2e-4,
     source=CODE,
     note="trains at eps 0.031 with steps of 0.007; ResNet-18 instead of WideResNet-34-10",
 )
 
-register(NORMAL)
-register(replace(NORMAL, name="fgsm-at", method=AT(FGSM(BALL)), note="collapses, as published"))
-register(replace(NORMAL, name="rfgsm-at", method=AT(RFGSM(BALL))))
-register(
+register_recipe(NORMAL)
+register_recipe(
+    replace(NORMAL, name="fgsm-at", method=AT(FGSM(BALL)), note="collapses, as published")
+)
+register_recipe(replace(NORMAL, name="rfgsm-at", method=AT(RFGSM(BALL))))
+register_recipe(
     replace(
         CONSTANT_MOMENTUM,
         name="atf",
         method=Free(BALL, replays=8),
         epochs=26,
         batch_size=128,
-        lr=Drops(0.1, at=(13, 19.5)),
+        lr=StepDecay(0.1, at=(13, 19.5)),
         weight_decay=2e-4,
         source=CODE,
         note="80,000 updates are 26 passes of 8 replays; ResNet-18 instead of WideResNet-32-10",
     )
 )
-register(
+register_recipe(
     replace(
         NORMAL,
         name="fbf",
@@ -109,63 +111,64 @@ register(
         momentum=triangle(0.9, 0.8, up=15, down=15),
         on_collapse="stop",
         source=CODE,
-        note="without input normalisation; BatchNorm does not count the pass of the attack",
+        note="without input normalization; BatchNorm does not count the pass of the attack",
     )
 )
-register(
+register_recipe(
     replace(NORMAL, name="r-mgm", method=RMGM(BALL), note="reconstruction from the abstract alone")
 )
-register(GAT_ROW)
-register(
+register_recipe(GAT_ROW)
+register_recipe(
     replace(
         GAT_ROW, name="gat-wa", average=WA, source=OURS, note="no published code; decay of NuAT"
     )
 )
-register(NUAT)
-register(NUAT_WA)
-register(
+register_recipe(NUAT)
+register_recipe(NUAT_WA)
+register_recipe(
     replace(
         NUAT,
         name="nuat-h",
-        method=NuATH(NuAT(BALL), NuAT2(BALL, Ramp(4.5, epochs=90))),
+        method=NuATH(NuAT(BALL), NuAT2(BALL, LinearRamp(4.5, epochs=90))),
         source=OURS,
         note="reconstruction: the published trigger is unknown",
     )
 )
-register(
+register_recipe(
     replace(
         NUAT_WA,
         name="nuat-wa-h",
         method=NuATH(
-            NuAT(BALL, Ramp(4.0, epochs=100)), NuAT2(BALL, Ramp(4.0, epochs=100), teacher=0.99)
+            NuAT(BALL, LinearRamp(4.0, epochs=100)),
+            NuAT2(BALL, LinearRamp(4.0, epochs=100), teacher=0.99),
         ),
         source=OURS,
         note="reconstruction: the published trigger is unknown",
     )
 )
-register(NUAT2)
-register(
+register_recipe(NUAT2)
+register_recipe(
     replace(
         NUAT2,
         name="nuat2-wa",
-        method=NuAT2(BALL, Ramp(4.0, epochs=100), teacher=0.99),
+        method=NuAT2(BALL, LinearRamp(4.0, epochs=100), teacher=0.99),
         average=WA,
     )
 )
-register(
+register_recipe(
     replace(
         CONSTANT_MOMENTUM,
         name="pgd-at",
         method=AT(PGD(BALL, steps=10)),
         epochs=200,
         batch_size=128,
-        lr=Drops(0.1, at=(100, 150)),
+        lr=StepDecay(0.1, at=(100, 150)),
         source=CODE,
-        note="without input normalisation; attacks in eval mode",
+        note="without input normalization; attacks in eval mode",
     )
 )
-register(TRADES_ROW)
-register(
+register_recipe(TRADES_ROW)
+register_recipe(
     replace(
         TRADES_ROW,
         name="trades-wa",
@@ -174,7 +177,7 @@ register(
         note="no published code; decay of NuAT",
     )
 )
-register(
+register_recipe(
     replace(
         CONSTANT_MOMENTUM,
         name="awp",
@@ -182,7 +185,7 @@ register(
         epochs=200,
         batch_size=128,
         # counted from 1 in the code: 100, 150
-        lr=Drops(0.1, at=(99, 149)),
+        lr=StepDecay(0.1, at=(99, 149)),
         source=CODE,
         note="TRADES-AWP; weight decay acts on w, not on w + v",
     )

@@ -12,8 +12,8 @@ from nuat.methods import GAT, TRADES, NuAT, NuAT2, NuATH
 from nuat.recipes import cifar10
 from nuat.recipes.cifar10 import BALL, CODE, OURS, WA
 from nuat.recipes.recipe import Recipe
-from nuat.recipes.registry import recipe, register
-from nuat.schedules import Drops, Piecewise, Ramp, triangle
+from nuat.recipes.registry import get_recipe, register_recipe
+from nuat.schedules import LinearRamp, Piecewise, StepDecay, triangle
 
 NUAT_MODEL, TRADES_MODEL = "wrn-34-10-nuat", "wrn-34-10"
 TRIGGER = "reconstruction: the published trigger is unknown"
@@ -23,17 +23,22 @@ UNKNOWN = "no published code for this network; the rest as on ResNet-18"
 def _wide(name: str, row: Recipe, epochs: int, **changes: object) -> Recipe:
     row = replace(row.lasting(epochs), name=f"{name}-wrn", model=NUAT_MODEL, source=OURS)
     changed: Recipe = replace(row, **{"note": UNKNOWN, **changes})
-    return register(changed)
+    return register_recipe(changed)
 
 
 def _hybrid(epochs: int, teacher: float | None) -> NuATH:
-    lam = Ramp(4.0, epochs)
+    lam = LinearRamp(4.0, epochs)
     return NuATH(NuAT(BALL, lam), NuAT2(BALL, lam, teacher=teacher))
 
 
-_wide("fbf", recipe("fbf", "cifar10"), 30)
-_wide("gat", recipe("gat", "cifar10"), 85, method=GAT(BALL, Drops(10.0, at=(73,), by=4.0)))
-_wide("gat-wa", recipe("gat-wa", "cifar10"), 85, method=GAT(BALL, Drops(10.0, at=(73,), by=4.0)))
+_wide("fbf", get_recipe("fbf", "cifar10"), 30)
+_wide("gat", get_recipe("gat", "cifar10"), 85, method=GAT(BALL, StepDecay(10.0, at=(73,), by=4.0)))
+_wide(
+    "gat-wa",
+    get_recipe("gat-wa", "cifar10"),
+    85,
+    method=GAT(BALL, StepDecay(10.0, at=(73,), by=4.0)),
+)
 _wide("nuat", cifar10.NUAT, 55)
 _wide("nuat-wa", cifar10.NUAT_WA, 50)
 _wide("nuat-h", cifar10.NUAT, 50, method=_hybrid(50, None), note=TRIGGER)
@@ -42,7 +47,7 @@ _wide(
     "nuat2",
     cifar10.NUAT2,
     55,
-    method=NuAT2(BALL, Ramp(4.0, epochs=55)),
+    method=NuAT2(BALL, LinearRamp(4.0, epochs=55)),
     # a triangle with 20 epochs of descent, whose scheduler is no longer called from epoch 35 on
     lr=Piecewise(
         ((0, 0.0), (20, 0.1), (35, 0.025), (41, 0.025), (41, 2.5e-3), (46, 2.5e-3), (46, 2.5e-4))
@@ -55,7 +60,7 @@ _wide(
     "nuat2-wa",
     cifar10.NUAT2,
     80,
-    method=NuAT2(BALL, Ramp(4.0, epochs=80), teacher=0.99),
+    method=NuAT2(BALL, LinearRamp(4.0, epochs=80), teacher=0.99),
     average=WA,
     lr=triangle(0.0, 0.1, up=20, down=60),
     momentum=triangle(0.9, 0.8, up=20, down=60),
@@ -68,21 +73,21 @@ _wide(
     110,
     method=TRADES(BALL, size=1 / 4),
     model=TRADES_MODEL,
-    lr=Drops(0.1, at=(100, 105)),
+    lr=StepDecay(0.1, at=(100, 105)),
     weight_decay=5e-4,
     source=CODE,
     note="the recipe of the public checkpoint that the table prints",
 )
 _wide(
     "pgd-at",
-    recipe("pgd-at", "cifar10"),
+    get_recipe("pgd-at", "cifar10"),
     200,
     model=TRADES_MODEL,
     note="the table's row is probably a public checkpoint, not identified",
 )
 _wide(
     "awp",
-    recipe("awp", "cifar10"),
+    get_recipe("awp", "cifar10"),
     200,
     model=TRADES_MODEL,
     source=CODE,

@@ -10,12 +10,12 @@ from dataclasses import replace
 from nuat.attacks import FGSM, PGD, RFGSM
 from nuat.methods import AT, AWP, GAT, RMGM, TRADES, Free, Method, NuAT, NuAT2, NuATH, Standard
 from nuat.recipes.recipe import Recipe
-from nuat.recipes.registry import register
-from nuat.schedules import Drops, From, Ramp, triangle
+from nuat.recipes.registry import register_recipe
+from nuat.schedules import LinearRamp, StartAt, StepDecay, triangle
 from nuat.threat_models import Linf, Uniform
 
 BALL = Linf(0.15)
-LAM = Ramp(5.0, epochs=40)
+LAM = LinearRamp(5.0, epochs=40)
 WA = 0.98
 TRIGGER = "reconstruction: the published trigger is unknown"
 
@@ -37,17 +37,17 @@ TWO = NuAT2(BALL, LAM)
 
 
 def _row(name: str, method: Method, average: float | None = None, note: str = "") -> None:
-    register(replace(NORMAL, name=name, method=method, average=average, note=note))
+    register_recipe(replace(NORMAL, name=name, method=method, average=average, note=note))
 
 
-register(NORMAL)
+register_recipe(NORMAL)
 _row("fgsm-at", AT(FGSM(BALL)))
 _row("rfgsm-at", AT(RFGSM(BALL)))
-register(replace(NORMAL, name="atf", method=Free(BALL, replays=4)).lasting(20))
+register_recipe(replace(NORMAL, name="atf", method=Free(BALL, replays=4)).lasting(20))
 _row("fbf", AT(PGD(BALL, steps=1, size=1.25, start=Uniform(), train_mode=True)))
 _row("r-mgm", RMGM(BALL), note="reconstruction from the abstract alone")
-_row("gat", GAT(BALL, Drops(10.0, at=(34,), by=4.0)))
-_row("gat-wa", GAT(BALL, Drops(10.0, at=(34,), by=4.0)), WA)
+_row("gat", GAT(BALL, StepDecay(10.0, at=(34,), by=4.0)))
+_row("gat-wa", GAT(BALL, StepDecay(10.0, at=(34,), by=4.0)), WA)
 _row("nuat", NuAT(BALL, LAM))
 _row("nuat-wa", NuAT(BALL, LAM), WA)
 _row("nuat-h", NuATH(NuAT(BALL, LAM), TWO), note=TRIGGER)
@@ -57,4 +57,4 @@ _row("nuat2-wa", replace(TWO, teacher=0.9), WA)
 _row("pgd-at", AT(PGD(BALL, steps=10)))
 _row("trades", TRADES(BALL, size=1 / 4))
 _row("trades-wa", TRADES(BALL, size=1 / 4), WA)
-_row("awp", AWP(TRADES(BALL, size=1 / 4, clean_first=False), gamma=From(0.005, epoch=4)))
+_row("awp", AWP(TRADES(BALL, size=1 / 4, clean_first=False), gamma=StartAt(0.005, epoch=4)))

@@ -11,12 +11,12 @@ from nuat.attacks import FGSM, PGD, RFGSM
 from nuat.data import Augment
 from nuat.methods import AT, AWP, GAT, RMGM, TRADES, Free, Method, NuAT, NuAT2, NuATH, Standard
 from nuat.recipes.recipe import Recipe
-from nuat.recipes.registry import register
-from nuat.schedules import Drops, Ramp
+from nuat.recipes.registry import register_recipe
+from nuat.schedules import LinearRamp, StepDecay
 from nuat.threat_models import Linf, Uniform
 
 BALL = Linf(8 / 255)
-LAM = Ramp(4.0, epochs=120)
+LAM = LinearRamp(4.0, epochs=120)
 WA = 0.9998
 TWO = NuAT2(BALL, LAM)
 
@@ -27,7 +27,7 @@ NORMAL = Recipe(
     model="resnet18-imagenet",
     epochs=120,
     batch_size=64,
-    lr=Drops(0.1, at=(60, 90)),
+    lr=StepDecay(0.1, at=(60, 90)),
     weight_decay=1e-4,
     augment=Augment(flip=True, scale=(0.08, 1.0)),
     ball=BALL,
@@ -37,16 +37,16 @@ NORMAL = Recipe(
 
 def _row(name: str, method: Method, **changes: object) -> None:
     row: Recipe = replace(NORMAL, name=name, method=method, **changes)
-    register(row)
+    register_recipe(row)
 
 
-register(NORMAL)
+register_recipe(NORMAL)
 _row("fgsm-at", AT(FGSM(BALL)))
 _row("rfgsm-at", AT(RFGSM(BALL)))
-_row("atf", Free(BALL, replays=4), epochs=30, lr=Drops(0.1, at=(15, 22.5)))
+_row("atf", Free(BALL, replays=4), epochs=30, lr=StepDecay(0.1, at=(15, 22.5)))
 _row("fbf", AT(PGD(BALL, steps=1, size=1.25, start=Uniform(), train_mode=True)), on_collapse="stop")
 _row("r-mgm", RMGM(BALL), note="reconstruction from the abstract alone")
-GUIDED = GAT(BALL, Drops(20.0, at=(90,), by=7.0))
+GUIDED = GAT(BALL, StepDecay(20.0, at=(90,), by=7.0))
 _row(
     "gat",
     GUIDED,

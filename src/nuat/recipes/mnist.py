@@ -10,13 +10,13 @@ from dataclasses import replace
 from nuat.attacks import FGSM, PGD, RFGSM
 from nuat.methods import AT, AWP, GAT, RMGM, TRADES, Free, Method, NuAT, NuAT2, NuATH, Standard
 from nuat.recipes.recipe import Recipe
-from nuat.recipes.registry import register
-from nuat.schedules import Drops, From, Ramp
+from nuat.recipes.registry import register_recipe
+from nuat.schedules import LinearRamp, StartAt, StepDecay
 from nuat.threat_models import Bernoulli, Linf, Uniform
 
 BALL = Linf(0.3)
 START = Bernoulli(1.0)
-LAM = Ramp(4.0, epochs=50)
+LAM = LinearRamp(4.0, epochs=50)
 WA = 0.9998
 TWO = NuAT2(BALL, LAM, START)
 
@@ -28,7 +28,7 @@ NORMAL = Recipe(
     epochs=50,
     batch_size=64,
     # the published test for three drops is true at one epoch only
-    lr=Drops(0.01, at=(26,), by=0.2),
+    lr=StepDecay(0.01, at=(26,), by=0.2),
     ball=BALL,
     note="no recipe is known; the rest is that of GAT",
 )
@@ -36,16 +36,16 @@ NORMAL = Recipe(
 
 def _row(name: str, method: Method, **changes: object) -> None:
     row: Recipe = replace(NORMAL, name=name, method=method, **changes)
-    register(row)
+    register_recipe(row)
 
 
-register(NORMAL)
+register_recipe(NORMAL)
 _row("fgsm-at", AT(FGSM(BALL)))
 _row("rfgsm-at", AT(RFGSM(BALL)))
-_row("atf", Free(BALL, replays=8), epochs=7, lr=Drops(0.01, at=(4,), by=0.2))
+_row("atf", Free(BALL, replays=8), epochs=7, lr=StepDecay(0.01, at=(4,), by=0.2))
 _row("fbf", AT(PGD(BALL, steps=1, size=1.25, start=Uniform())), on_collapse="stop")
 _row("r-mgm", RMGM(BALL), note="reconstruction from the abstract alone")
-GUIDED = GAT(BALL, Drops(15.0, at=(26,), by=3.0), START, alternate=False)
+GUIDED = GAT(BALL, StepDecay(15.0, at=(26,), by=3.0), START, alternate=False)
 _row("gat", GUIDED, source="published code", note="one drop at epoch 26 where three were meant")
 _row("gat-wa", GUIDED, average=WA)
 _row("nuat", NuAT(BALL, LAM, START))
@@ -63,4 +63,4 @@ _row("pgd-at", AT(PGD(BALL, steps=40, size=0.01 / 0.3)))
 SMOOTH = TRADES(BALL, beta=1.0, steps=40, size=0.01 / 0.3)
 _row("trades", SMOOTH, note="beta and attack of the published code, network and schedule of GAT")
 _row("trades-wa", SMOOTH, average=WA)
-_row("awp", AWP(replace(SMOOTH, clean_first=False), gamma=From(0.005, epoch=5)))
+_row("awp", AWP(replace(SMOOTH, clean_first=False), gamma=StartAt(0.005, epoch=5)))

@@ -1,4 +1,4 @@
-"""What a recipe is: method x averaging x optimiser x schedule x data set."""
+"""What a recipe is: method x averaging x optimizer x schedule x data set."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from nuat import methods
 from nuat.attacks import WORDS
-from nuat.config.instances import swap
-from nuat.config.overrides import assign
+from nuat.config.instances import replace_instances
+from nuat.config.overrides import set_field
 from nuat.data import Augment
-from nuat.errors import InputError, unknown
+from nuat.errors import InputError, unknown_name
 from nuat.methods import Method
 from nuat.nn.precision import check_precision
-from nuat.schedules import Constant, From, Schedule, numbers_become_schedules, triangle
+from nuat.schedules import Constant, Schedule, StartAt, coerce_schedules, triangle
 from nuat.threat_models import Ball, Linf, norms
 
 ON_COLLAPSE = ("warn", "stop", "rollback")
@@ -23,7 +23,7 @@ LANGUAGE: dict[str, Any] = {
     **WORDS,
     **{name: getattr(methods, name) for name in methods.__all__},
     "Augment": Augment,
-    "From": From,
+    "StartAt": StartAt,
     "triangle": triangle,
 }
 """What may be written in `--set`."""
@@ -73,7 +73,7 @@ class Recipe:
     note: str = ""
 
     def __post_init__(self) -> None:
-        numbers_become_schedules(self)
+        coerce_schedules(self)
         if isinstance(self.epochs, bool) or not (isinstance(self.epochs, int) and self.epochs > 0):
             raise InputError(f"epochs is {self.epochs!r}, but must be a whole number from 1 up")
         check_precision(self.precision)
@@ -82,7 +82,7 @@ class Recipe:
                 f"channels_last is {self.channels_last!r}, but must be True, False or None"
             )
         if self.on_collapse not in ON_COLLAPSE:
-            raise unknown("answer to a collapse", self.on_collapse, ON_COLLAPSE)
+            raise unknown_name("answer to a collapse", self.on_collapse, ON_COLLAPSE)
         if not self.weight_decay >= 0:
             raise InputError(f"weight_decay is {self.weight_decay!r}, but must be from 0 up")
         if self.average is not None and not 0 <= self.average < 1:
@@ -96,7 +96,7 @@ class Recipe:
 
     def against(self, ball: Ball) -> Recipe:
         """The same recipe against another ball, wherever one stands."""
-        changed: Recipe = swap(self, Ball, ball)
+        changed: Recipe = replace_instances(self, Ball, ball)
         return changed
 
     def lasting(self, epochs: int) -> Recipe:
@@ -121,7 +121,7 @@ class Recipe:
         head = path.split(".")[0]
         full = path if head in own else f"method.{path}"
         if head not in own | (theirs := {f.name for f in fields(self.method)}):
-            raise unknown(
+            raise unknown_name(
                 f"field of the recipe or of {type(self.method).__name__}", head, own | theirs
             )
         if "ball" in full.split("."):
@@ -135,5 +135,7 @@ class Recipe:
                 f"{path}: the threat model is given with --eps and --norm, not in {text}"
             )
         ball = self.method.threat() or self.ball
-        changed: Recipe = assign(self, full, text, LANGUAGE, lambda new: swap(new, Ball, ball))
+        changed: Recipe = set_field(
+            self, full, text, LANGUAGE, lambda new: replace_instances(new, Ball, ball)
+        )
         return changed

@@ -6,27 +6,27 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from nuat.config.parsing import split
-from nuat.data import Augment, known
-from nuat.errors import InputError, unknown
+from nuat.config.parsing import parse_call
+from nuat.data import Augment, is_known
+from nuat.errors import InputError, unknown_name
 from nuat.recipes.recipe import Recipe
 
 _table: dict[tuple[str, str], Recipe] = {}
 
 
-def register(row: Recipe) -> Recipe:
+def register_recipe(row: Recipe) -> Recipe:
     """Add a row. Raises InputError if there is one of this name for this data set."""
     if (row.name, row.data) in _table:
         raise InputError(f"there is already a recipe {row.name!r} for {row.data!r}")
     return _table.setdefault((row.name, row.data), row)
 
 
-def recipes() -> list[Recipe]:
+def list_recipes() -> list[Recipe]:
     """All rows, in the order in which they were registered."""
     return list(_table.values())
 
 
-def recipe(name: str, data: str, own: bool = False) -> Recipe:
+def get_recipe(name: str, data: str, own: bool = False) -> Recipe:
     """The row of this name for this data set, whatever the latter's settings, or InputError.
 
     A data set that has no row of its own, such as `folder:PATH`, gets a row of CIFAR-10, or for
@@ -34,20 +34,20 @@ def recipe(name: str, data: str, own: bool = False) -> Recipe:
     not have a name that `load` knows.
     """
     text = data
-    data, _ = split(data)
+    data, _ = parse_call(data)
     if (name, data) in _table:
         return _table[name, data]
-    rowless = not any(data == of for _, of in _table) and (own or known(text))
+    rowless = not any(data == of for _, of in _table) and (own or is_known(text))
     if rowless and (lent := _lent(name, text)):
         return lent
     names = list(dict.fromkeys(name for name, _ in _table))
     if name not in names:
-        raise unknown("recipe", name, names)
+        raise unknown_name("recipe", name, names)
     there = [data for there_name, data in _table if there_name == name]
     if Path(data).exists():
         kind = "npz" if data.endswith(".npz") else "folder"
         raise InputError(f"{data!r} is no data set by name; for your own files, {kind}:{data}")
-    raise unknown(f"data set for {name!r}", data, there)
+    raise unknown_name(f"data set for {name!r}", data, there)
 
 
 SMALL = Augment(flip=True, scale=(0.25, 1.0))
@@ -56,7 +56,7 @@ SMALL = Augment(flip=True, scale=(0.25, 1.0))
 
 def _lent(name: str, text: str) -> Recipe | None:
     """A row of another data set for one that has none; None if that has none of this name."""
-    data, settings = split(text)
+    data, settings = parse_call(text)
     files = data.startswith("folder:")
     large = files and settings.get("size", 224) >= 128
     row = _table.get((name, "imagenet100" if large else "cifar10"))

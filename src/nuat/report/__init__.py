@@ -1,16 +1,16 @@
 """What came of runs and evaluations: `render(rows(runs))` in a terminal, `write_page` as a page."""
 
-from nuat.report.aggregate import over_seeds, repeated
+from nuat.report.aggregate import aggregate_seeds, repeated
 from nuat.report.folders import Shown, VerdictFolder, opened
 from nuat.report.page import write_page
-from nuat.report.table import asides, render, rows
+from nuat.report.table import footnotes, render, rows
 
 __all__ = [
     "Shown",
     "VerdictFolder",
-    "asides",
+    "footnotes",
     "opened",
-    "over_seeds",
+    "aggregate_seeds",
     "render",
     "repeated",
     "rows",

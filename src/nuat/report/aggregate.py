@@ -15,7 +15,7 @@ def repeated(rows: Sequence[Row]) -> bool:
     return len({row.kind for row in rows}) < len(rows)
 
 
-def over_seeds(rows: Sequence[Row]) -> list[Column]:
+def aggregate_seeds(rows: Sequence[Row]) -> list[Column]:
     """A line for each kind of run, in the order in which they first come: `82.5 +- 1.0`."""
     order = list(dict.fromkeys(row.kind for row in rows))
     by_kind = sorted(rows, key=lambda row: order.index(row.kind))

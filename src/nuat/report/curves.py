@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from nuat.report.annotations import label
-from nuat.report.figures import Chart, Stroke, legend, panels, short, strokes, styled, to_svg
+from nuat.report.figures import Chart, LineStyle, legend, line_styles, panels, short, styled, to_svg
 from nuat.report.folders import Shown
 from nuat.report.naming import Name, names, plain, printable
 from nuat.report.table import Row, percent
@@ -19,11 +19,11 @@ TITLES = {"val_clean": "clean", "val_fgsm": "under FGSM", "val_robust": "robust 
 
 
 @dataclass(frozen=True)
-class Track:
+class RunCurve:
     """A run that has an epoch: its name, its look, its lines of metrics."""
 
     name: Name
-    stroke: Stroke
+    stroke: LineStyle
     lines: Sequence[Mapping[str, Any]]
 
     @property
@@ -48,8 +48,8 @@ class Track:
 def training(runs: Sequence[Shown]) -> list[Chart]:
     """Loss, validation accuracy and schedules of runs, by epoch; empty if none has an epoch yet."""
     called = names(runs)
-    every = zip(called, strokes([name.kind for name in called]), runs, strict=True)
-    tracks = [Track(name, stroke, run.metrics) for name, stroke, run in every]
+    every = zip(called, line_styles([name.kind for name in called]), runs, strict=True)
+    tracks = [RunCurve(name, stroke, run.metrics) for name, stroke, run in every]
     tracks = [track for track in tracks if track.lines]
     if not tracks:
         return []
@@ -58,7 +58,7 @@ def training(runs: Sequence[Shown]) -> list[Chart]:
     return [chart for chart in charts if chart is not None]
 
 
-def _loss(tracks: Sequence[Track]) -> Chart:
+def _loss(tracks: Sequence[RunCurve]) -> Chart:
     figure, (axes,) = panels(1, 250, 1)
     _draw(axes, tracks, "loss", "training loss")
     legend(figure, [track.stroke for track in tracks])
@@ -70,7 +70,7 @@ def _loss(tracks: Sequence[Track]) -> Chart:
     return Chart(to_svg(figure, "loss", alt), alt, caption)
 
 
-def _accuracy(tracks: Sequence[Track]) -> Chart:
+def _accuracy(tracks: Sequence[RunCurve]) -> Chart:
     found = _keys(tracks, validation=True)
     keys = [key for key in TITLES if key in found]
     keys += [key for key in found if key not in TITLES]
@@ -88,7 +88,7 @@ def _accuracy(tracks: Sequence[Track]) -> Chart:
     return Chart(to_svg(figure, "accuracy", alt), alt, caption)
 
 
-def _keys(tracks: Sequence[Track], validation: bool) -> list[str]:
+def _keys(tracks: Sequence[RunCurve], validation: bool) -> list[str]:
     """The keys of validation accuracies, or all others, in the order in which they first come."""
     keys = dict.fromkeys(key for track in tracks for key in track.keys)
     return [key for key in keys if key.startswith("val_") == validation]
@@ -98,12 +98,12 @@ def _title(key: str) -> str:
     return short(printable(TITLES.get(key, key.removeprefix("val_"))))
 
 
-def _last(tracks: Sequence[Track], key: str, text: Callable[[Any], str]) -> str:
+def _last(tracks: Sequence[RunCurve], key: str, text: Callable[[Any], str]) -> str:
     known = [track for track in tracks if key in track.lines[-1]]
     return ", ".join(f"{track.name} {text(track.lines[-1][key])}" for track in known)
 
 
-def _schedules(tracks: Sequence[Track]) -> Chart | None:
+def _schedules(tracks: Sequence[RunCurve]) -> Chart | None:
     """A panel for each number that moves, or differs between runs; the others in the caption."""
     keys = _keys(tracks, validation=False)
     found = {key: {value for t in tracks for _, value in t.points(key)} for key in keys}
@@ -124,7 +124,7 @@ def _schedules(tracks: Sequence[Track]) -> Chart | None:
     return Chart(to_svg(figure, "schedules", alt), alt, caption)
 
 
-def _draw(axes: Axes, tracks: Sequence[Track], key: str, title: str, scale: float = 1) -> None:
+def _draw(axes: Axes, tracks: Sequence[RunCurve], key: str, title: str, scale: float = 1) -> None:
     """A line for each run that has the key; where lines are equal, their dashes alternate."""
     drawn = [(track.stroke, track.points(key, scale)) for track in tracks]
     different = list({(stroke.kind, tuple(points)): None for stroke, points in drawn})
@@ -142,7 +142,7 @@ def _draw(axes: Axes, tracks: Sequence[Track], key: str, title: str, scale: floa
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
 
 
-def _draw_moments(axes: Axes, tracks: Sequence[Track], key: str) -> None:
+def _draw_moments(axes: Axes, tracks: Sequence[RunCurve], key: str) -> None:
     """A triangle above the axis at each moment at which what `key` counts began."""
     for track in tracks:
         if moments := track.moments(key):
@@ -152,7 +152,7 @@ def _draw_moments(axes: Axes, tracks: Sequence[Track], key: str) -> None:
 
 def cost(rows: Sequence[Row]) -> Chart | None:
     """Worst robust accuracy against cost, a dot for each run; None for less than two dots."""
-    looks = zip(rows, strokes([row.kind for row in rows]), strict=True)
+    looks = zip(rows, line_styles([row.kind for row in rows]), strict=True)
     dots = [
         (row.cost, 100 * row.worst, row, stroke.color)
         for row, stroke in looks

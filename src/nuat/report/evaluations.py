@@ -8,7 +8,7 @@ from typing import Any
 
 from nuat.checkpoints.run import Run
 from nuat.errors import InputError
-from nuat.evaluation import Scores
+from nuat.evaluation import EvaluationResult
 from nuat.report.naming import ball_text
 
 
@@ -21,7 +21,7 @@ class Settings:
     search: str | None
 
     @staticmethod
-    def of(scores: Scores, name: str) -> Settings:
+    def of(scores: EvaluationResult, name: str) -> Settings:
         """Those of an attack, or of a snapshot of it, `pgd-20 at 7`."""
         attack = scores.attacks.get(name, scores.attacks.get(name.rpartition(" at ")[0]))
         return Settings(attack, scores.seed, scores.search.get("precision"))
@@ -61,7 +61,7 @@ class Evaluation:
     settings: Mapping[str, Settings]
 
     @staticmethod
-    def of(name: str, scores: Scores) -> Evaluation:
+    def of(name: str, scores: EvaluationResult) -> Evaluation:
         """One evaluation."""
 
         def places(verdicts: Iterable[bool]) -> frozenset[int]:
@@ -149,11 +149,11 @@ def of_run(run: Run, network: str | None = None) -> tuple[Evaluation | None, Seq
     return shown, [_words(each, own, network) for each in every if each is not shown]
 
 
-def _scores(run: Run, data: str) -> Iterable[tuple[str, Scores]]:
+def _scores(run: Run, data: str) -> Iterable[tuple[str, EvaluationResult]]:
     """By name; where scores do not say their split, their name begins with it."""
     for name, written in sorted(run.scores.items()):
         try:
-            scores = Scores.from_dict(written)
+            scores = EvaluationResult.from_dict(written)
         except InputError as error:
             raise InputError(f"{run.path}/scores/{name}.json: {error}") from None
         about = {"data": data, "split": name.partition("-")[0]} | scores.about

@@ -66,7 +66,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Stroke:
+class LineStyle:
     """How the runs of one kind are drawn, everywhere on a page."""
 
     kind: str
@@ -74,10 +74,10 @@ class Stroke:
     dash: Any = "-"
 
 
-def strokes(kinds: Sequence[str]) -> list[Stroke]:
+def line_styles(kinds: Sequence[str]) -> list[LineStyle]:
     """A stroke for each run: a colour for each kind, and dashes once the colours are used up."""
     looks = {
-        kind: Stroke(kind, PALETTE[i % len(PALETTE)], DASHES[i // len(PALETTE) % len(DASHES)])
+        kind: LineStyle(kind, PALETTE[i % len(PALETTE)], DASHES[i // len(PALETTE) % len(DASHES)])
         for i, kind in enumerate(dict.fromkeys(kinds))
     }
     return [looks[kind] for kind in kinds]
@@ -108,7 +108,7 @@ def panels(count: int, height: int, columns: int, share: bool = False) -> tuple[
     return figure, list(grid[:count])
 
 
-def legend(figure: Figure, drawn: Sequence[Stroke]) -> None:
+def legend(figure: Figure, drawn: Sequence[LineStyle]) -> None:
     """A legend above the panels, for which the figure grows; none for a single kind."""
     every = list(dict.fromkeys(drawn))
     if len(every) < 2:

@@ -10,7 +10,7 @@ from typing import Any
 
 from nuat.checkpoints.run import Run
 from nuat.errors import InputError
-from nuat.evaluation import Scores
+from nuat.evaluation import EvaluationResult
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class VerdictFolder:
     """An evaluation without a run: of a network that may have been trained anywhere."""
 
     path: Path
-    scores: Scores
+    scores: EvaluationResult
 
     @property
     def name(self) -> str:
@@ -48,7 +48,7 @@ def opened(path: Path | str) -> Shown:
     raise InputError(f"{path}/config.json is that of neither a run nor an evaluation of nuat")
 
 
-def _scores(path: Path, config: Mapping[str, Any]) -> Scores:
+def _scores(path: Path, config: Mapping[str, Any]) -> EvaluationResult:
     """The figures of an evaluation; what older ones are about stands in their config.json alone."""
     file = path / "scores.json"
     if not file.exists():
@@ -58,7 +58,7 @@ def _scores(path: Path, config: Mapping[str, Any]) -> Scores:
     if not (written := _read(file)):
         raise InputError(f"{file} is damaged: the same nuat evaluate writes it again")
     try:
-        return Scores.from_dict({"about": config.get("about", {}), **written})
+        return EvaluationResult.from_dict({"about": config.get("about", {}), **written})
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
 

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from nuat.attacks import Attack, stands
-from nuat.data import Source, class_balanced
-from nuat.nn.freeze import frozen
+from nuat.attacks import Attack, is_robust
+from nuat.data import ImageDataset, class_balanced
+from nuat.nn.freeze import frozen_eval
 from nuat.nn.validation import check_logits
-from nuat.rng import Keyed, seed_of
+from nuat.rng import PerImageNoise, derive_seed
 from nuat.runtime.device import device_of
 from nuat.threat_models import Ball, Linf
 
@@ -25,7 +25,7 @@ SIDE = 96
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class GalleryItem:
     """An image before and after an attack.
 
     Attributes:
@@ -50,18 +50,18 @@ class Exhibit:
     predicted_adv: str
     confidence_adv: float
     right: bool
-    stands: bool
+    is_robust: bool
 
 
 def gallery(
     f: nn.Module,
-    images: Source,
+    images: ImageDataset,
     classes: Sequence[str],
     ball: Ball,
     attack: Attack,
     count: int = 6,
     seed: int = 0,
-) -> list[Exhibit]:
+) -> list[GalleryItem]:
     """Attack a few images, of as many classes as there are, those classified rightly first.
 
     Which images, and the noise, are functions of the seed: galleries of several networks show the
@@ -74,13 +74,13 @@ def gallery(
     check_logits(f, images.batch(torch.arange(1))[0].to(device_of(f)), len(classes))
     ids = _choose(f, images, min(count, len(images)), seed)
     x, y = (part.to(device_of(f)) for part in images.batch(ids))
-    x_adv = attack(f, x, y, Keyed(seed, ids, "gallery"))
-    standing = stands(f, x, y, x_adv, ball).tolist()
+    x_adv = attack(f, x, y, PerImageNoise(seed, ids, "gallery"))
+    standing = is_robust(f, x, y, x_adv, ball).tolist()
     factor = 0.5 / _reach(x_adv - x, ball)
     before, after = _verdicts(f, x), _verdicts(f, x_adv)
     shown = zip(_pictures(x), _pictures(0.5 + factor * (x_adv - x)), _pictures(x_adv), strict=True)
     return [
-        Exhibit(
+        GalleryItem(
             id=int(ids[i]),
             label=classes[int(y[i])],
             clean=clean,
@@ -98,9 +98,9 @@ def gallery(
     ]
 
 
-def _choose(f: nn.Module, images: Source, count: int, seed: int) -> Tensor:
+def _choose(f: nn.Module, images: ImageDataset, count: int, seed: int) -> Tensor:
     """Places of images: rightly classified first, then evenly over classes, in order of class."""
-    seed = seed_of(seed, "gallery")
+    seed = derive_seed(seed, "gallery")
     pool = class_balanced(images.y, min(len(images), 40 * count), seed)
     x, y = images.batch(pool)
     labels = y.tolist()
@@ -119,7 +119,7 @@ def _choose(f: nn.Module, images: Source, count: int, seed: int) -> Tensor:
 
 def _verdicts(f: nn.Module, x: Tensor) -> list[tuple[int, float]]:
     """For each image the class and its softmax probability."""
-    with frozen(f) as g, torch.no_grad():
+    with frozen_eval(f) as g, torch.no_grad():
         confidence, guess = g(x).softmax(1).max(1)
     return list(zip(guess.tolist(), confidence.tolist(), strict=True))
 

@@ -80,7 +80,7 @@ def ball_text(described: Mapping[str, Any]) -> str:
 
 
 def call_text(described: Mapping[str, Any]) -> str:
-    """A description as a call: {"is": "Ramp", "to": 8.0, "epochs": 30} -> Ramp(to=8, epochs=30)."""
+    """A description as a call: {"is": "LinearRamp", "to": 8.0, "epochs": 30} -> LinearRamp(to=8, epochs=30)."""
     fields = (f"{name}={plain(value)}" for name, value in described.items() if name != "is")
     return f"{described['is']}({', '.join(fields)})"
 

@@ -10,18 +10,18 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from torch import nn
 
-from nuat.attacks import attack
-from nuat.data import Source, load
-from nuat.errors import InputError, NonFinite
+from nuat.attacks import parse_attack
+from nuat.data import ImageDataset, load_dataset
+from nuat.errors import InputError, NonFiniteError
 from nuat.report import curves
-from nuat.report.figures import strokes
+from nuat.report.figures import line_styles
 from nuat.report.folders import Shown, VerdictFolder
-from nuat.report.gallery import Exhibit, gallery
+from nuat.report.gallery import GalleryItem, gallery
 from nuat.report.naming import ball_text, read_ball
 from nuat.report.recipe_tree import Item
 from nuat.report.summary import facts, recipe, warnings
-from nuat.report.table import Row, asides, columns, common, percent, rows
-from nuat.runtime.files import whole
+from nuat.report.table import Row, columns, common, footnotes, percent, rows
+from nuat.runtime.files import atomic_write
 
 ATTACK = "pgd-20"
 """What the galleries show."""
@@ -31,8 +31,8 @@ ATTACK = "pgd-20"
 class Gallery:
     """Exhibits of one run; or, if there are none, why."""
 
-    attack: str
-    exhibits: Sequence[Exhibit] = ()
+    parse_attack: str
+    exhibits: Sequence[GalleryItem] = ()
     missing: str = ""
 
     @property
@@ -59,7 +59,7 @@ def write_page(
     *,
     title: str | None = None,
     networks: Mapping[Path, nn.Module] | None = None,
-    images: Source | None = None,
+    images: ImageDataset | None = None,
     note: Callable[[str], object] = lambda line: None,
 ) -> Path:
     """Write a page about runs and evaluations, side by side, whole or not at all.
@@ -82,12 +82,12 @@ def write_page(
         raise InputError("there are no runs to show")
     networks = {path.resolve(): f for path, f in (networks or {}).items()}
     table = rows(runs, networks)
-    images_of = cache(lambda name: images if images is not None else load(name).test)
-    galleries = [_gallery(run, networks.get(run.path.resolve()), images_of) for run in runs]
+    as_dataset = cache(lambda name: images if images is not None else load_dataset(name).test)
+    galleries = [_gallery(run, networks.get(run.path.resolve()), as_dataset) for run in runs]
     for run, shown in zip(runs, galleries, strict=True):
         if shown and shown.missing:
             note(f"{run.path} is shown without images: {shown.missing}")
-    drawn = strokes([row.kind for row in table])
+    drawn = line_styles([row.kind for row in table])
     parts = [
         Part(row, stroke.color, warnings(run), facts(run, row), recipe(run), shown)
         for run, row, stroke, shown in zip(runs, table, drawn, galleries, strict=True)
@@ -99,7 +99,7 @@ def write_page(
         columns=columns(table),
         common=[text for text in common(table) if text not in title],
         scored=any(row.clean is not None for row in table),
-        asides=asides(table),
+        footnotes=footnotes(table),
         unscored=any(row.clean is None for row in table),
         cost=curves.cost(table),
         training=curves.training(runs),
@@ -109,7 +109,7 @@ def write_page(
     )
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    whole(target, lambda file: file.write_text(html, encoding="utf-8", errors="replace"))
+    atomic_write(target, lambda file: file.write_text(html, encoding="utf-8", errors="replace"))
     return target
 
 
@@ -139,7 +139,9 @@ def _kinds(runs: Sequence[Shown]) -> list[tuple[str, int]]:
     return [(kind + "s" * (count > 1), count) for kind, count in counts.items() if count]
 
 
-def _gallery(run: Shown, f: nn.Module | None, images_of: Callable[[str], Source]) -> Gallery | None:
+def _gallery(
+    run: Shown, f: nn.Module | None, as_dataset: Callable[[str], ImageDataset]
+) -> Gallery | None:
     """The gallery of a run, None without its network."""
     if f is None or isinstance(run, VerdictFolder):
         return None
@@ -149,7 +151,7 @@ def _gallery(run: Shown, f: nn.Module | None, images_of: Callable[[str], Source]
     try:
         if ball is None:
             raise InputError("its norm is not registered here")
-        images, classes = images_of(config["data"]["name"]), config["data"]["classes"]
-        return Gallery(name, gallery(f, images, classes, ball, attack(ATTACK, ball)))
-    except (InputError, NonFinite) as error:
+        images, classes = as_dataset(config["data"]["name"]), config["data"]["classes"]
+        return Gallery(name, gallery(f, images, classes, ball, parse_attack(ATTACK, ball)))
+    except (InputError, NonFiniteError) as error:
         return Gallery(name, missing=str(error))

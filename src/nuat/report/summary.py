@@ -9,7 +9,7 @@ from nuat.report.folders import Shown, VerdictFolder
 from nuat.report.naming import ball_text
 from nuat.report.recipe_tree import Item, outline
 from nuat.report.rows import Row
-from nuat.runtime.progress import clock
+from nuat.runtime.progress import format_duration
 
 TOLD = ("name", "source", "note")
 """Fields of a recipe that have a place of their own on the page."""
@@ -48,7 +48,7 @@ def _of_run(run: Run, row: Row) -> list[tuple[str, str]]:
         ("trained for", ball_text(recipe["ball"])),
         ("seed", str(config["seed"])),
         ("epochs", f"{row.epochs} of {row.planned}"),
-        ("training time", clock(row.seconds or 0)),
+        ("training time", format_duration(row.seconds or 0)),
         ("source", recipe.get("source", "")),
         ("note", recipe.get("note", "")),
         ("versions", _versions(config["versions"])),
@@ -65,7 +65,7 @@ def _of_verdicts(folder: VerdictFolder) -> list[tuple[str, str]]:
         ("images", f"{len(scores.ids):,}"),
         ("attacked within", scores.ball),
         ("attacks", ", ".join(scores.attacks)),
-        ("attacking time", clock(sum(scores.seconds.values()))),
+        ("attacking time", format_duration(sum(scores.seconds.values()))),
         ("seed", str(scores.seed)),
         ("search", str(scores.search.get("precision", ""))),
         ("weights", f"{scores.network} (fingerprint)"),

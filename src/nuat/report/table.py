@@ -12,7 +12,7 @@ from rich.text import Text
 from nuat.report.naming import printable
 from nuat.report.rows import Row, rows
 
-__all__ = ["Column", "Row", "asides", "best", "columns", "common", "percent", "render", "rows"]
+__all__ = ["Column", "Row", "footnotes", "best", "columns", "common", "percent", "render", "rows"]
 
 LONGEST = 40
 """Names of runs up to so many letters stay on one line; longer ones would push figures out."""
@@ -65,7 +65,7 @@ def common(rows: Sequence[Row]) -> list[str]:
     return same + (list(images) if len(images) == 1 else [])
 
 
-def asides(rows: Sequence[Row]) -> list[str]:
+def footnotes(rows: Sequence[Row]) -> list[str]:
     """What the table does not show of runs, a line for each run with such a thing."""
     return [
         printable(f"{row.name}: also there, not shown: {'; '.join(row.left_out)}")

@@ -14,7 +14,7 @@ def device_of(f: nn.Module) -> torch.device:
     return tensors[0].device if tensors else torch.device("cpu")
 
 
-def device_named(name: torch.device | str | None) -> torch.device:
+def get_device(name: torch.device | str | None) -> torch.device:
     """The device of this name; without one, cuda if there is one, or else cpu.
 
     Raises InputError if there is no such device here.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-def whole(target: Path, write: Callable[[Path], Any]) -> None:
+def atomic_write(target: Path, write: Callable[[Path], Any]) -> None:
     """Write a file whole or not at all: beside its place, to the disk, then into its place."""
     partial = target.with_name(target.name + ".partial")
     write(partial)

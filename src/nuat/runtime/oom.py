@@ -11,7 +11,7 @@ CPU_REFUSAL = "DefaultCPUAllocator: can't allocate memory"
 
 
 @contextmanager
-def memory_errors_alike() -> Iterator[None]:
+def unify_oom_errors() -> Iterator[None]:
     """Raise torch.OutOfMemoryError on a CPU too, where torch raises a mere RuntimeError."""
     try:
         yield

@@ -56,7 +56,7 @@ class Progress:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`75` -> `1:15`, `3675` -> `1:01:15`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

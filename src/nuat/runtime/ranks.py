@@ -14,21 +14,21 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes torchrun started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def gpu() -> str | None:
+def local_device() -> str | None:
     """The GPU that is this process's own under torchrun, such as cuda:1; None if there is none."""
-    if world() == 1 or not torch.cuda.is_available():
+    if world_size() == 1 or not torch.cuda.is_available():
         return None
     return f"cuda:{int(os.environ.get('LOCAL_RANK', rank())) % torch.cuda.device_count()}"
 
 
-def wait() -> None:
+def barrier() -> None:
     """Go on when every rank has come here."""
-    if world() > 1:
+    if world_size() > 1:
         if not dist.is_initialized():
             dist.init_process_group("gloo", timeout=timedelta(days=7))
         dist.barrier()

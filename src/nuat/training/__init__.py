@@ -9,22 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nuat.checkpoints import beginning
+from nuat.checkpoints import resolve_init
 from nuat.checkpoints.run import Run
-from nuat.config.serialization import describe
-from nuat.data import Splits, load, short, splits_of
+from nuat.config.serialization import to_dict
+from nuat.data import Splits, as_splits, load_dataset, slug
 from nuat.errors import InputError
 from nuat.methods.cost import forward_equivalents
-from nuat.models import build, name_of, remarks
-from nuat.nn.precision import lay_out, to_contiguous
+from nuat.models import build_model, model_name, startup_notes
+from nuat.nn.precision import set_memory_format, to_contiguous
 from nuat.nn.validation import check_last_batch, check_logits
 from nuat.recipes import Recipe
 from nuat.recipes import recipe as named_recipe
-from nuat.rng import seed_of
-from nuat.runtime.device import device_named
+from nuat.rng import derive_seed
+from nuat.runtime.device import get_device
 from nuat.runtime.threads import configure_threads
 from nuat.runtime.versions import versions
-from nuat.training.trainer import Training
+from nuat.training.trainer import Trainer
 
 
 def fit(
@@ -51,9 +51,9 @@ def fit(
             default the recipe's.
         data: the name of a data set, by default the recipe's, or digits; or Splits; or tensors, a
             torch Dataset or DataLoader, any iterable of (x, y) in [0, 1], or a mapping of such
-            (see `nuat.data.splits_of`).
+            (see `nuat.data.as_splits`).
         out: the run folder; by default runs/NAME-DATA-SEED.
-        init: weights to start from (see `nuat.checkpoints.start_from`): a run folder, a weights file,
+        init: weights to start from (see `nuat.checkpoints.load_initial_weights`): a run folder, a weights file,
             or "pretrained" for those that timm has; a head for other classes is drawn anew.
         seed: of weights, order, crops and noise.
         device: by default cuda if there is one, or else cpu.
@@ -66,34 +66,34 @@ def fit(
 
     Raises:
         InputError: something given cannot be used; nothing was changed.
-        NonFinite: a loss is NaN or infinite; the last good checkpoint stays.
+        NonFiniteError: a loss is NaN or infinite; the last good checkpoint stays.
     """
     recipe, splits = _settled(recipe, data)
     if isinstance(model, str):
         recipe = replace(recipe, model=model)
-    device = device_named(device)
+    device = get_device(device)
     if graphs and device.type != "cuda":
         raise InputError(f"CUDA graphs need a cuda device, but this is {device}")
     splits.train.check_augment(recipe.augment)
-    folder = Path(out or Path("runs") / f"{recipe.name}-{short(splits.name)}-{seed}")
+    folder = Path(out or Path("runs") / f"{recipe.name}-{slug(splits.name)}-{seed}")
     with torch.random.fork_rng():
-        torch.manual_seed(seed_of(seed, "weights"))
+        torch.manual_seed(derive_seed(seed, "weights"))
         shape = len(splits.classes), splits.train.channels
-        f = model if isinstance(model, nn.Module) else build(recipe.model, *shape)
+        f = model if isinstance(model, nn.Module) else build_model(recipe.model, *shape)
         f, splits = f.to(device), splits.to(device)
         two = _first(splits, 2)
         check_logits(f, two, shape[0])
-        start, origin = beginning(init, f, *shape, folder)
+        start, origin = resolve_init(init, f, *shape, folder)
         check_last_batch(f, two, len(splits.train), recipe.batch_size)
-        once = [*splits.notes, *remarks(f)]
+        once = [*splits.notes, *startup_notes(f)]
         try:
             configure_threads(threads)
-            engine = [lay_out(f, two, recipe.channels_last)]
+            engine = [set_memory_format(f, two, recipe.channels_last)]
             run = Run.start(folder, _config(recipe, f, splits, seed) | origin, recipe)
             if start is not None:
                 start.into(f)
                 once.append(str(start))
-            Training(recipe, f, splits, run, seed, device, max_time, once, engine, graphs).go()
+            Trainer(recipe, f, splits, run, seed, device, max_time, once, engine, graphs).go()
             f.eval()
         finally:
             to_contiguous(f)
@@ -102,11 +102,11 @@ def fit(
 
 def _settled(recipe: Recipe | str, data: Any) -> tuple[Recipe, Splits]:
     """The recipe and the data that are meant, each of which may name the other."""
-    given = None if data is None or isinstance(data, str) else splits_of(data)
+    given = None if data is None or isinstance(data, str) else as_splits(data)
     if isinstance(recipe, str):
         name = given.name if given else data or "digits"
         recipe = named_recipe(recipe, name, own=given is not None)
-    return recipe, given or load(data or recipe.data)
+    return recipe, given or load_dataset(data or recipe.data)
 
 
 def _first(data: Splits, count: int) -> Tensor:
@@ -117,8 +117,8 @@ def _first(data: Splits, count: int) -> Tensor:
 def _config(recipe: Recipe, f: nn.Module, data: Splits, seed: int) -> dict[str, Any]:
     sizes = {split: len(data[split]) for split in ("train", "val", "test")}
     return {
-        "recipe": describe(recipe),
-        "model": name_of(f),
+        "recipe": to_dict(recipe),
+        "model": model_name(f),
         "parameters": sum(weight.numel() for weight in f.parameters()),
         "data": {"name": data.name, "classes": list(data.classes), **sizes},
         "channels": data.train.channels,

@@ -1,6 +1,6 @@
 """A method's step as CUDA graphs: recorded in each epoch, then replayed without Python.
 
-What is recorded is the step up to the gradients: attack, losses, backward. The optimiser and the
+What is recorded is the step up to the gradients: attack, losses, backward. The optimizer and the
 averages, a handful of launches, stay outside, so learning rate and momentum may change at every
 step, and lam and gamma, which change by the epoch, are simply recorded anew.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nuat.methods import Method, Moment
+from nuat.methods import Method, StepContext
 from nuat.nn.validation import check_loss
 
 Work = Callable[[], None]
@@ -30,7 +30,7 @@ def cuda_graph(work: Work) -> Work:
 
 
 @dataclass
-class Tape:
+class CapturedStep:
     """A recorded step: tensors that stay where they are, and `replay`, which fills them anew."""
 
     x: Tensor
@@ -41,7 +41,7 @@ class Tape:
     notes: dict[str, Any] = field(default_factory=dict)
     gradients: list[Tensor | None] = field(default_factory=list)
 
-    def work(self, method: Method, f: nn.Module, t: Moment) -> None:
+    def work(self, method: Method, f: nn.Module, t: StepContext) -> None:
         """The step up to the gradients, by Python."""
         alone = replace(t, memory={}, notes={})
         for weight in self.weights:
@@ -55,7 +55,7 @@ class Tape:
         self.loss, self.notes = loss.detach(), alone.notes
         self.gradients = [weight.grad for weight in self.weights]
 
-    def play(self, x: Tensor, y: Tensor, t: Moment) -> Tensor:
+    def play(self, x: Tensor, y: Tensor, t: StepContext) -> Tensor:
         """The loss of a batch, its gradients and notes in place."""
         self.x.copy_(x)
         self.y.copy_(y)
@@ -77,12 +77,12 @@ class Graphs:
     ):
         """`say` is told, once, if the method cannot be recorded; it is then run as ever."""
         self.method, self.say, self.record = method, say, record
-        self.tapes: dict[int, Tape] = {}
+        self.tapes: dict[int, CapturedStep] = {}
         self.epoch, self.warm, self.able = -1, 0, True
         if method.cycle is None:
             self._refuse("its steps may differ in more than the epoch")
 
-    def tape(self, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> Tape | None:
+    def tape(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> CapturedStep | None:
         """The recording for this batch; None if it is to be run by Python.
 
         The first batches are, which warms the device up; a short last batch is; and every batch of
@@ -100,8 +100,8 @@ class Graphs:
             self._record(place, f, x, y, t)
         return self.tapes.get(place)
 
-    def _record(self, place: int, f: nn.Module, x: Tensor, y: Tensor, t: Moment) -> None:
-        tape = Tape(x.clone(), y.clone(), list(f.parameters()))
+    def _record(self, place: int, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> None:
+        tape = CapturedStep(x.clone(), y.clone(), list(f.parameters()))
         try:
             tape.replay = self.record(lambda: tape.work(self.method, f, t))
         except RuntimeError as error:

@@ -11,25 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nuat.errors import NonFinite
+from nuat.errors import NonFiniteError
 
 
 @dataclass
-class Losses:
-    """The mean loss of an epoch. Losses are read at once on a CPU, every 50 on a GPU."""
+class LossMeter:
+    """The mean loss of an epoch. LossMeter are read at once on a CPU, every 50 on a GPU."""
 
     total: float = 0.0
     count: int = 0
     pending: list[Tensor] = field(default_factory=list)
 
     def note(self, loss: Tensor) -> None:
-        """Take a loss. Raises NonFinite if it, or an unread one before it, is NaN or infinite."""
+        """Take a loss. Raises NonFiniteError if it, or an unread one before it, is NaN or infinite."""
         self.pending.append(loss.detach())
         if loss.device.type == "cpu" or len(self.pending) >= 50:
             self.read()
 
     def read(self) -> None:
-        """Read what is pending. Raises NonFinite at the first that is NaN or infinite."""
+        """Read what is pending. Raises NonFiniteError at the first that is NaN or infinite."""
         if not self.pending:
             return
         losses = torch.stack(self.pending).double().cpu()
@@ -38,7 +38,7 @@ class Losses:
         if len(bad):
             ago = len(losses) - 1 - int(bad[0])
             when = f", {ago} losses before this one" if ago else ""
-            raise NonFinite(f"the loss is {float(losses[bad[0]])}{when}")
+            raise NonFiniteError(f"the loss is {float(losses[bad[0]])}{when}")
         self.total += float(losses.sum())
         self.count += len(losses)
 
@@ -55,8 +55,8 @@ class Losses:
 
 
 @dataclass
-class Means:
-    """Means of named numbers over an epoch, kept on their device until they are asked for."""
+class AverageMeter:
+    """AverageMeter of named numbers over an epoch, kept on their device until they are asked for."""
 
     totals: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Means:
 
 
 @dataclass
-class Stopwatch:
+class Timer:
     """Seconds of work: `with watch.running(): ...` adds to them."""
 
     before: float = 0.0

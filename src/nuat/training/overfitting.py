@@ -6,28 +6,30 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from nuat.attacks import FGSM, PGD, correct, stands
-from nuat.data import Source
+from nuat.attacks import FGSM, PGD, correct, is_robust
+from nuat.data import ImageDataset
 from nuat.schedules import Constant
-from nuat.threat_models import Ball, Clean
+from nuat.threat_models import Ball, NoStart
 
 
-def validate(f: nn.Module, images: Source, ball: Ball, batch_size: int = 500) -> dict[str, float]:
+def validate(
+    f: nn.Module, images: ImageDataset, ball: Ball, batch_size: int = 500
+) -> dict[str, float]:
     """Accuracy on clean images, under FGSM, and under 7 steps of eps/7 from the clean image.
 
     The last is the published way to choose the epoch that is kept; cheap, and never a result.
     """
-    pgd = PGD(ball, steps=7, size=Constant(1 / 7), start=Clean())
+    pgd = PGD(ball, steps=7, size=Constant(1 / 7), start=NoStart())
     standing = {"val_clean": 0, "val_fgsm": 0, "val_robust": 0}
     for _, x, y in images.in_order(batch_size):
         right = correct(f, x, y)
         standing["val_clean"] += int(right.sum())
         for name, attack in (("val_fgsm", FGSM(ball)), ("val_robust", pgd)):
-            standing[name] += int((right & stands(f, x, y, attack(f, x, y), ball)).sum())
+            standing[name] += int((right & is_robust(f, x, y, attack(f, x, y), ball)).sum())
     return {name: count / len(images) for name, count in standing.items()}
 
 
-def collapsed(epochs: Sequence[Mapping[str, float]]) -> str:
+def detect_overfitting(epochs: Sequence[Mapping[str, float]]) -> str:
     """Whether the last of these epochs shows a collapse, in a sentence; "" if it does not.
 
     It does if accuracy under PGD has fallen to half of the best so far, and by 10 points or more,
@@ -37,11 +39,11 @@ def collapsed(epochs: Sequence[Mapping[str, float]]) -> str:
     Args:
         epochs: lines of metrics with val_robust (PGD) and val_fgsm, from 0 to 1.
     """
-    new = in_collapse(epochs) and not in_collapse(epochs[:-1])
-    return sentence(epochs) if new else ""
+    new = is_overfitting(epochs) and not is_overfitting(epochs[:-1])
+    return describe_overfitting(epochs) if new else ""
 
 
-def sentence(epochs: Sequence[Mapping[str, float]]) -> str:
+def describe_overfitting(epochs: Sequence[Mapping[str, float]]) -> str:
     """The collapse that the last of these epochs is in, in words."""
     best, now = max(epoch["val_robust"] for epoch in epochs), epochs[-1]
     return (
@@ -50,7 +52,7 @@ def sentence(epochs: Sequence[Mapping[str, float]]) -> str:
     )
 
 
-def in_collapse(epochs: Sequence[Mapping[str, float]]) -> bool:
+def is_overfitting(epochs: Sequence[Mapping[str, float]]) -> bool:
     """Whether the last of these epochs is in a collapse, new or not."""
     if not epochs:
         return False

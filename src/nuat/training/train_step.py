@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nuat.methods import Moment
-from nuat.nn.ema import Averages
-from nuat.nn.precision import computing_in
+from nuat.methods import StepContext
+from nuat.nn.ema import EMAs
+from nuat.nn.precision import with_precision
 from nuat.nn.validation import check_loss
 from nuat.recipes import Recipe
-from nuat.rng import seed_of
+from nuat.rng import derive_seed
 from nuat.runtime.device import device_of
 from nuat.training.cuda_graphs import Graphs
 
 
 @dataclass
-class Descent:
-    """A network in training by a recipe: its optimiser, its averages, the method's memory.
+class TrainStep:
+    """A network in training by a recipe: its optimizer, its averages, the method's memory.
 
     Attributes:
         recipe: what to do.
@@ -40,10 +40,10 @@ class Descent:
     memory: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.optimiser = torch.optim.SGD(
+        self.optimizer = torch.optim.SGD(
             self.f.parameters(), lr=0.0, weight_decay=self.recipe.weight_decay
         )
-        self.averages = Averages(self.f)
+        self.averages = EMAs(self.f)
         if self.recipe.average is not None:
             self.averages(self.recipe.average)
         self.seen = self.lowered(self.f)
@@ -56,16 +56,16 @@ class Descent:
 
     def lowered(self, f: nn.Module) -> nn.Module:
         """A network as the method sees it, in the precision of the recipe."""
-        return computing_in(self.recipe.precision, f)
+        return with_precision(self.recipe.precision, f)
 
-    def begin(self, epoch: int, batch: int) -> Moment:
-        """Set the optimiser and the noise for a batch; the moment of training it is."""
+    def begin(self, epoch: int, batch: int) -> StepContext:
+        """Set the optimizer and the noise for a batch; the moment of training it is."""
         now = epoch + batch / self.batches
         lr, momentum = self.recipe.lr(now), self.recipe.momentum(now)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group |= {"lr": lr, "momentum": momentum}
-        self._reseed(seed_of(self.seed, "step", epoch, batch))
-        return Moment(
+        self._reseed(derive_seed(self.seed, "step", epoch, batch))
+        return StepContext(
             epoch=epoch,
             batch=batch,
             batches=self.batches,
@@ -79,29 +79,29 @@ class Descent:
         """As `torch.manual_seed`, which looks at every kind of device there might be: 0.2 ms."""
         (torch.default_generator.manual_seed if self.on_cpu else torch.manual_seed)(seed)
 
-    def step(self, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
+    def step(self, x: Tensor, y: Tensor, t: StepContext) -> Iterator[Tensor]:
         """Yield each loss before its update, so that a bad one can be refused."""
         for loss in self.losses(x, y, t):
             yield loss.detach()
-            self.optimiser.step()
+            self.optimizer.step()
         self.averages.update()
 
-    def losses(self, x: Tensor, y: Tensor, t: Moment) -> Iterator[Tensor]:
+    def losses(self, x: Tensor, y: Tensor, t: StepContext) -> Iterator[Tensor]:
         """Each loss of the method, its gradient in place."""
         if self.graphs and (tape := self.graphs.tape(self.seen, x, y, t)):
             yield tape.play(x, y, t)
             return
         for loss in self.recipe.method.step(self.seen, x, y, t):
             check_loss(loss)
-            self.optimiser.zero_grad()
+            self.optimizer.zero_grad()
             loss.backward()
             yield loss
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimiser, averages, the method's memory."""
+        """Weights, optimizer, averages, the method's memory."""
         return {
             "network": self.f.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "averages": self.averages.state_dict(),
             "memory": self.memory,
         }
@@ -109,6 +109,6 @@ class Descent:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from such a state."""
         self.f.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.averages.load_state_dict(state["averages"])
         self.memory = state["memory"]

@@ -17,25 +17,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nuat.checkpoints import told
+from nuat.checkpoints import probe_metadata
 from nuat.checkpoints.run import Run
 from nuat.data import Splits
-from nuat.errors import InputError, NonFinite
+from nuat.errors import InputError, NonFiniteError
 from nuat.recipes import Recipe
-from nuat.rng import seed_of
-from nuat.runtime.oom import memory_errors_alike
-from nuat.runtime.progress import Progress, clock
+from nuat.rng import derive_seed
+from nuat.runtime.oom import unify_oom_errors
+from nuat.runtime.progress import Progress, format_duration
 from nuat.training.cuda_graphs import Graphs
-from nuat.training.meters import Losses, Means, Stopwatch
-from nuat.training.overfitting import collapsed, in_collapse, sentence, validate
-from nuat.training.train_step import Descent
+from nuat.training.meters import AverageMeter, LossMeter, Timer
+from nuat.training.overfitting import (
+    describe_overfitting,
+    detect_overfitting,
+    is_overfitting,
+    validate,
+)
+from nuat.training.train_step import TrainStep
 
 CHECKPOINT_SECONDS = 600.0
 """Within an epoch, a checkpoint is written after so long; at the end of an epoch, always."""
 
 
 @dataclass
-class Training:
+class Trainer:
     """One run in progress: all its state, and the loop."""
 
     recipe: Recipe
@@ -52,13 +57,13 @@ class Training:
     epoch: int = 0
     batch: int = 0
     best: tuple[float, float] = (-1.0, -1.0)
-    losses: Losses = field(default_factory=Losses)
-    notes: Means = field(default_factory=Means)
-    watch: Stopwatch = field(default_factory=Stopwatch)
+    losses: LossMeter = field(default_factory=LossMeter)
+    notes: AverageMeter = field(default_factory=AverageMeter)
+    watch: Timer = field(default_factory=Timer)
 
     def __post_init__(self) -> None:
         self.batches = -(-len(self.data.train) // self.recipe.batch_size)
-        self.descent = Descent(self.recipe, self.f, self.batches, self.seed)
+        self.descent = TrainStep(self.recipe, self.f, self.batches, self.seed)
         self.opened = self.saved = time.monotonic()
 
     @property
@@ -100,7 +105,7 @@ class Training:
     def train(self, progress: Progress) -> None:
         """The rest of an epoch, or as much of it as there is time for."""
         self.f.train()
-        order = seed_of(self.seed, "order", self.epoch)
+        order = derive_seed(self.seed, "order", self.epoch)
         batches = self.data.train.shuffled(
             self.recipe.batch_size, order, self.recipe.augment, start=self.batch
         )
@@ -148,12 +153,14 @@ class Training:
         if not self.recipe.method.threat():
             return
         answer, epochs = self.recipe.on_collapse, [*self.run.metrics, metrics]
-        if not in_collapse(epochs):
+        if not is_overfitting(epochs):
             if answer == "rollback":
                 self.run.save_state("good", self.descent.state_dict())
             return
         # after a rollback every collapse is a new one
-        finding = sentence(epochs) if answer == "rollback" else collapsed(epochs)
+        finding = (
+            describe_overfitting(epochs) if answer == "rollback" else detect_overfitting(epochs)
+        )
         if finding:
             metrics["collapse"] = finding
             progress.line(f"WARNING: {finding} (on_collapse={answer})")
@@ -191,12 +198,12 @@ class Training:
             f"robust {metrics['val_robust']:.1%}",
             *own,
             f"{self.speed():.0f} images/s",
-            f"{clock(left)} left",
+            f"{format_duration(left)} left",
         )
         return "  ".join(parts)
 
     def speed(self) -> float:
-        """Training images a second, over the whole run."""
+        """Trainer images a second, over the whole run."""
         return self.done * self.recipe.batch_size / max(self.watch.seconds, 1e-9)
 
     def place(self) -> str:
@@ -207,21 +214,21 @@ class Training:
     def naming_the_batch(self) -> Iterator[None]:
         """Say in which batch a loss went wrong, and what is safe; or that memory ran out."""
         try:
-            with memory_errors_alike():
+            with unify_oom_errors():
                 yield
         except torch.OutOfMemoryError:
             raise InputError(
                 f"batches of {self.recipe.batch_size} do not fit into the memory of {self.device}: "
                 "take a smaller one (--set batch_size=N, in a new folder), or --set precision=bf16"
             ) from None
-        except NonFinite as error:
+        except NonFiniteError as error:
             there = self.run.has_checkpoint
             kept = (
                 f"{self.run.path} holds the last good checkpoint" if there else "nothing was kept"
             )
-            raise NonFinite(
+            raise NonFiniteError(
                 f"epoch {self.epoch + 1}, batch {self.batch + 1} of {self.batches}: {error}. "
-                f"Training stopped; {kept}. "
+                f"Trainer stopped; {kept}. "
                 "A smaller learning rate (--set lr.value=...) or lam is the usual cure"
             ) from error
 
@@ -236,7 +243,7 @@ class Training:
             "ball": repr(self.recipe.ball),
             "epoch": str(self.epoch),
         }
-        about |= told(self.descent.kept, self.data.train.batch(torch.arange(1))[0])
+        about |= probe_metadata(self.descent.kept, self.data.train.batch(torch.arange(1))[0])
         self.run.save_weights(name, self.descent.kept.state_dict(), about)
 
     def save(self) -> None:
@@ -263,4 +270,4 @@ class Training:
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.best = (state["best"][0], state["best"][1])
         self.watch.before = state["seconds"]
-        self.losses, self.notes = Losses(*state["losses"]), Means(**state["notes"])
+        self.losses, self.notes = LossMeter(*state["losses"]), AverageMeter(**state["notes"])
