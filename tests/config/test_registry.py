@@ -4,14 +4,14 @@ import pytest
 
 from nuat import (
     InputError,
-    dataset_registry,
     get_recipe,
     list_recipes,
-    model_registry,
     register_recipe,
 )
 from nuat.attacks import attack_registry
 from nuat.config.registry import Registry
+from nuat.data import dataset_registry
+from nuat.models import model_registry
 from nuat.threat_models import norms
 
 
