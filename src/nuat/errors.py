@@ -14,6 +14,12 @@ class NonFiniteError(ArithmeticError):
     """A loss or a logit is NaN or infinite; training stops and the last good checkpoint stays."""
 
 
+def check_positive_int(name: str, value: object) -> None:
+    """Raise InputError unless `value` is a whole number from 1 up; `name` says what it is."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} is {value!r}, but must be a whole number from 1 up")
+
+
 def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> InputError:
     """The error for a name nobody registered, with the nearest one that somebody did."""
     allowed = sorted(allowed)
