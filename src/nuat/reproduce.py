@@ -13,7 +13,7 @@ from nuat.data import Splits, load_dataset
 from nuat.errors import InputError
 from nuat.evaluation import ATTACKS, EvaluationResult, evaluate
 from nuat.nn.fingerprint import fingerprint
-from nuat.recipes import recipe
+from nuat.recipes import get_recipe
 from nuat.report import write_page
 from nuat.rng import derive_seed
 from nuat.training import fit
@@ -41,7 +41,7 @@ def reproduce(
     if seeds < 1:
         raise InputError(f"seeds is {seeds}, but must be a whole number from 1 up")
     out, splits = Path(out), load_dataset(data)
-    chosen = [recipe(name, data) for name in rows]
+    chosen = [get_recipe(name, data) for name in rows]
     chosen = [row if epochs is None else row.lasting(epochs) for row in chosen]
     for name in attacks:
         parse_attack(name, chosen[0].ball)

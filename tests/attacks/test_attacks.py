@@ -234,7 +234,7 @@ def test_an_iterate_makes_no_tensor_of_python_numbers(name, ball, monkeypatch):
             nuat.attacks.classes_by_logit(f(x).detach(), y),
         )
         monkeypatch.setattr(type(each), "inside", _afresh)
-        with nuat.nn.freeze.frozen(f) as g, Copies() as copies:
+        with nuat.nn.freeze.frozen_eval(f) as g, Copies() as copies:
             nuat.attacks.run_attack(
                 each, f, g, x, (y + 1) % 5, PerImageNoise(0, torch.arange(8)), 0, ranking
             )

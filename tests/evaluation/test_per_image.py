@@ -129,7 +129,7 @@ def test_killed_five_times_gives_the_same_bytes(run, expected, tmp_path):
 def test_what_is_done_is_not_done_again(net, images, tmp_path, monkeypatch):
     out = tmp_path / "out"
     first = nuat.evaluate(net, images, BALL, ["pgd-3"], samples=40, out=out)
-    monkeypatch.setattr(runner, "trial", lambda *_: pytest.fail("attacked again"))
+    monkeypatch.setattr(runner, "run_attack", lambda *_: pytest.fail("attacked again"))
     again = nuat.evaluate(net, images, BALL, ["pgd-3"], samples=40, out=out)
     assert again.standing == first.standing and again.seconds == first.seconds
 
@@ -241,13 +241,13 @@ def test_a_network_without_gradients_is_for_square_alone(net, images):
 
 
 def test_each_rank_has_a_gpu_of_its_own(monkeypatch):
-    assert ranks.gpu() is None
+    assert ranks.local_device() is None
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     for rank, wanted in ((0, "cuda:0"), (1, "cuda:1"), (2, "cuda:0")):
         monkeypatch.setenv("WORLD_SIZE", "3")
         monkeypatch.setenv("LOCAL_RANK", str(rank))
-        assert ranks.gpu() == wanted
+        assert ranks.local_device() == wanted
 
 
 @pytest.mark.parametrize(
@@ -308,14 +308,14 @@ def test_adversarial_images_are_kept_and_do_what_is_said(net, images, tmp_path):
 def test_memory_that_runs_out_halves_the_batches_and_loses_nothing(
     net, images, expected, tmp_path, monkeypatch
 ):
-    real = runner.trial
+    real = runner.run_attack
 
     def short_of_memory(attack, f, g, x, *rest):
         if len(x) > 40:
             raise torch.OutOfMemoryError("out of memory")
         return real(attack, f, g, x, *rest)
 
-    monkeypatch.setattr(runner, "trial", short_of_memory)
+    monkeypatch.setattr(runner, "run_attack", short_of_memory)
     out = tmp_path / "out"
     scores = nuat.evaluate(net, images, BALL, ATTACKS, out=out, batch_size=130)
     assert [note for note in scores.notes if "halved" in note] == [
@@ -351,7 +351,7 @@ def test_batches_are_halved_where_a_cpu_has_no_memory_left(net, images):
 
 
 def test_memory_of_a_batch_that_was_too_large_is_free_before_smaller_ones(net, images, monkeypatch):
-    real, held = runner.trial, []
+    real, held = runner.run_attack, []
 
     def short_of_memory(attack, f, g, x, *rest):
         assert not any(batch() is not None for batch in held)
@@ -360,7 +360,7 @@ def test_memory_of_a_batch_that_was_too_large_is_free_before_smaller_ones(net, i
             raise torch.OutOfMemoryError("out of memory")
         return real(attack, f, g, x, *rest)
 
-    monkeypatch.setattr(runner, "trial", short_of_memory)
+    monkeypatch.setattr(runner, "run_attack", short_of_memory)
     nuat.evaluate(net, images, BALL, ["pgd-2"], samples=40, batch_size=40)
     assert len(held) == 2
 
@@ -369,7 +369,7 @@ def test_memory_that_is_not_even_enough_for_one_image_is_an_error(net, images, m
     def never(*_):
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(runner, "trial", never)
+    monkeypatch.setattr(runner, "run_attack", never)
     with pytest.raises(torch.OutOfMemoryError):
         nuat.evaluate(net, images, BALL, ["pgd-3"], samples=10)
 

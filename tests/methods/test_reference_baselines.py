@@ -20,7 +20,7 @@ import torch
 import nuat
 from nuat.attacks import PGD
 from nuat.methods import AT, AWP, GAT, TRADES, Free
-from nuat.recipes import recipe
+from nuat.recipes import get_recipe
 from nuat.rng import Noise
 from nuat.threat_models import Gaussian, Linf, Uniform
 from tests.methods.test_reference_nuat import distance, images, network, sgd
@@ -222,7 +222,7 @@ DTYPES = pytest.mark.parametrize("dtype", [F32, F64], ids=["f32", "f64"])
 @pytest.mark.parametrize("kind", ["cifar10", "mnist"])
 def test_gat_for_five_updates(kind, name, dtype):
     """Nothing is otherwise: images are equal bit for bit, the statistics count the same passes."""
-    method = GAT() if kind == "cifar10" else recipe("gat", "mnist").method
+    method = GAT() if kind == "cifar10" else get_recipe("gat", "mnist").method
 
     def theirs(f, optimizer, b):
         return their_gat(f, optimizer, b, kind)
@@ -385,7 +385,7 @@ def test_trades_is_published_to_start_out_of_the_box():
 
 def test_gat_on_imagenet100_is_published_without_the_first_train_mode_pass():
     """Its attack compares with eval mode, and sees statistics that have not counted this batch."""
-    method = recipe("gat", "imagenet100").method
+    method = get_recipe("gat", "imagenet100").method
 
     def theirs(f, optimizer, b):
         lam = gat.lam_imagenet100(b.epoch)
@@ -437,7 +437,7 @@ def test_lambda_and_gamma_over_training():
         ("mnist", gat.lam_mnist),
         ("imagenet100", gat.lam_imagenet100),
     ):
-        row = recipe("gat", data)
+        row = get_recipe("gat", data)
         for epoch in range(row.epochs):
             assert row.method.lam(epoch) == pytest.approx(published(epoch), rel=1e-12)
     for epoch in range(200):

@@ -430,7 +430,7 @@ def test_stopped_within_a_hold_and_between_holds_ends_bit_equal(tmp_path, monkey
     for stop in stops:
         steps = iter(range(stop - done))
         monkeypatch.setattr(
-            "nuat.training.trainer.Training.time_is_up",
+            "nuat.training.trainer.Trainer.time_is_up",
             property(lambda self, s=steps: next(s, None) is None),
         )
         run = nuat.fit(row(trigger), out=tmp_path / "stopped", max_time=1)

@@ -159,7 +159,7 @@ def test_fast_options_are_resumed_to_the_same_bits(tmp_path, monkeypatch):
     whole = nuat.fit(fast, out=tmp_path / "whole")
     steps = iter(range(25))
     monkeypatch.setattr(
-        "nuat.training.trainer.Training.time_is_up",
+        "nuat.training.trainer.Trainer.time_is_up",
         property(lambda self: next(steps, None) is None),
     )
     assert not nuat.fit(fast, out=tmp_path / "stopped", max_time=1).finished

@@ -61,7 +61,7 @@ def run(folder: Path, **found: EvaluationResult) -> Run:
     made = Run.start(
         folder,
         {
-            "recipe": nuat.config.serialization.describe(recipe),
+            "recipe": nuat.config.serialization.to_dict(recipe),
             "data": data,
             "model": "small-cnn",
             "parameters": 1,

@@ -312,7 +312,7 @@ def test_a_method_without_a_threat_model_cannot_collapse(data, watch, tmp_path):
 def stop_after(monkeypatch, batches):
     steps = iter(range(batches))
     up = property(lambda self: next(steps, None) is None)
-    monkeypatch.setattr("nuat.training.trainer.Training.time_is_up", up)
+    monkeypatch.setattr("nuat.training.trainer.Trainer.time_is_up", up)
 
 
 @pytest.mark.parametrize("name", ["free", "nuat2-wa"])

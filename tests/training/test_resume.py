@@ -87,7 +87,7 @@ def test_stopped_in_the_middle_of_epochs_ends_bit_equal(tmp_path, monkeypatch):
     for stop_at in (5, 19, 24, 37):
         steps = iter(range(stop_at - (places[-1] if places else 0)))
         monkeypatch.setattr(
-            "nuat.training.trainer.Training.time_is_up",
+            "nuat.training.trainer.Trainer.time_is_up",
             property(lambda self, s=steps: next(s, None) is None),
         )
         run = nuat.fit(row(), out=tmp_path / "stopped", max_time=1)

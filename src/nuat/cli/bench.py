@@ -17,7 +17,7 @@ from nuat.data import load_dataset, set_data_dir
 from nuat.errors import InputError
 from nuat.profiling import SECTIONS
 from nuat.profiling import benchmark as timed
-from nuat.recipes import recipe
+from nuat.recipes import get_recipe
 from nuat.runtime.device import get_device
 from nuat.runtime.files import atomic_write
 from nuat.runtime.threads import configure_threads
@@ -42,7 +42,7 @@ def bench(
     """Time training steps: each recipe against standard training, in this very process."""
     load_own(use)
     set_data_dir(data_dir)
-    rows = [recipe(name, data) for name in names]
+    rows = [get_recipe(name, data) for name in names]
     for assignment in set or []:
         rows = [setting(row, assignment) for row in rows]
     changes = {"model": model, "batch_size": batch_size}

@@ -27,7 +27,7 @@ from nuat.config.imports import is_import_path
 from nuat.data import load_dataset, set_data_dir, with_bad_images
 from nuat.errors import InputError
 from nuat.models.timm_nets import PREFIX
-from nuat.recipes import Recipe, recipe
+from nuat.recipes import Recipe, get_recipe
 from nuat.training import fit
 
 
@@ -74,7 +74,7 @@ def train(
     data = with_bad_images(data, bad_images)
     with warnings.catch_warnings(record=True) as lent:
         warnings.simplefilter("always")
-        row = recipe(name, data)
+        row = get_recipe(name, data)
     if eps is not None or norm is not None:
         row = row.against(ball_of(row.ball, eps, norm))
     if epochs is not None:

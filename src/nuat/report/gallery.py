@@ -50,7 +50,7 @@ class GalleryItem:
     predicted_adv: str
     confidence_adv: float
     right: bool
-    is_robust: bool
+    stands: bool
 
 
 def gallery(

@@ -19,7 +19,7 @@ from nuat.models import build_model, model_name, startup_notes
 from nuat.nn.precision import set_memory_format, to_contiguous
 from nuat.nn.validation import check_last_batch, check_logits
 from nuat.recipes import Recipe
-from nuat.recipes import recipe as named_recipe
+from nuat.recipes import get_recipe as named_recipe
 from nuat.rng import derive_seed
 from nuat.runtime.device import get_device
 from nuat.runtime.threads import configure_threads
