@@ -23,7 +23,7 @@ MODEL, EPOCHS = "small-cnn(width=16)", 15
 
 def scores(precision: str, seed: int, data: nuat.Splits, out: Path) -> nuat.EvaluationResult:
     """Train and attack the network of the last epoch of one run."""
-    recipe = nuat.get_recipe("nuat", "cifar10").lasting(EPOCHS)
+    recipe = nuat.get_recipe("nuat", "cifar10").with_epochs(EPOCHS)
     recipe = replace(recipe, model=MODEL, precision=precision)
     run = nuat.fit(recipe, data=data, out=out / f"{precision}-{seed}", seed=seed, device="cpu")
     f = nuat.load_model(run.path / "last.safetensors").model

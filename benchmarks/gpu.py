@@ -80,7 +80,7 @@ class Bench:
     def recipe(self, name: str, batch: int, precision: str) -> Recipe:
         row = nuat.get_recipe("nuat-wa" if name == "standard" else name, "cifar10")
         if name == "standard":
-            row = replace(row, name=name, method=Standard(), average=None)
+            row = replace(row, name=name, method=Standard(), ema_decay=None)
         own = "bf16" if precision == "bf16" else "fp32"
         return replace(row, batch_size=batch, precision=own, model=self.model)
 

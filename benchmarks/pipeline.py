@@ -102,7 +102,7 @@ class Timed:
 
 
 def waiting(title: str, text: str, model: str, augment: Augment) -> None:
-    row = replace(nuat.get_recipe("nuat", "cifar10"), model=model, augment=augment).lasting(2)
+    row = replace(nuat.get_recipe("nuat", "cifar10"), model=model, augment=augment).with_epochs(2)
     data = nuat.load_dataset(text)
     timed = Timed(data.train)
     with tempfile.TemporaryDirectory() as out:

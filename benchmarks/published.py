@@ -58,7 +58,7 @@ class Published:
             f.parameters(), lr=0.0, weight_decay=recipe.weight_decay, momentum=0.9
         )
         kind = EMA if "foreach average" in changes else DictAverage
-        decays = [recipe.average, getattr(recipe.method, "teacher", None)]
+        decays = [recipe.ema_decay, getattr(recipe.method, "teacher", None)]
         self.averages = [kind(f, decay) for decay in decays if decay is not None]
 
     def step(self, x: Tensor, y: Tensor, epoch: int, place: int) -> None:

@@ -98,12 +98,12 @@ def recipe(problem: Problem, name: str, epochs: int, images: int) -> Recipe:
     over the same part of a run.
     """
     row = nuat.get_recipe(name, problem.rows)
-    shared = nuat.get_recipe(problem.base, problem.rows).lasting(epochs)
+    shared = nuat.get_recipe(problem.base, problem.rows).with_epochs(epochs)
     steps = epochs * -(-images // shared.batch_size)
-    average = row.average and row.average ** (problem.own_steps / steps)
-    row = row.lasting(epochs).against(problem.ball)
+    average = row.ema_decay and row.ema_decay ** (problem.own_steps / steps)
+    row = row.with_epochs(epochs).with_threat_model(problem.ball)
     made = replace(
-        shared, name=name, method=row.method, average=average, model=problem.model, ball=row.ball
+        shared, name=name, method=row.method, ema_decay=average, model=problem.model, ball=row.ball
     )
     fast = problem.precision == "bf16"
     return replace(made, precision="bf16", channels_last=True) if fast else made

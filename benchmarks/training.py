@@ -73,7 +73,7 @@ def ladder(recipe: Recipe, f: nn.Module, short: bool) -> dict:
         changed = replace(with_distance(recipe, distance), **options)
         return Ours(changed, copy.deepcopy(f), layout)
 
-    standard = replace(recipe, method=Standard(), average=None)
+    standard = replace(recipe, method=Standard(), ema_decay=None)
     arms = {"standard": Ours(standard, copy.deepcopy(f)), "published": published(0)}
     if not short:
         arms |= {f"+ {CHANGES[i]}": published(i + 1) for i in range(4)}

@@ -42,7 +42,7 @@ def reproduce(
         raise InputError(f"seeds is {seeds}, but must be a whole number from 1 up")
     out, splits = Path(out), load_dataset(data)
     chosen = [get_recipe(name, data) for name in rows]
-    chosen = [row if epochs is None else row.lasting(epochs) for row in chosen]
+    chosen = [row if epochs is None else row.with_epochs(epochs) for row in chosen]
     for name in attacks:
         parse_attack(name, chosen[0].ball)
     runs = []

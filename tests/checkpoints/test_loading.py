@@ -29,8 +29,8 @@ def splits(classes=3, channels=1, count=24, side=8):
 
 
 def recipe(epochs=1, model="small-cnn(width=4)"):
-    row = nuat.get_recipe("normal", "digits").lasting(epochs)
-    return row.setting("model", model).setting("batch_size", "8")
+    row = nuat.get_recipe("normal", "digits").with_epochs(epochs)
+    return row.with_override("model", model).with_override("batch_size", "8")
 
 
 def written(path, text, classes=10, channels=3, **changed):

@@ -66,7 +66,11 @@ class Code:
 def place(tmp_path_factory):
     """A folder with a run, its weights in other forms, and files that are no weights."""
     place = tmp_path_factory.mktemp("place")
-    row = nuat.get_recipe("nuat", "digits").lasting(1).setting("model", "small-cnn(width=4)")
+    row = (
+        nuat.get_recipe("nuat", "digits")
+        .with_epochs(1)
+        .with_override("model", "small-cnn(width=4)")
+    )
     nuat.fit(row, out=place / "run")
     weights, about = read_weights(place / "run" / "model.safetensors")
     torch.save(weights, place / "weights.pt")
@@ -368,7 +372,7 @@ KNOWN = f"{MODEL} --data digits --eps 0.1"
         ("train nuat --set epochs=3", ["--epochs"]),
         ("train nuat --set batch_size=0", ["batch_size is 0"]),
         ("train nuat --set batch_size=1.5", ["batch_size", "1.5"]),
-        ("train nuat --set on_collapse=explode", ["'explode'", "rollback", "stop", "warn"]),
+        ("train nuat --set on_overfitting=explode", ["'explode'", "rollback", "stop", "warn"]),
         ("train nuat --epochs 0", ["epochs is 0", "from 1"]),
         ("train nuat --max-time soon", ["--max-time", "30m", "'soon'"]),
         ("train nuat --max-time ''", ["--max-time", "30m"]),
@@ -464,7 +468,7 @@ def test_no_checkpoint_is_promised_where_there_is_none(work, call):
     ("line", "words"),
     [
         ("train nuat --epochs -3", ["epochs is -3"]),
-        ("train nuat --set average=1.5", ["average", "1.5"]),
+        ("train nuat --set ema_decay=1.5", ["ema_decay", "1.5"]),
         ("train nuat --set weight_decay=-1", ["weight_decay", "-1"]),
         ("train nuat --set 'augment=Augment(pad=-3)'", ["pad", "-3"]),
         ("train nuat --set 'lr=-1'", ["lr", "-1"]),

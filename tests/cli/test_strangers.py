@@ -166,7 +166,7 @@ def mine(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("mine")
     f = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 10))
-    nuat.fit(nuat.get_recipe("normal", "digits").lasting(1), f, out=folder / "runs" / "mine")
+    nuat.fit(nuat.get_recipe("normal", "digits").with_epochs(1), f, out=folder / "runs" / "mine")
     (folder / "mynet.py").write_text(
         "from torch import nn\n\n\ndef make(channels):\n"
         "    return nn.Sequential(nn.Conv2d(channels, 2, 3), nn.Flatten(), nn.Linear(72, 10))\n"

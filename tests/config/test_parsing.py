@@ -133,7 +133,7 @@ def test_nothing_is_called_on_the_way_to_a_refusal() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Rmap(1, 2)", r"unknown name 'Rmap'; did you mean 'LinearRamp'\?"),
+        ("LinearRmap(1, 2)", r"unknown name 'LinearRmap'; did you mean 'LinearRamp'\?"),
         ("frobenious", r"did you mean 'frobenius'\?"),
         ("LinearRamp(1, epoch=2)", r"cannot read 'LinearRamp\(1, epoch=2\)'.*epoch"),
         ("1 +", r"cannot read '1 \+': write a value such as 8/255"),

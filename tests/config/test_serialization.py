@@ -30,7 +30,7 @@ from nuat import (
 from nuat.config.instances import replace_instances
 from nuat.config.overrides import set_field
 from nuat.config.serialization import diff, to_dict, with_defaults
-from nuat.recipes.recipe import LANGUAGE
+from nuat.recipes.recipe import CONFIG_NAMES
 from nuat.schedules import Schedule
 from nuat.threat_models import Ball
 
@@ -198,7 +198,7 @@ def test_swap_leaves_the_rest_and_the_original() -> None:
     ids=lambda case: str(case)[:25],
 )
 def test_assign(value: Any, path: str, text: str, expected: Any) -> None:
-    assigned = set_field(value, path, text, LANGUAGE)
+    assigned = set_field(value, path, text, CONFIG_NAMES)
     assert assigned == expected
     assert to_dict(assigned) == to_dict(expected)
 
@@ -236,7 +236,7 @@ def test_assign_leaves_the_original() -> None:
 )
 def test_assign_refuses(value: Any, path: str, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        set_field(value, path, text, LANGUAGE)
+        set_field(value, path, text, CONFIG_NAMES)
 
 
 def test_an_outside_method_can_be_replaced_by_one_of_ours() -> None:
@@ -245,4 +245,4 @@ def test_an_outside_method_can_be_replaced_by_one_of_ours() -> None:
         strength: float = 1.0
 
     row = replace(list_recipes()[0], method=Mine())
-    assert set_field(row, "method", "Standard()", LANGUAGE).method == Standard()
+    assert set_field(row, "method", "Standard()", CONFIG_NAMES).method == Standard()

@@ -161,7 +161,11 @@ def test_a_last_batch_of_one_that_batchnorm_cannot_take_is_said_at_once(
     )
     x, y = torch.rand(count, 1, 8, 8), torch.arange(count) % 3
     given = dict.fromkeys(("train", "val", "test"), (x, y))
-    recipe = nuat.get_recipe("nuat-wa", "digits").lasting(1).setting("batch_size", str(batch_size))
+    recipe = (
+        nuat.get_recipe("nuat-wa", "digits")
+        .with_epochs(1)
+        .with_override("batch_size", str(batch_size))
+    )
     if fits:
         assert nuat.fit(recipe, f, given, out=tmp_path / "run").finished
         return

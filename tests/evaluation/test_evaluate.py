@@ -14,7 +14,11 @@ BALL = nuat.Linf(0.2)
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory):
-    row = nuat.get_recipe("fgsm-at", "digits").lasting(3).setting("model", "small-cnn(width=8)")
+    row = (
+        nuat.get_recipe("fgsm-at", "digits")
+        .with_epochs(3)
+        .with_override("model", "small-cnn(width=8)")
+    )
     return nuat.load_model(nuat.fit(row, out=tmp_path_factory.mktemp("fgsm") / "run").path).model
 
 

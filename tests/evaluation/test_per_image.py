@@ -34,7 +34,11 @@ ATTACKS = ["custom(parts=('apgd-ce-20','apgd-t-10','fab-t-10','square-60'))", "p
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A network that some attacks fool, in a run folder."""
-    row = nuat.get_recipe("fgsm-at", "digits").lasting(4).setting("model", "small-cnn(width=8)")
+    row = (
+        nuat.get_recipe("fgsm-at", "digits")
+        .with_epochs(4)
+        .with_override("model", "small-cnn(width=8)")
+    )
     return nuat.fit(row, out=tmp_path_factory.mktemp("verdicts") / "run")
 
 

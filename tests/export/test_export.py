@@ -28,7 +28,11 @@ HUB = importlib.util.find_spec("huggingface_hub")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run with two scores: of its weights, and of the weights that it had once."""
-    row = nuat.get_recipe("nuat", "digits").lasting(1).setting("model", "small-cnn(width=4)")
+    row = (
+        nuat.get_recipe("nuat", "digits")
+        .with_epochs(1)
+        .with_override("model", "small-cnn(width=4)")
+    )
     run = nuat.fit(row, out=tmp_path_factory.mktemp("export") / "run")
     f = nuat.load_model(run.path).model
     scores = nuat.evaluate(

@@ -104,7 +104,7 @@ def test_three_steps_train_and_cost_what_they_must(name, norm):
 ATTACKED = [
     row.method
     for row in ROWS.values()
-    if isinstance(row.method, AT | TRADES) and row.average is None
+    if isinstance(row.method, AT | TRADES) and row.ema_decay is None
 ]
 
 
@@ -234,5 +234,5 @@ def test_every_data_set_of_the_tables_has_its_rows():
 
 def test_a_recipe_against_another_ball_holds_no_other_ball():
     for row in nuat.list_recipes():
-        changed = replace(row).against(nuat.L2(0.5))
+        changed = replace(row).with_threat_model(nuat.L2(0.5))
         assert "Linf" not in repr(changed), row.name

@@ -24,7 +24,7 @@ from nuat.methods import (
     Trigger,
 )
 from nuat.nn.ema import EMAs
-from nuat.recipes.recipe import LANGUAGE
+from nuat.recipes.recipe import CONFIG_NAMES
 from nuat.report import write_page
 from nuat.schedules import Constant
 
@@ -334,7 +334,7 @@ def test_the_trigger_sees_the_clean_loss_of_the_step():
 def test_the_ball_and_the_epochs_of_a_recipe_reach_every_part():
     row = nuat.get_recipe("nuat-h", "digits")
     row = replace(row, method=replace(row.method, trigger=RobustnessDrop(row.ball)))
-    changed = row.against(nuat.Linf(0.05)).lasting(row.epochs // 2)
+    changed = row.with_threat_model(nuat.Linf(0.05)).with_epochs(row.epochs // 2)
     parts = changed.method.one, changed.method.two, changed.method.trigger
     assert {part.ball for part in parts} == {nuat.Linf(0.05)}
     assert changed.method.one.lam.epochs == row.method.one.lam.epochs / 2
@@ -343,13 +343,13 @@ def test_the_ball_and_the_epochs_of_a_recipe_reach_every_part():
 
 def test_every_trigger_can_be_written_with_set():
     for kind in (Always, Share, CleanLossDrop, RobustnessDrop):
-        assert LANGUAGE[kind.__name__] is kind
-        changed = nuat.get_recipe("nuat-h", "digits").setting("trigger", f"{kind.__name__}()")
+        assert CONFIG_NAMES[kind.__name__] is kind
+        changed = nuat.get_recipe("nuat-h", "digits").with_override("trigger", f"{kind.__name__}()")
         assert type(changed.method.trigger) is kind
 
 
 def test_a_trigger_written_with_set_looks_within_the_ball_of_the_recipe():
-    row = nuat.get_recipe("nuat-h", "digits").setting("trigger", "RobustnessDrop()")
+    row = nuat.get_recipe("nuat-h", "digits").with_override("trigger", "RobustnessDrop()")
     assert row.method.trigger.ball == row.ball
 
 
@@ -358,7 +358,7 @@ def test_a_trigger_written_with_set_looks_within_the_ball_of_the_recipe():
 
 def row(trigger, epochs=3):
     """19 batches an epoch."""
-    base = nuat.get_recipe("nuat-wa-h", "digits").lasting(epochs)
+    base = nuat.get_recipe("nuat-wa-h", "digits").with_epochs(epochs)
     method = replace(base.method, trigger=trigger)
     return replace(base, method=method, model="small-cnn(width=4)")
 

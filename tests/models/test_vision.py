@@ -138,7 +138,7 @@ def test_what_timm_does_not_have_is_said(timm, text, words):
 
 @needs_vision
 def test_images_of_a_size_that_a_network_does_not_take_are_one_line(timm, tmp_path):
-    row = nuat.get_recipe("normal", "cifar10").lasting(1)
+    row = nuat.get_recipe("normal", "cifar10").with_epochs(1)
     for text, refused in (("", True), ("(img_size=32, patch_size=8)", False)):
         f = build_model(f"timm:vit_tiny_patch16_224{text}", 10, 3)
         if refused:
@@ -151,7 +151,7 @@ def test_images_of_a_size_that_a_network_does_not_take_are_one_line(timm, tmp_pa
 
 @needs_vision
 def test_three_steps_of_training(timm, tmp_path, capsys):
-    row = nuat.get_recipe("nuat", "cifar10").lasting(1).setting("batch_size", "4")
+    row = nuat.get_recipe("nuat", "cifar10").with_epochs(1).with_override("batch_size", "4")
     before = build_model(NET, 10, 3)
     run = nuat.fit(row, model=NET, data=random_splits(), out=tmp_path / "run", device="cpu")
     said = capsys.readouterr().out

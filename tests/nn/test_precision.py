@@ -72,7 +72,7 @@ def test_fp32_is_the_network_itself_and_other_names_are_refused(f):
     with pytest.raises(nuat.InputError, match=r"'fp16'.*there are: bf16, fp32"):
         with_precision("fp16", f)
     with pytest.raises(nuat.InputError, match=r"precision 'half'"):
-        nuat.get_recipe("nuat", "digits").setting("precision", "half")
+        nuat.get_recipe("nuat", "digits").with_override("precision", "half")
 
 
 def test_freezing_and_views_reach_through_bfloat16(f):
@@ -98,7 +98,7 @@ def test_precision_does_not_change_the_count(name):
 
 @pytest.mark.parametrize("name", ["nuat-wa", "nuat2-wa", "awp", "atf", "trades-wa"])
 def test_a_step_in_bfloat16_keeps_weights_and_averages_in_float32(name):
-    recipe = nuat.get_recipe(name, "cifar10").setting("precision", "bf16")
+    recipe = nuat.get_recipe(name, "cifar10").with_override("precision", "bf16")
     f = build_model("small-cnn(width=8)", 10, 3)
     before = [p.clone() for p in f.parameters()]
     descent = TrainStep(recipe, f, batches=2)
@@ -131,7 +131,11 @@ def test_channels_last_is_refused_by_a_network_that_cannot():
 
 
 def digits(**changes):
-    small = nuat.get_recipe("nuat-wa", "digits").lasting(1).setting("model", "small-cnn(width=4)")
+    small = (
+        nuat.get_recipe("nuat-wa", "digits")
+        .with_epochs(1)
+        .with_override("model", "small-cnn(width=4)")
+    )
     return replace(small, **changes)
 
 
@@ -155,7 +159,7 @@ def test_fit_gives_the_network_back_to_be_used(tmp_path):
 
 
 def test_fast_options_are_resumed_to_the_same_bits(tmp_path, monkeypatch):
-    fast = digits(channels_last=True, precision="bf16").lasting(2)
+    fast = digits(channels_last=True, precision="bf16").with_epochs(2)
     whole = nuat.fit(fast, out=tmp_path / "whole")
     steps = iter(range(25))
     monkeypatch.setattr(

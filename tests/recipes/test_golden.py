@@ -18,7 +18,7 @@ def values(schedule, *epochs):
 
 def test_nuat_resnet18():
     r = row("nuat")
-    assert (r.epochs, r.batch_size, r.weight_decay, r.average) == (100, 64, 5e-4, None)
+    assert (r.epochs, r.batch_size, r.weight_decay, r.ema_decay) == (100, 64, 5e-4, None)
     assert values(r.method.lam, 0, 1, 45, 90, 99) == A([0, 0.05, 2.25, 4.5, 4.5])
     assert r.lr(0) == 0
     assert values(r.lr, 20, 40, 60, 80, 85) == A([0.05, 0.1, 0.06, 0.02, 0.02])
@@ -28,7 +28,7 @@ def test_nuat_resnet18():
 
 def test_nuat_wa_resnet18():
     r = row("nuat-wa")
-    assert (r.epochs, r.batch_size, r.average) == (100, 64, 0.9998)
+    assert (r.epochs, r.batch_size, r.ema_decay) == (100, 64, 0.9998)
     assert values(r.method.lam, 0, 1, 50, 99) == A([0, 0.04, 2.0, 3.96])
     assert values(r.lr, 0, 12.5, 25, 62.5, 100) == A([0, 0.05, 0.1, 0.05, 0])
     assert values(r.momentum, 0, 25, 100) == A([0.9, 0.8, 0.9])
@@ -36,7 +36,7 @@ def test_nuat_wa_resnet18():
 
 def test_nuat2_wide():
     r = row("nuat2-wrn")
-    assert (r.epochs, r.batch_size, r.average, r.method.teacher) == (55, 64, None, None)
+    assert (r.epochs, r.batch_size, r.ema_decay, r.method.teacher) == (55, 64, None, None)
     assert values(r.method.lam, 0, 1, 54) == A([0, 4 / 55, 4 * 54 / 55])
     assert values(r.lr, 0, 20, 35, 40.9) == A([0, 0.1, 0.025, 0.025])
     assert values(r.lr, 41, 45.9, 46, 54) == A([2.5e-3, 2.5e-3, 2.5e-4, 2.5e-4])
@@ -45,7 +45,7 @@ def test_nuat2_wide():
 
 def test_nuat2_wa_wide():
     r = row("nuat2-wa-wrn")
-    assert (r.epochs, r.batch_size, r.average, r.method.teacher) == (80, 64, 0.9998, 0.99)
+    assert (r.epochs, r.batch_size, r.ema_decay, r.method.teacher) == (80, 64, 0.9998, 0.99)
     assert values(r.method.lam, 0, 1, 79) == A([0, 0.05, 3.95])
     assert values(r.lr, 0, 20, 50, 80) == A([0, 0.1, 0.05, 0])
     assert values(r.momentum, 0, 20, 80) == A([0.9, 0.8, 0.9])
@@ -69,7 +69,7 @@ def test_gat():
 
 def test_fbf():
     r = row("fbf")
-    assert (r.epochs, r.batch_size, r.on_collapse) == (30, 128, "stop")
+    assert (r.epochs, r.batch_size, r.on_overfitting) == (30, 128, "stop")
     assert values(r.lr, 0, 7.5, 15, 30) == A([0, 0.1, 0.2, 0])
     assert values(r.momentum, 0, 15, 30) == A([0.9, 0.8, 0.9])
     attack = r.method.inner

@@ -56,7 +56,7 @@ def over_time(row):
 def test_lasting_stretches_every_schedule(row, factor):
     epochs = max(1, round(row.epochs * factor))
     factor = epochs / row.epochs
-    longer = row.lasting(epochs)
+    longer = row.with_epochs(epochs)
     assert longer.epochs == epochs
     pairs = list(zip(over_time(row), over_time(longer), strict=True))
     assert len(pairs) >= 2
@@ -72,29 +72,29 @@ def test_lasting_stretches_every_schedule(row, factor):
 
 def test_lasting_reaches_both_methods_of_a_hybrid_and_what_awp_is_around():
     row = nuat.get_recipe("nuat-h", "digits")
-    row = replace(row, method=HYBRID).lasting(row.epochs * 2)
+    row = replace(row, method=HYBRID).with_epochs(row.epochs * 2)
     assert row.method.one.lam == LinearRamp(4.0, 80) and row.method.two.lam == LinearRamp(2.0, 40)
     around = AWP(TRADES(beta=StepDecay(6.0, at=(10,))), gamma=StartAt(0.005, epoch=4))
-    row = replace(row, epochs=10, method=around).lasting(5)
+    row = replace(row, epochs=10, method=around).with_epochs(5)
     assert row.method.base.beta == StepDecay(6.0, at=(5,)) and row.method.gamma == StartAt(0.005, 2)
 
 
 def test_lasting_leaves_the_steps_of_an_attack():
     attack = PGD(Linf(0.1), size=StepDecay(0.5, at=(10,)))
     row = replace(nuat.get_recipe("pgd-at", "digits"), method=AT(attack))
-    assert row.lasting(5).method.inner == attack
+    assert row.with_epochs(5).method.inner == attack
 
 
 def test_lasting_back_is_the_same_recipe():
     row = nuat.get_recipe("nuat-wa-h", "digits")
-    assert row.lasting(row.epochs) == row
-    assert row.lasting(row.epochs * 4).lasting(row.epochs) == row
+    assert row.with_epochs(row.epochs) == row
+    assert row.with_epochs(row.epochs * 4).with_epochs(row.epochs) == row
 
 
 @pytest.mark.parametrize("epochs", [0, -1, 1.5])
 def test_no_or_half_an_epoch_is_refused(epochs):
     with pytest.raises(InputError, match="epochs is"):
-        nuat.get_recipe("nuat", "digits").lasting(epochs)
+        nuat.get_recipe("nuat", "digits").with_epochs(epochs)
     with pytest.raises(InputError, match="epochs is"):
         replace(nuat.get_recipe("nuat", "digits"), epochs=epochs)
 
@@ -105,12 +105,12 @@ def test_no_or_half_an_epoch_is_refused(epochs):
 @every
 @pytest.mark.parametrize("ball", [Linf(0.01), L2(0.5)], ids=str)
 def test_against_changes_every_ball_and_nothing_else(row, ball):
-    changed = row.against(ball)
+    changed = row.with_threat_model(ball)
     places = everywhere(row, Ball)
     assert [path for path, _ in places] == [path for path, _ in everywhere(changed, Ball)]
     assert {found for _, found in everywhere(changed, Ball)} == {ball}
     assert (".ball" in dict(places)) and (row.name.startswith("normal") or len(places) > 1)
-    back = changed.against(row.ball)
+    back = changed.with_threat_model(row.ball)
     if {found for _, found in places} == {row.ball}:
         assert back == row
     assert changed.method.threat() in (ball, None)
@@ -118,9 +118,9 @@ def test_against_changes_every_ball_and_nothing_else(row, ball):
 
 def test_against_reaches_the_parts_of_parts():
     method = replace(HYBRID, trigger=RobustnessDrop(Linf(0.3)))
-    row = replace(nuat.get_recipe("nuat-h", "digits"), method=method).against(Linf(0.02))
+    row = replace(nuat.get_recipe("nuat-h", "digits"), method=method).with_threat_model(Linf(0.02))
     assert row.method.one.ball == row.method.two.ball == row.method.trigger.ball == Linf(0.02)
-    row = replace(row, method=AWP(AT(PGD(Linf(0.3))))).against(Linf(0.02))
+    row = replace(row, method=AWP(AT(PGD(Linf(0.3))))).with_threat_model(Linf(0.02))
     assert row.method.base.inner.ball == row.ball == Linf(0.02)
 
 
@@ -129,17 +129,19 @@ def test_against_reaches_the_parts_of_parts():
 
 def test_a_field_of_the_recipe_or_else_of_its_method():
     row = nuat.get_recipe("nuat-wa", "digits")
-    assert row.setting("batch_size", "32").batch_size == 32
-    assert row.setting("lam.to", "9").method.lam == replace(row.method.lam, to=9.0)
-    assert row.setting("method.lam.to", "9") == row.setting("lam.to", "9")
-    assert row.setting("lam", "2").method.lam == Constant(2.0)
-    assert row.setting("average", "None").average is None
-    assert row.setting("average", "0.5").average == 0.5
-    assert row.setting("model", "resnet18").model == "resnet18"
-    assert row.setting("lr", "0.1").lr == Constant(0.1)
-    assert row.setting("lr", "Piecewise(((0, 0), (3, 1/2)))").lr == Piecewise(((0, 0), (3, 0.5)))
-    assert row.setting("augment.flip", "True").augment.flip is True
-    changed = row.setting("distance", "frobenius").setting("start", "Uniform()")
+    assert row.with_override("batch_size", "32").batch_size == 32
+    assert row.with_override("lam.to", "9").method.lam == replace(row.method.lam, to=9.0)
+    assert row.with_override("method.lam.to", "9") == row.with_override("lam.to", "9")
+    assert row.with_override("lam", "2").method.lam == Constant(2.0)
+    assert row.with_override("ema_decay", "None").ema_decay is None
+    assert row.with_override("ema_decay", "0.5").ema_decay == 0.5
+    assert row.with_override("model", "resnet18").model == "resnet18"
+    assert row.with_override("lr", "0.1").lr == Constant(0.1)
+    assert row.with_override("lr", "Piecewise(((0, 0), (3, 1/2)))").lr == Piecewise(
+        ((0, 0), (3, 0.5))
+    )
+    assert row.with_override("augment.flip", "True").augment.flip is True
+    changed = row.with_override("distance", "frobenius").with_override("start", "Uniform()")
     assert (
         changed.method.distance.__name__ == "frobenius" and changed.method.start == nuat.Uniform()
     )
@@ -148,13 +150,13 @@ def test_a_field_of_the_recipe_or_else_of_its_method():
 
 def test_fields_of_parts_of_parts():
     row = replace(nuat.get_recipe("nuat-h", "digits"), method=HYBRID)
-    assert row.setting("one.lam.to", "9").method == replace(
+    assert row.with_override("one.lam.to", "9").method == replace(
         HYBRID, one=replace(HYBRID.one, lam=LinearRamp(9.0, 40))
     )
-    assert row.setting("trigger.hold", "7").method.trigger.hold == 7
+    assert row.with_override("trigger.hold", "7").method.trigger.hold == 7
     row = replace(row, method=AWP(AT(PGD(Linf(0.1)))))
-    assert row.setting("base.inner.steps", "3").method.base.inner.steps == 3
-    assert row.setting("base.inner.size", "1/2").method.base.inner.size == Constant(0.5)
+    assert row.with_override("base.inner.steps", "3").method.base.inner.steps == 3
+    assert row.with_override("base.inner.size", "1/2").method.base.inner.size == Constant(0.5)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def test_fields_of_parts_of_parts():
 )
 def test_what_cannot_be_set_is_named(path, text, message):
     with pytest.raises(InputError, match=message):
-        nuat.get_recipe("nuat", "digits").setting(path, text)
+        nuat.get_recipe("nuat", "digits").with_override(path, text)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ def test_a_part_that_names_no_ball_is_against_that_of_the_recipe(name, path, tex
     """Or it is refused: what it must not do is to train quietly at the default eps of the part."""
     row = nuat.get_recipe(name, "digits")
     try:
-        changed = row.setting(path, text)
+        changed = row.with_override(path, text)
     except InputError as error:
         assert "ball" in str(error) or "--eps" in str(error)
     else:
@@ -206,13 +208,13 @@ def test_a_part_that_names_no_ball_is_against_that_of_the_recipe(name, path, tex
 @pytest.mark.parametrize("text", ["PGD(0.3)", "PGD(ball=0.3)", "FGSM(8/255)"])
 def test_a_number_is_no_ball(text):
     with pytest.raises(InputError, match=r"ball|--eps"):
-        nuat.get_recipe("pgd-at", "digits").setting("inner", text)
+        nuat.get_recipe("pgd-at", "digits").with_override("inner", text)
 
 
 def test_setting_one_field_leaves_every_ball():
     """TRADES on CIFAR-10 is trained at 0.031 and evaluate_points at 8/255."""
     row = nuat.get_recipe("trades", "cifar10")
-    changed = row.setting("beta", "3").setting("batch_size", "32")
+    changed = row.with_override("beta", "3").with_override("batch_size", "32")
     assert everywhere(changed, Ball) == everywhere(row, Ball)
 
 
@@ -220,8 +222,8 @@ def test_setting_one_field_leaves_every_ball():
     ("path", "text"),
     [
         ("weight_decay", "-1"),
-        ("average", "1.5"),
-        ("average", "-0.1"),
+        ("ema_decay", "1.5"),
+        ("ema_decay", "-0.1"),
         ("augment", "Augment(pad=-1)"),
         ("lr", "-1"),
         ("batch_size", "True"),
@@ -229,7 +231,7 @@ def test_setting_one_field_leaves_every_ball():
 )
 def test_values_that_no_run_can_have_are_refused(path, text):
     with pytest.raises(InputError, match=path.split(".")[0]):
-        nuat.get_recipe("nuat", "digits").setting(path, text)
+        nuat.get_recipe("nuat", "digits").with_override(path, text)
 
 
 # the table
@@ -270,8 +272,8 @@ def test_every_row_is_fit_to_be_run(row):
     assert hash(row) == hash(replace(row)) and row == replace(row)
     assert row.lr(0.5) > 0 and row.lr(row.epochs - 0.5) > 0
     assert 0 <= row.momentum(row.epochs / 2) < 1
-    assert row.average is None or 0 < row.average < 1
-    assert row.name.removesuffix("-wrn").endswith(("-wa", "-wa-h")) == (row.average is not None)
+    assert row.ema_decay is None or 0 < row.ema_decay < 1
+    assert row.name.removesuffix("-wrn").endswith(("-wa", "-wa-h")) == (row.ema_decay is not None)
 
 
 @every
@@ -300,7 +302,7 @@ class Mine(Method):
 def test_an_outside_method_is_stretched_and_set_against_a_ball_as_well():
     row = replace(nuat.get_recipe("nuat", "digits"), epochs=10, method=Mine(lam=3))
     assert row.method.lam == Constant(3.0)
-    row = replace(row, method=Mine()).against(Linf(0.2)).lasting(20)
+    row = replace(row, method=Mine()).with_threat_model(Linf(0.2)).with_epochs(20)
     assert row.method == Mine(FGSM(Linf(0.2)), LinearRamp(1.0, epochs=20))
     assert row.method.threat() == Linf(0.2)
 
@@ -312,6 +314,6 @@ def test_channels_last_is_true_false_or_none(given: object) -> None:
 
 
 def test_a_choice_of_no_text_is_refused_in_words() -> None:
-    for name in ("precision", "on_collapse"):
+    for name in ("precision", "on_overfitting"):
         with pytest.raises(InputError, match=r"unknown .* None \(there are: "):
             replace(nuat.get_recipe("nuat", "digits"), **{name: None})

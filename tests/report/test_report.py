@@ -48,7 +48,7 @@ def trained(tmp_path_factory) -> list[Run]:
     folder = tmp_path_factory.mktemp("runs")
     runs = []
     for name, epochs in (("normal", 1), ("nuat", 3), ("nuat-wa", 2)):
-        recipe = nuat.get_recipe(name, "digits").against(BALL).lasting(epochs)
+        recipe = nuat.get_recipe(name, "digits").with_threat_model(BALL).with_epochs(epochs)
         recipe = dataclasses.replace(recipe, model="small-cnn(width=8)")
         runs.append(nuat.fit(recipe, out=folder / name, device="cpu"))
     for run in runs[:2]:

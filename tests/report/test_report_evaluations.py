@@ -56,7 +56,7 @@ def larger(found: EvaluationResult, times: int = 2) -> EvaluationResult:
 
 def run(folder: Path, **found: EvaluationResult) -> Run:
     """A run that was not trained, with these scores; `_` is a dash in their names."""
-    recipe = nuat.get_recipe("normal", "digits").against(nuat.Linf(0.2))
+    recipe = nuat.get_recipe("normal", "digits").with_threat_model(nuat.Linf(0.2))
     data = {"name": "digits", "classes": list("0123456789"), "train": 1, "val": 1, "test": 1}
     made = Run.start(
         folder,

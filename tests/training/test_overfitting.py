@@ -123,10 +123,10 @@ def data():
     return replace(digits, train=digits.train.take(few), val=digits.val.take(few[:20]))
 
 
-def row(on_collapse, epochs=4, method=None, **changes):
-    base = nuat.get_recipe("fgsm-at", "digits").lasting(epochs)
-    changes = {"method": method or AT(FGSM(BALL)), "average": 0.5, "batch_size": 32, **changes}
-    return replace(base, model="small-cnn(width=4)", on_collapse=on_collapse, **changes)
+def row(on_overfitting, epochs=4, method=None, **changes):
+    base = nuat.get_recipe("fgsm-at", "digits").with_epochs(epochs)
+    changes = {"method": method or AT(FGSM(BALL)), "ema_decay": 0.5, "batch_size": 32, **changes}
+    return replace(base, model="small-cnn(width=4)", on_overfitting=on_overfitting, **changes)
 
 
 @dataclass
@@ -222,7 +222,7 @@ def test_warn_says_so_and_changes_nothing(data, watch, tmp_path, capsys):
     assert collapses(run) == [3]
     said = run.metrics[2]["collapse"]
     assert "catastrophic overfitting in epoch 3" in said
-    assert f"WARNING: {said} (on_collapse=warn)" in capsys.readouterr().out
+    assert f"WARNING: {said} (on_overfitting=warn)" in capsys.readouterr().out
     assert equal(weights(run, "last"), weights(calm, "last"))
     assert not (run.path / "good.pt").exists()
 
@@ -358,4 +358,4 @@ def test_an_unknown_answer_is_refused(answer):
     with pytest.raises(nuat.InputError, match=r"answer to a collapse .*rollback, stop, warn"):
         row(answer)
     with pytest.raises(nuat.InputError, match=r"answer to a collapse .*rollback, stop, warn"):
-        row("warn").setting("on_collapse", answer)
+        row("warn").with_override("on_overfitting", answer)

@@ -78,7 +78,11 @@ def test_killed_at_random_moments_ends_bit_equal(tmp_path):
 
 
 def row(**changes):
-    return nuat.get_recipe("nuat2-wa", "digits").lasting(2).setting("model", "small-cnn(width=4)")
+    return (
+        nuat.get_recipe("nuat2-wa", "digits")
+        .with_epochs(2)
+        .with_override("model", "small-cnn(width=4)")
+    )
 
 
 def test_stopped_in_the_middle_of_epochs_ends_bit_equal(tmp_path, monkeypatch):
@@ -131,7 +135,7 @@ def test_another_run_in_the_folder_is_refused_and_kept(tmp_path):
     with pytest.raises(nuat.InputError, match=r"another run.*seed: 5 here, 0 there"):
         nuat.fit(row(), out=tmp_path / "run", seed=5)
     with pytest.raises(nuat.InputError, match=r"recipe\.method\.lam\.to: 9\.0 here"):
-        nuat.fit(row().setting("lam.to", "9"), out=tmp_path / "run")
+        nuat.fit(row().with_override("lam.to", "9"), out=tmp_path / "run")
     after = {file.name: file.read_bytes() for file in run.path.iterdir() if file.is_file()}
     assert before == after
 
@@ -194,7 +198,7 @@ def test_a_torn_last_line_of_metrics_is_forgotten(tmp_path):
 def test_a_run_begun_before_a_recipe_had_a_field_goes_on(tmp_path):
     """What the field's default does is what was done then; another value is another run."""
     asked = {"data": "digits", "model": "small-cnn(width=4)", "out": tmp_path / "run"}
-    recipe = nuat.get_recipe("nuat", "digits").lasting(2)
+    recipe = nuat.get_recipe("nuat", "digits").with_epochs(2)
     assert not nuat.fit(recipe, **asked, max_time=0).finished
     file = tmp_path / "run" / "config.json"
     config = json.loads(file.read_text())

@@ -53,7 +53,7 @@ def train(
         list[str] | None,
         typer.Option("--set", help="field=value of the recipe or its method, such as lam.to=4."),
     ] = None,
-    on_collapse: Annotated[
+    on_overfitting: Annotated[
         str | None, typer.Option(help="warn, stop or rollback; by default the recipe's.")
     ] = None,
     device: Device = None,
@@ -76,11 +76,11 @@ def train(
         warnings.simplefilter("always")
         row = get_recipe(name, data)
     if eps is not None or norm is not None:
-        row = row.against(ball_of(row.ball, eps, norm))
+        row = row.with_threat_model(ball_of(row.ball, eps, norm))
     if epochs is not None:
-        row = row.lasting(epochs)
-    if on_collapse is not None:
-        row = replace(row, on_collapse=on_collapse)
+        row = row.with_epochs(epochs)
+    if on_overfitting is not None:
+        row = replace(row, on_overfitting=on_overfitting)
     for assignment in set or []:
         row = setting(row, assignment)
     splits = load_dataset(data)
@@ -115,7 +115,7 @@ def setting(row: Recipe, assignment: str) -> Recipe:
     field, equals, text = assignment.partition("=")
     if not equals:
         raise InputError(f"--set takes field=value, such as lam.to=4, not {assignment!r}")
-    return row.setting(field.strip(), text.strip())
+    return row.with_override(field.strip(), text.strip())
 
 
 def _seconds(text: str | None) -> float | None:

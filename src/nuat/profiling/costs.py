@@ -135,7 +135,7 @@ def _arms(
     x, _ = data.train.batch(torch.arange(2))
     check_logits(f, x, classes)
     arms = []
-    for recipe in (replace(first, name="standard", method=Standard(), average=None), *recipes):
+    for recipe in (replace(first, name="standard", method=Standard(), ema_decay=None), *recipes):
         alike = replace(recipe, model=first.model, batch_size=first.batch_size)
         g = copy.deepcopy(f)
         if remark := set_memory_format(g, x, alike.channels_last):

@@ -49,7 +49,7 @@ NUAT_WA = replace(
     NORMAL,
     name="nuat-wa",
     method=NuAT(BALL, LinearRamp(4.0, epochs=100)),
-    average=WA,
+    ema_decay=WA,
     source=CODE,
     note="momentum cycles with the learning rate",
 )
@@ -57,7 +57,7 @@ NUAT2 = replace(
     NUAT_WA,
     name="nuat2",
     method=NuAT2(BALL, LinearRamp(4.0, epochs=100)),
-    average=None,
+    ema_decay=None,
     source=OURS,
     note="published for WideResNet-34-10 only (nuat2-wrn)",
 )
@@ -109,7 +109,7 @@ register_recipe(
         batch_size=128,
         lr=triangle(0.0, 0.2, up=15, down=15),
         momentum=triangle(0.9, 0.8, up=15, down=15),
-        on_collapse="stop",
+        on_overfitting="stop",
         source=CODE,
         note="without input normalization; BatchNorm does not count the pass of the attack",
     )
@@ -120,7 +120,7 @@ register_recipe(
 register_recipe(GAT_ROW)
 register_recipe(
     replace(
-        GAT_ROW, name="gat-wa", average=WA, source=OURS, note="no published code; decay of NuAT"
+        GAT_ROW, name="gat-wa", ema_decay=WA, source=OURS, note="no published code; decay of NuAT"
     )
 )
 register_recipe(NUAT)
@@ -152,7 +152,7 @@ register_recipe(
         NUAT2,
         name="nuat2-wa",
         method=NuAT2(BALL, LinearRamp(4.0, epochs=100), teacher=0.99),
-        average=WA,
+        ema_decay=WA,
     )
 )
 register_recipe(
@@ -172,7 +172,7 @@ register_recipe(
     replace(
         TRADES_ROW,
         name="trades-wa",
-        average=WA,
+        ema_decay=WA,
         source=OURS,
         note="no published code; decay of NuAT",
     )

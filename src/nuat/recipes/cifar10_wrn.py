@@ -21,7 +21,7 @@ UNKNOWN = "no published code for this network; the rest as on ResNet-18"
 
 
 def _wide(name: str, row: Recipe, epochs: int, **changes: object) -> Recipe:
-    row = replace(row.lasting(epochs), name=f"{name}-wrn", model=NUAT_MODEL, source=OURS)
+    row = replace(row.with_epochs(epochs), name=f"{name}-wrn", model=NUAT_MODEL, source=OURS)
     changed: Recipe = replace(row, **{"note": UNKNOWN, **changes})
     return register_recipe(changed)
 
@@ -61,7 +61,7 @@ _wide(
     cifar10.NUAT2,
     80,
     method=NuAT2(BALL, LinearRamp(4.0, epochs=80), teacher=0.99),
-    average=WA,
+    ema_decay=WA,
     lr=triangle(0.0, 0.1, up=20, down=60),
     momentum=triangle(0.9, 0.8, up=20, down=60),
     source=CODE,

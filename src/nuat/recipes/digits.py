@@ -36,14 +36,14 @@ NORMAL = Recipe(
 TWO = NuAT2(BALL, LAM)
 
 
-def _row(name: str, method: Method, average: float | None = None, note: str = "") -> None:
-    register_recipe(replace(NORMAL, name=name, method=method, average=average, note=note))
+def _row(name: str, method: Method, ema_decay: float | None = None, note: str = "") -> None:
+    register_recipe(replace(NORMAL, name=name, method=method, ema_decay=ema_decay, note=note))
 
 
 register_recipe(NORMAL)
 _row("fgsm-at", AT(FGSM(BALL)))
 _row("rfgsm-at", AT(RFGSM(BALL)))
-register_recipe(replace(NORMAL, name="atf", method=Free(BALL, replays=4)).lasting(20))
+register_recipe(replace(NORMAL, name="atf", method=Free(BALL, replays=4)).with_epochs(20))
 _row("fbf", AT(PGD(BALL, steps=1, size=1.25, start=Uniform(), train_mode=True)))
 _row("r-mgm", RMGM(BALL), note="reconstruction from the abstract alone")
 _row("gat", GAT(BALL, StepDecay(10.0, at=(34,), by=4.0)))

@@ -44,7 +44,11 @@ register_recipe(NORMAL)
 _row("fgsm-at", AT(FGSM(BALL)))
 _row("rfgsm-at", AT(RFGSM(BALL)))
 _row("atf", Free(BALL, replays=4), epochs=30, lr=StepDecay(0.1, at=(15, 22.5)))
-_row("fbf", AT(PGD(BALL, steps=1, size=1.25, start=Uniform(), train_mode=True)), on_collapse="stop")
+_row(
+    "fbf",
+    AT(PGD(BALL, steps=1, size=1.25, start=Uniform(), train_mode=True)),
+    on_overfitting="stop",
+)
 _row("r-mgm", RMGM(BALL), note="reconstruction from the abstract alone")
 GUIDED = GAT(BALL, StepDecay(20.0, at=(90,), by=7.0))
 _row(
@@ -53,19 +57,19 @@ _row(
     source="published code",
     note="published with clean logits of eval mode in the attack, and no train-mode pass before it",
 )
-_row("gat-wa", GUIDED, average=WA)
+_row("gat-wa", GUIDED, ema_decay=WA)
 _row("nuat", NuAT(BALL, LAM), note="lam unknown; with 100 classes it is not comparable to CIFAR's")
-_row("nuat-wa", NuAT(BALL, LAM), average=WA, note="lam unknown; as nuat")
+_row("nuat-wa", NuAT(BALL, LAM), ema_decay=WA, note="lam unknown; as nuat")
 _row("nuat-h", NuATH(NuAT(BALL, LAM), TWO), note="reconstruction: trigger unknown")
 _row(
     "nuat-wa-h",
     NuATH(NuAT(BALL, LAM), replace(TWO, teacher=0.99)),
-    average=WA,
+    ema_decay=WA,
     note="reconstruction: trigger unknown",
 )
 _row("nuat2", TWO)
-_row("nuat2-wa", replace(TWO, teacher=0.99), average=WA)
+_row("nuat2-wa", replace(TWO, teacher=0.99), ema_decay=WA)
 _row("pgd-at", AT(PGD(BALL, steps=10)))
 _row("trades", TRADES(BALL, size=1 / 4))
-_row("trades-wa", TRADES(BALL, size=1 / 4), average=WA)
+_row("trades-wa", TRADES(BALL, size=1 / 4), ema_decay=WA)
 _row("awp", AWP(TRADES(BALL, size=1 / 4, clean_first=False)))

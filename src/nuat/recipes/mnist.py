@@ -43,24 +43,24 @@ register_recipe(NORMAL)
 _row("fgsm-at", AT(FGSM(BALL)))
 _row("rfgsm-at", AT(RFGSM(BALL)))
 _row("atf", Free(BALL, replays=8), epochs=7, lr=StepDecay(0.01, at=(4,), by=0.2))
-_row("fbf", AT(PGD(BALL, steps=1, size=1.25, start=Uniform())), on_collapse="stop")
+_row("fbf", AT(PGD(BALL, steps=1, size=1.25, start=Uniform())), on_overfitting="stop")
 _row("r-mgm", RMGM(BALL), note="reconstruction from the abstract alone")
 GUIDED = GAT(BALL, StepDecay(15.0, at=(26,), by=3.0), START, alternate=False)
 _row("gat", GUIDED, source="published code", note="one drop at epoch 26 where three were meant")
-_row("gat-wa", GUIDED, average=WA)
+_row("gat-wa", GUIDED, ema_decay=WA)
 _row("nuat", NuAT(BALL, LAM, START))
-_row("nuat-wa", NuAT(BALL, LAM, START), average=WA)
+_row("nuat-wa", NuAT(BALL, LAM, START), ema_decay=WA)
 _row("nuat-h", NuATH(NuAT(BALL, LAM, START), TWO), note="reconstruction: trigger unknown")
 _row(
     "nuat-wa-h",
     NuATH(NuAT(BALL, LAM, START), replace(TWO, teacher=0.99)),
-    average=WA,
+    ema_decay=WA,
     note="reconstruction: trigger unknown",
 )
 _row("nuat2", TWO)
-_row("nuat2-wa", replace(TWO, teacher=0.99), average=WA)
+_row("nuat2-wa", replace(TWO, teacher=0.99), ema_decay=WA)
 _row("pgd-at", AT(PGD(BALL, steps=40, size=0.01 / 0.3)))
 SMOOTH = TRADES(BALL, beta=1.0, steps=40, size=0.01 / 0.3)
 _row("trades", SMOOTH, note="beta and attack of the published code, network and schedule of GAT")
-_row("trades-wa", SMOOTH, average=WA)
+_row("trades-wa", SMOOTH, ema_decay=WA)
 _row("awp", AWP(replace(SMOOTH, clean_first=False), gamma=StartAt(0.005, epoch=5)))

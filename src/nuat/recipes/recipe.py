@@ -17,9 +17,9 @@ from nuat.nn.precision import check_precision
 from nuat.schedules import Constant, Schedule, StartAt, coerce_schedules, triangle
 from nuat.threat_models import Ball, Linf, norms
 
-ON_COLLAPSE = ("warn", "stop", "rollback")
+ON_OVERFITTING = ("warn", "stop", "rollback")
 
-LANGUAGE: dict[str, Any] = {
+CONFIG_NAMES: dict[str, Any] = {
     **WORDS,
     **{name: getattr(methods, name) for name in methods.__all__},
     "Augment": Augment,
@@ -41,14 +41,14 @@ class Recipe:
         batch_size: images in a batch.
         lr, momentum: of SGD, by epoch (a float; set before every step).
         weight_decay: of SGD, on all parameters.
-        average: decay of the average of the weights that is evaluated and kept; None: no average.
+        ema_decay: decay of the weights' EMA, which is then evaluated and saved; None: no EMA.
         augment: what is done to training images.
         precision: what the layers compute in during training, "fp32" or "bf16"; weights, logits,
             losses, perturbations, statistics and averages are float32, and so is all evaluation.
         channels_last: the memory layout of weights and activations; None: on a GPU, if the network
             supports it.
         ball: the threat model that validation and evaluation use, the method's own if it has one.
-        on_collapse: what to do when a catastrophic overfitting is seen (see nuat.training.overfitting): "warn",
+        on_overfitting: what to do when a catastrophic overfitting is seen (see nuat.training.overfitting): "warn",
             "stop" with the weights from before, or "rollback" to them and go on.
         source: "published code", "paper" or "ours".
         note: what to know about this row.
@@ -63,12 +63,12 @@ class Recipe:
     lr: Schedule = Constant(0.1)
     momentum: Schedule = Constant(0.9)
     weight_decay: float = 5e-4
-    average: float | None = None
+    ema_decay: float | None = None
     augment: Augment = Augment()
     precision: str = "fp32"
     channels_last: bool | None = None
     ball: Ball = Linf(8 / 255)
-    on_collapse: str = "warn"
+    on_overfitting: str = "warn"
     source: str = "ours"
     note: str = ""
 
@@ -81,12 +81,12 @@ class Recipe:
             raise InputError(
                 f"channels_last is {self.channels_last!r}, but must be True, False or None"
             )
-        if self.on_collapse not in ON_COLLAPSE:
-            raise unknown_name("answer to a collapse", self.on_collapse, ON_COLLAPSE)
+        if self.on_overfitting not in ON_OVERFITTING:
+            raise unknown_name("answer to a collapse", self.on_overfitting, ON_OVERFITTING)
         if not self.weight_decay >= 0:
             raise InputError(f"weight_decay is {self.weight_decay!r}, but must be from 0 up")
-        if self.average is not None and not 0 <= self.average < 1:
-            raise InputError(f"average is {self.average!r}, but must be a decay in [0, 1)")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise InputError(f"ema_decay is {self.ema_decay!r}, but must be a decay in [0, 1)")
         if min(self.lr(epoch) for epoch in range(self.epochs + 1)) < 0:
             raise InputError(f"lr falls below 0: {self.lr}")
         if not (isinstance(self.batch_size, int) and self.batch_size > 0):
@@ -94,12 +94,12 @@ class Recipe:
                 f"batch_size is {self.batch_size!r}, but must be a whole number from 1"
             )
 
-    def against(self, ball: Ball) -> Recipe:
+    def with_threat_model(self, ball: Ball) -> Recipe:
         """The same recipe against another ball, wherever one stands."""
         changed: Recipe = replace_instances(self, Ball, ball)
         return changed
 
-    def lasting(self, epochs: int) -> Recipe:
+    def with_epochs(self, epochs: int) -> Recipe:
         """The same recipe over another number of epochs, every schedule stretched to fit."""
         replace(self, epochs=epochs)  # refuses what cannot be
         factor = epochs / self.epochs
@@ -111,7 +111,7 @@ class Recipe:
             method=self.method.stretched(factor),
         )
 
-    def setting(self, path: str, text: str) -> Recipe:
+    def with_override(self, path: str, text: str) -> Recipe:
         """The same recipe with one field set from text.
 
         `path` is a field of the recipe or, failing that, of its method: `batch_size`, `lam.to`. An
@@ -136,6 +136,6 @@ class Recipe:
             )
         ball = self.method.threat() or self.ball
         changed: Recipe = set_field(
-            self, full, text, LANGUAGE, lambda new: replace_instances(new, Ball, ball)
+            self, full, text, CONFIG_NAMES, lambda new: replace_instances(new, Ball, ball)
         )
         return changed

@@ -44,15 +44,15 @@ class TrainStep:
             self.f.parameters(), lr=0.0, weight_decay=self.recipe.weight_decay
         )
         self.averages = EMAs(self.f)
-        if self.recipe.average is not None:
-            self.averages(self.recipe.average)
+        if self.recipe.ema_decay is not None:
+            self.averages(self.recipe.ema_decay)
         self.seen = self.lowered(self.f)
         self.on_cpu = device_of(self.f).type == "cpu"
 
     @property
     def kept(self) -> nn.Module:
         """The network that is validated and kept: the average, if the recipe has one."""
-        return self.f if self.recipe.average is None else self.averages(self.recipe.average)
+        return self.f if self.recipe.ema_decay is None else self.averages(self.recipe.ema_decay)
 
     def lowered(self, f: nn.Module) -> nn.Module:
         """A network as the method sees it, in the precision of the recipe."""

@@ -152,7 +152,7 @@ class Trainer:
         """If this epoch shows a collapse, say so, and do what the recipe says."""
         if not self.recipe.method.threat():
             return
-        answer, epochs = self.recipe.on_collapse, [*self.run.metrics, metrics]
+        answer, epochs = self.recipe.on_overfitting, [*self.run.metrics, metrics]
         if not is_overfitting(epochs):
             if answer == "rollback":
                 self.run.save_state("good", self.descent.state_dict())
@@ -163,7 +163,7 @@ class Trainer:
         )
         if finding:
             metrics["collapse"] = finding
-            progress.line(f"WARNING: {finding} (on_collapse={answer})")
+            progress.line(f"WARNING: {finding} (on_overfitting={answer})")
         if answer == "stop":
             metrics["stopped"] = True
         elif answer == "rollback" and (good := self.run.load_state("good", self.device)):
