@@ -58,7 +58,7 @@ class Published:
             f.parameters(), lr=0.0, weight_decay=recipe.weight_decay, momentum=0.9
         )
         kind = EMA if "foreach average" in changes else DictAverage
-        decays = [recipe.ema_decay, getattr(recipe.method, "teacher", None)]
+        decays = [recipe.ema_decay, getattr(recipe.method, "attack_ema_decay", None)]
         self.averages = [kind(f, decay) for decay in decays if decay is not None]
 
     def step(self, x: Tensor, y: Tensor, epoch: int, place: int) -> None:
@@ -66,7 +66,7 @@ class Published:
         for group in self.optimizer.param_groups:
             group |= {"lr": self.recipe.lr(now), "momentum": self.recipe.momentum(now)}
         lam = self.recipe.method.lam(epoch)
-        if hasattr(self.recipe.method, "teacher"):
+        if hasattr(self.recipe.method, "attack_ema_decay"):
             self.two_steps(x, y, lam)
         else:
             self.one_step(x, y, lam, place)

@@ -71,7 +71,7 @@ def test_own_method_attacks_where_the_run_is_judged(call):
     """The ball of the method is the one that validation and evaluation use."""
     runpy.run_path(str(OWN_METHOD))
     row = nuat.get_recipe("half-half", "digits")
-    assert row.method.threat() == row.ball
+    assert row.method.threat_model == row.ball
 
 
 def test_own_method_takes_less_than_twenty_lines():

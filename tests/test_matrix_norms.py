@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nuat import InputError, NonFiniteError, nuclear_norm
-from nuat.losses import nuclear, nuclear_polar, nuclear_svd
+from nuat.losses import nuclear, nuclear_svd
 
 SHAPES = [(64, 10), (64, 100), (128, 10), (8, 10), (5, 10), (10, 10), (1, 10)]
 
@@ -117,7 +117,6 @@ def test_the_algorithm_is_named_or_that_of_the_device() -> None:
     assert not torch.equal(svd[1], polar[1])
     assert torch.equal(value_and_gradient(d)[1], svd[1])
     assert nuclear(d, zero) == nuclear_svd(d, zero) == svd[0]
-    assert nuclear_polar(d, zero) == polar[0]
     with pytest.raises(InputError, match=r"'eigh'.*there are: polar, svd"):
         nuclear_norm(d, "eigh")
 

@@ -46,9 +46,9 @@ def test_values(schedule: Schedule, values: dict[float, float]) -> None:
 def test_stretched_is_the_same_shape_over_another_time(
     schedule: Schedule, values: dict[float, float], factor: float
 ) -> None:
-    stretched = schedule.stretched(factor)
-    assert type(stretched) is type(schedule)
-    found = {epoch: stretched(epoch * factor) for epoch in values}
+    rescaled = schedule.rescaled(factor)
+    assert type(rescaled) is type(schedule)
+    found = {epoch: rescaled(epoch * factor) for epoch in values}
     assert found == pytest.approx(values, abs=1e-9)
 
 

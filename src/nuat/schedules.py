@@ -1,6 +1,6 @@
 """Schedules: a value as a function of the epoch (a float; 3.5 is half-way through the fourth).
 
-Every schedule is a small frozen dataclass, so that it prints, compares and can be stretched.
+Every schedule is a small frozen dataclass, so that it prints, compares and can be rescaled.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Schedule:
         """The value at this epoch."""
         raise NotImplementedError
 
-    def stretched(self, factor: float) -> Schedule:
+    def rescaled(self, factor: float) -> Schedule:
         """The same shape over `factor` times as many epochs."""
         raise NotImplementedError
 
@@ -35,7 +35,7 @@ class Constant(Schedule):
         """The value."""
         return self.value
 
-    def stretched(self, factor: float) -> Constant:
+    def rescaled(self, factor: float) -> Constant:
         """Itself."""
         return self
 
@@ -51,7 +51,7 @@ class LinearRamp(Schedule):
         """The value at this epoch."""
         return self.to * min(epoch, self.epochs) / self.epochs if self.epochs > 0 else self.to
 
-    def stretched(self, factor: float) -> LinearRamp:
+    def rescaled(self, factor: float) -> LinearRamp:
         """The same ramp over `factor` times as many epochs."""
         return dataclasses.replace(self, epochs=self.epochs * factor)
 
@@ -80,7 +80,7 @@ class Piecewise(Schedule):
                 return low + (high - low) * (epoch - start) / (end - start)
         return before[-1]
 
-    def stretched(self, factor: float) -> Piecewise:
+    def rescaled(self, factor: float) -> Piecewise:
         """The same lines over `factor` times as many epochs."""
         return Piecewise(tuple((at * factor, value) for at, value in self.points))
 
@@ -97,7 +97,7 @@ class StepDecay(Schedule):
         """The value at this epoch."""
         return self.value * self.by ** sum(epoch >= drop for drop in self.at)
 
-    def stretched(self, factor: float) -> StepDecay:
+    def rescaled(self, factor: float) -> StepDecay:
         """The same drops over `factor` times as many epochs."""
         return dataclasses.replace(self, at=tuple(at * factor for at in self.at))
 
@@ -113,7 +113,7 @@ class StartAt(Schedule):
         """The value at this epoch."""
         return self.value if epoch >= self.epoch else 0.0
 
-    def stretched(self, factor: float) -> StartAt:
+    def rescaled(self, factor: float) -> StartAt:
         """The same over `factor` times as many epochs."""
         return dataclasses.replace(self, epoch=self.epoch * factor)
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import nuat
-from nuat.losses import nuclear_polar
+from nuat.losses import nuclear_svd
 from nuat.methods import AT, AWP, GAT, RMGM, TRADES, NuAT, NuAT2, Standard
 from nuat.methods.cost import forward_equivalents
 from nuat.runtime.flops import flops
@@ -37,9 +37,9 @@ def conv(inputs, outputs):
         (RMGM(), 13),
         (GAT(), 8),
         (NuAT(), 8),
-        (NuAT(distance=nuclear_polar), 8),
+        (NuAT(distance=nuclear_svd), 8),
         (NuAT2(), 11),
-        (NuAT2(teacher=0.99), 11),
+        (NuAT2(attack_ema_decay=0.99), 11),
         (TRADES(), 27),
         (AWP(), 33),
         (AWP(AT(nuat.PGD(steps=10))), 26),

@@ -80,10 +80,10 @@ def test_three_steps_train_and_cost_what_they_must(name, norm):
     modes = [m.training for m in f.modules()]
     before = {k: v.clone() for k, v in f.state_dict().items()}
     optimizer = torch.optim.SGD(f.parameters(), lr=0.01)
-    averages, memory, losses = nuat.EMAs(f), {}, []
+    emas, memory, losses = nuat.EMAs(f), {}, []
     for batch, (x, y) in enumerate(batches()):
         f.seen.clear()
-        t = nuat.StepContext(20, batch, 3, 8, lr=0.01, averages=averages, memory=memory)
+        t = nuat.StepContext(20, batch, 3, 8, lr=0.01, emas=emas, memory=memory)
         for loss in row.method.step(f, x, y, t):
             assert [m.training for m in f.modules()] == modes
             assert all(p.requires_grad for p in f.parameters())
@@ -92,7 +92,7 @@ def test_three_steps_train_and_cost_what_they_must(name, norm):
             assert all(p.grad is not None for p in f.parameters())
             optimizer.step()
             losses.append(float(loss.detach()))
-        averages.update()
+        emas.update()
         assert f.seen, "no pass in train mode was seen"
         for seen in f.seen:
             assert row.ball.contains(seen, x).all()
@@ -114,7 +114,7 @@ def test_attacks_inside_leave_every_buffer_as_it_was(method):
     x, y = next(batches())
     before = {k: v.clone() for k, v in f.state_dict().items()}
     x_adv = method.attack(f, x, y, nuat.StepContext(20))
-    assert method.threat().contains(x_adv, x).all()
+    assert method.threat_model.contains(x_adv, x).all()
     assert all(torch.equal(before[k], v) for k, v in f.state_dict().items())
     assert all(p.grad is None for p in f.parameters())
 
@@ -124,7 +124,7 @@ def test_guided_methods_change_buffers_only_by_their_own_passes(name):
     """BatchNorm counts what the loss passes through, and the published second clean pass."""
     f = Net(norm=True).train()
     x, y = next(batches())
-    t = nuat.StepContext(20, 1, 3, 8, averages=nuat.EMAs(f))
+    t = nuat.StepContext(20, 1, 3, 8, emas=nuat.EMAs(f))
     for loss in ROWS[name].method.step(f, x, y, t):
         loss.backward()
     counted = f.state_dict()["body.3.num_batches_tracked"]
@@ -162,21 +162,20 @@ def test_the_distance_is_one_line():
 def test_lam_keeps_its_meaning_at_64_and_is_scaled_and_said_elsewhere():
     method = NuAT(lam=4.0)
     x = torch.rand(64, 1, 4, 4)
-    assert method.weight(x, nuat.StepContext(5, batch_size=64)) == 4.0 / 64
-    assert method.remarks(64) == []
-    assert method.weight(x, nuat.StepContext(5, batch_size=256)) == 2 * 4.0 / 256
-    assert "sqrt(256/64) = 2" in method.remarks(256)[0]
-    free = NuAT(lam=4.0, lam_batch=None)
-    assert free.weight(x, nuat.StepContext(5, batch_size=256)) == 4.0 / 256
-    assert free.remarks(256) == []
-    assert NuATH().remarks(128) == NuAT().remarks(128)
+    assert method.loss_weight(x, nuat.StepContext(5, batch_size=64)) == 4.0 / 64
+    assert method.startup_notes(64) == []
+    assert method.loss_weight(x, nuat.StepContext(5, batch_size=256)) == 2 * 4.0 / 256
+    assert "sqrt(256/64) = 2" in method.startup_notes(256)[0]
+    free = NuAT(lam=4.0, lam_batch_size=None)
+    assert free.loss_weight(x, nuat.StepContext(5, batch_size=256)) == 4.0 / 256
+    assert free.startup_notes(256) == []
+    assert NuATH().startup_notes(128) == NuAT().startup_notes(128)
 
 
 def test_the_divisor_of_a_short_last_batch():
     short, t = torch.rand(40, 1, 4, 4), nuat.StepContext(5, batch_size=64)
-    assert NuAT(lam=4.0).weight(short, t) == 4.0 / 64
-    assert NuAT(lam=4.0, constant_divisor=False).weight(short, t) == 4.0 / 40
-    assert nuat.methods.GAT(lam=4.0).weight(short, t) == 4.0 / 40
+    assert NuAT(lam=4.0).loss_weight(short, t) == 4.0 / 64
+    assert NuAT(lam=4.0, constant_divisor=False).loss_weight(short, t) == 4.0 / 40
 
 
 def test_free_carries_its_perturbation_from_batch_to_batch():

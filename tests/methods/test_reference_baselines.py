@@ -350,12 +350,12 @@ def test_trades_is_published_to_count_the_clean_images_twice(kind):
         base = AWP().base
     start = network(WITH, 3, F64)
     first, second, *_ = training(inner=True)
-    for change in ({}, {"replay": False}, {"clean_first": not base.clean_first}):
+    for change in ({}, {"double_bn_update": False}, {"clean_first": not base.clean_first}):
         changed = replace(base, **change)
         method = changed if kind == "trades" else AWP(changed, gamma=0.005)
         f, g = compare(theirs, method, start, [first], "rounded", **switches)
         assert distance(weights(f), weights(g)) < STATE_TOLERANCE[F64]
-        assert (counts(f, start), counts(g, start)) == (3, 2 if "replay" in change else 3)
+        assert (counts(f, start), counts(g, start)) == (3, 2 if "double_bn_update" in change else 3)
         apart = distance(statistics(f), statistics(g))
         assert apart > 1e-5 if change else apart < STATE_TOLERANCE[F64]
         if change:

@@ -106,9 +106,7 @@ def our_iteration(method, f, optimizer, x, y, signs, epoch, batch, averages=None
             seen.append(given[0])
 
     hook = f.register_forward_pre_hook(look)
-    t = nuat.StepContext(
-        epoch=epoch, batch=batch, batch_size=64, noise=Given(signs), averages=averages
-    )
+    t = nuat.StepContext(epoch=epoch, batch=batch, batch_size=64, noise=Given(signs), emas=averages)
     for loss in method.step(f, x, y, t):
         optimizer.zero_grad()
         loss.backward()
@@ -142,7 +140,7 @@ def nuat2_wa_both(f, x, y, signs, epoch, batch):
     lam = published.ramp(epoch, 80)
     # in epoch 0 the live network stands in for the teacher, which is there
     theirs = published.nuat2_iteration(f, sgd(f), x, y, signs, lam, teacher if epoch else None)
-    method = nuat.NuAT2(lam=nuat.LinearRamp(4.0, 80), teacher=0.99)
+    method = nuat.NuAT2(lam=nuat.LinearRamp(4.0, 80), attack_ema_decay=0.99)
     return theirs, our_iteration(method, g, sgd(g), x, y, signs, epoch, batch, averages)
 
 
@@ -215,7 +213,11 @@ def train_theirs(kind, f, dtype):
 
 def train_ours(kind, f, dtype):
     """The same in ours; the method itself asks for the teacher's average, in its first step."""
-    methods = {"NuAT": nuat.NuAT(), "NuAT2": nuat.NuAT2(), "NuAT2-WA": nuat.NuAT2(teacher=0.99)}
+    methods = {
+        "NuAT": nuat.NuAT(),
+        "NuAT2": nuat.NuAT2(),
+        "NuAT2-WA": nuat.NuAT2(attack_ema_decay=0.99),
+    }
     optimizer, averages = sgd(f), nuat.EMAs(f)
     average = averages(0.9998)
     alone = nuat.EMA(f, 0.99)

@@ -36,7 +36,7 @@ def test_nuat_wa_resnet18():
 
 def test_nuat2_wide():
     r = row("nuat2-wrn")
-    assert (r.epochs, r.batch_size, r.ema_decay, r.method.teacher) == (55, 64, None, None)
+    assert (r.epochs, r.batch_size, r.ema_decay, r.method.attack_ema_decay) == (55, 64, None, None)
     assert values(r.method.lam, 0, 1, 54) == A([0, 4 / 55, 4 * 54 / 55])
     assert values(r.lr, 0, 20, 35, 40.9) == A([0, 0.1, 0.025, 0.025])
     assert values(r.lr, 41, 45.9, 46, 54) == A([2.5e-3, 2.5e-3, 2.5e-4, 2.5e-4])
@@ -45,7 +45,12 @@ def test_nuat2_wide():
 
 def test_nuat2_wa_wide():
     r = row("nuat2-wa-wrn")
-    assert (r.epochs, r.batch_size, r.ema_decay, r.method.teacher) == (80, 64, 0.9998, 0.99)
+    assert (r.epochs, r.batch_size, r.ema_decay, r.method.attack_ema_decay) == (
+        80,
+        64,
+        0.9998,
+        0.99,
+    )
     assert values(r.method.lam, 0, 1, 79) == A([0, 0.05, 3.95])
     assert values(r.lr, 0, 20, 50, 80) == A([0, 0.1, 0.05, 0])
     assert values(r.momentum, 0, 20, 80) == A([0.9, 0.8, 0.9])

@@ -10,7 +10,7 @@ import nuat
 from nuat import Constant, InputError, LinearRamp, Linf, Piecewise
 from nuat.attacks import FGSM, PGD
 from nuat.config.serialization import to_dict
-from nuat.methods import AT, AWP, TRADES, Method, NuAT, NuAT2, NuATH, RobustnessDrop
+from nuat.methods import AT, AWP, TRADES, Method, NuAT, NuAT2, NuATH
 from nuat.recipes import registry
 from nuat.schedules import Schedule, StartAt, StepDecay
 from nuat.threat_models import L2, Ball
@@ -73,7 +73,9 @@ def test_lasting_stretches_every_schedule(row, factor):
 def test_lasting_reaches_both_methods_of_a_hybrid_and_what_awp_is_around():
     row = nuat.get_recipe("nuat-h", "digits")
     row = replace(row, method=HYBRID).with_epochs(row.epochs * 2)
-    assert row.method.one.lam == LinearRamp(4.0, 80) and row.method.two.lam == LinearRamp(2.0, 40)
+    assert row.method.single_step.lam == LinearRamp(
+        4.0, 80
+    ) and row.method.two_step.lam == LinearRamp(2.0, 40)
     around = AWP(TRADES(beta=StepDecay(6.0, at=(10,))), gamma=StartAt(0.005, epoch=4))
     row = replace(row, epochs=10, method=around).with_epochs(5)
     assert row.method.base.beta == StepDecay(6.0, at=(5,)) and row.method.gamma == StartAt(0.005, 2)
@@ -113,13 +115,12 @@ def test_against_changes_every_ball_and_nothing_else(row, ball):
     back = changed.with_threat_model(row.ball)
     if {found for _, found in places} == {row.ball}:
         assert back == row
-    assert changed.method.threat() in (ball, None)
+    assert changed.method.threat_model in (ball, None)
 
 
 def test_against_reaches_the_parts_of_parts():
-    method = replace(HYBRID, trigger=RobustnessDrop(Linf(0.3)))
-    row = replace(nuat.get_recipe("nuat-h", "digits"), method=method).with_threat_model(Linf(0.02))
-    assert row.method.one.ball == row.method.two.ball == row.method.trigger.ball == Linf(0.02)
+    row = replace(nuat.get_recipe("nuat-h", "digits"), method=HYBRID).with_threat_model(Linf(0.02))
+    assert row.method.single_step.ball == row.method.two_step.ball == Linf(0.02)
     row = replace(row, method=AWP(AT(PGD(Linf(0.3))))).with_threat_model(Linf(0.02))
     assert row.method.base.inner.ball == row.ball == Linf(0.02)
 
@@ -150,8 +151,8 @@ def test_a_field_of_the_recipe_or_else_of_its_method():
 
 def test_fields_of_parts_of_parts():
     row = replace(nuat.get_recipe("nuat-h", "digits"), method=HYBRID)
-    assert row.with_override("one.lam.to", "9").method == replace(
-        HYBRID, one=replace(HYBRID.one, lam=LinearRamp(9.0, 40))
+    assert row.with_override("single_step.lam.to", "9").method == replace(
+        HYBRID, single_step=replace(HYBRID.single_step, lam=LinearRamp(9.0, 40))
     )
     assert row.with_override("trigger.hold", "7").method.trigger.hold == 7
     row = replace(row, method=AWP(AT(PGD(Linf(0.1)))))
@@ -176,7 +177,7 @@ def test_fields_of_parts_of_parts():
         ("", "3", "unknown field"),
         ("lam.", "3", "unknown field"),
         ("method", "NuAT", "takes a Method, not NuAT"),
-        ("replay", "3", "takes a bool, not 3"),
+        ("double_bn_update", "3", "takes a bool, not 3"),
     ],
 )
 def test_what_cannot_be_set_is_named(path, text, message):
@@ -190,8 +191,7 @@ def test_what_cannot_be_set_is_named(path, text, message):
         ("pgd-at", "inner", "PGD(steps=2)"),
         ("pgd-at", "method", "NuAT()"),
         ("awp", "base", "AT(PGD(steps=2))"),
-        ("nuat-h", "trigger", "RobustnessDrop()"),
-        ("nuat-h", "one", "NuAT(lam=3)"),
+        ("nuat-h", "single_step", "NuAT(lam=3)"),
     ],
 )
 def test_a_part_that_names_no_ball_is_against_that_of_the_recipe(name, path, text):
@@ -304,7 +304,7 @@ def test_an_outside_method_is_stretched_and_set_against_a_ball_as_well():
     assert row.method.lam == Constant(3.0)
     row = replace(row, method=Mine()).with_threat_model(Linf(0.2)).with_epochs(20)
     assert row.method == Mine(FGSM(Linf(0.2)), LinearRamp(1.0, epochs=20))
-    assert row.method.threat() == Linf(0.2)
+    assert row.method.threat_model == Linf(0.2)
 
 
 @pytest.mark.parametrize("given", ["yes", 1, 0, "False"])

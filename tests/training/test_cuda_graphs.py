@@ -30,7 +30,7 @@ def trained(row, graphs=None, epochs=(0, 40)):
     for epoch in epochs:
         for batch, (x, y) in enumerate(IMAGES.shuffled(8, seed=epoch)):
             t = descent.begin(epoch, batch)
-            seen += [*descent.step(x, y, t), *t.notes.values()]
+            seen += [*descent.step(x, y, t), *t.logs.values()]
     return [*descent.f.state_dict().values(), *descent.kept.state_dict().values(), *seen]
 
 
@@ -49,7 +49,7 @@ def test_a_recorded_step_is_the_step(name):
     said, epochs = [], (0, 1, 40, 41)
     graphs = Graphs(ROWS[name].method, said.append, once)
     with_graphs = trained(ROWS[name], graphs, epochs)
-    assert not said and len(graphs.tapes) == ROWS[name].method.cycle
+    assert not said and len(graphs.tapes) == ROWS[name].method.graph_period
     assert equal(with_graphs, trained(ROWS[name], epochs=epochs))
 
 

@@ -248,8 +248,8 @@ def test_stop_ends_the_run_with_the_weights_of_before(data, watch, tmp_path):
 METHODS = {
     "at": AT(FGSM(BALL)),
     "free": Free(BALL, replays=2),  # keeps a perturbation in its memory
-    "nuat2-wa": NuAT2(BALL, teacher=0.9),  # a second average takes part in the attack
-    "nuat-h": NuATH(NuAT(BALL), NuAT2(BALL), CleanLossDrop(short=1, warm=2, drop=-1, hold=2)),
+    "nuat2-wa": NuAT2(BALL, attack_ema_decay=0.9),  # a second average takes part in the attack
+    "nuat-h": NuATH(NuAT(BALL), NuAT2(BALL), CleanLossDrop(short=1, warmup=2, drop=-1, hold=2)),
 }
 
 

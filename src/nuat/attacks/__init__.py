@@ -49,8 +49,7 @@ for _name, _kind in KINDS.items():
 for _version in VERSIONS:
     attack_registry.add(named(_version), versioned(_version))
 
-NUCLEAR = (losses.nuclear, losses.nuclear_svd, losses.nuclear_polar)
-DISTANCES = (*NUCLEAR, losses.frobenius, losses.squared_l2)
+DISTANCES = (losses.nuclear, losses.nuclear_svd, losses.frobenius, losses.squared_l2)
 ONE_STEP = (FGSM, RFGSM)
 WORDS: dict[str, Any] = {
     **{

@@ -1,29 +1,28 @@
-"""Training methods: generators of losses. `for loss in NuAT().step(f, x, y, t): ...`."""
+"""Training methods, each a generator of losses: `for loss in method.step(model, x, y, ctx)`."""
 
-from nuat.methods.at import AT, RMGM, Free, Standard
+from nuat.methods.at import AT, Standard
+from nuat.methods.awp import AWP
 from nuat.methods.base import Method, StepContext
-from nuat.methods.gat import GAT, Guided
+from nuat.methods.free import Free
+from nuat.methods.gat import GAT
 from nuat.methods.nuat import NuAT, NuAT2, NuATH
-from nuat.methods.switching import Always, CleanLossDrop, RobustnessDrop, Share, Trigger
-from nuat.methods.trades import AWP, TRADES
+from nuat.methods.rmgm import RMGM
+from nuat.methods.switching import CleanLossDrop, Trigger
+from nuat.methods.trades import TRADES
 
 __all__ = [
     "AT",
     "AWP",
-    "GAT",
-    "RMGM",
-    "TRADES",
-    "Always",
     "CleanLossDrop",
     "Free",
-    "Guided",
+    "GAT",
     "Method",
-    "StepContext",
     "NuAT",
     "NuAT2",
     "NuATH",
-    "RobustnessDrop",
-    "Share",
+    "RMGM",
     "Standard",
+    "StepContext",
+    "TRADES",
     "Trigger",
 ]

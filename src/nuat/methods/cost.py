@@ -14,33 +14,34 @@ from nuat.runtime.flops import flops
 
 
 def forward_equivalents(
-    method: Method, f: nn.Module, x: Tensor, y: Tensor, epoch: int = 1
+    method: Method, model: nn.Module, x: Tensor, y: Tensor, epoch: int = 1
 ) -> float:
-    """Cost of a training step of this method in forward passes of the batch, mean of both parities.
+    """The cost of a training step in forward passes, averaged over an even and an odd batch.
 
-    Counted, not timed: convolutions and matrix products, forward and backward. `f` gets gradients
-    but no update; its BatchNorm statistics come back as they were.
+    The cost is counted, not timed: floating-point operations of convolutions and matrix products,
+    forward and backward, divided by those of one forward pass of the batch. The model is left as it
+    was: no optimizer step is taken, and modes and buffers are restored.
     """
-    before = {name: value.clone() for name, value in f.state_dict().items()}
-    modes = [(module, module.training) for module in f.modules()]
-    f.train()
-    averages = EMAs(f)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [(module, module.training) for module in model.modules()]
+    model.train()
+    emas = EMAs(model)
     memory: dict[str, Any] = {}
 
-    def steps() -> None:
+    def two_steps() -> None:
         for batch in (0, 1):
-            t = StepContext(epoch, batch, 2, len(x), averages=averages, memory=memory)
-            for loss in method.step(f, x, y, t):
+            ctx = StepContext(epoch, batch, 2, len(x), emas=emas, memory=memory)
+            for loss in method.step(model, x, y, ctx):
                 check_loss(loss)
-                f.zero_grad()
+                model.zero_grad()
                 loss.backward()
 
     with torch.random.fork_rng():
-        spent = flops(steps) / 2
+        step_flops = flops(two_steps) / 2
     with torch.no_grad():
-        once = flops(lambda: f(x))
-    f.zero_grad()
-    f.load_state_dict(before)
+        forward_flops = flops(lambda: model(x))
+    model.zero_grad()
+    model.load_state_dict(before)
     for module, training in modes:
         module.training = training
-    return spent / once
+    return step_flops / forward_flops

@@ -1,7 +1,7 @@
-"""Nuclear norm adversarial training: NuAT, NuAT2 and the hybrid of the two.
+"""Nuclear norm adversarial training: NuAT, its two-step variant NuAT2, and the hybrid NuAT-H.
 
 Source: "Towards Efficient and Effective Adversarial Training" (NeurIPS 2021) and its published
-code. Where the code differs from the formula of the paper, the code is followed: see the fields.
+code. Where the two differ, the default follows the code.
 """
 
 from __future__ import annotations
@@ -12,116 +12,207 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nuat.attacks import ascend
 from nuat.losses import Distance, ce, nuclear
 from nuat.methods.base import Method, StepContext
-from nuat.methods.gat import Guided
 from nuat.methods.switching import CleanLossDrop, Trigger
+from nuat.nn.batchnorm import record_bn_update
 from nuat.nn.freeze import frozen_eval
 from nuat.schedules import LinearRamp, Schedule
+from nuat.threat_models import Ball, Bernoulli, Linf, Start
 
 
 @dataclass(frozen=True)
-class NuAT(Guided):
-    """One step up  CE(f(x'), y) + lam |f(x') - f(x)|_* / B,  then down  CE(f(x), y) + the same.
+class _NuclearNormMethod(Method):
+    """The fields that NuAT and NuAT2 share, and the weight of the nuclear norm."""
 
-    |.|_* is the nuclear norm of a [B, K] matrix. B shrinks it like 1 / sqrt(B), so a lam is meant
-    for a batch size; at another B it is multiplied by sqrt(B / lam_batch). The step itself is
-    `Guided`'s; its other fields have the values of the published code.
-
-    Attributes:
-        lam: weight of the nuclear norm, by epoch; 0 in the first, which is so clean training.
-        constant_divisor: published: B is the run's batch size also for the short last batch.
-        lam_batch: the batch size that lam is meant for; None: every one.
-    """
-
+    ball: Ball = Linf(8 / 255)
     lam: Schedule = LinearRamp(to=4.5, epochs=90)
+    start: Start = Bernoulli(1 / 2)
     distance: Distance = nuclear
     constant_divisor: bool = True
-    lam_batch: int | None = 64
+    lam_batch_size: int | None = 64
 
-    def weight(self, x: Tensor, t: StepContext) -> float:
-        """Lam / B, at the scale of this batch size."""
-        return super().weight(x, t) * self.scale(t.batch_size)
+    def loss_weight(self, x: Tensor, ctx: StepContext) -> float:
+        """lam / B, scaled to the batch size of the run."""
+        return self.lam(ctx.epoch) / self.divisor(x, ctx) * self.lam_scale(ctx.batch_size)
 
-    def scale(self, batch_size: int | None) -> float:
-        """sqrt(B / lam_batch): what lam is multiplied by. Ours; the published B is always 64."""
-        return (batch_size / self.lam_batch) ** 0.5 if batch_size and self.lam_batch else 1.0
+    def divisor(self, x: Tensor, ctx: StepContext) -> int:
+        """B: the batch size of the run if the divisor is constant, else the size of this batch."""
+        return ctx.batch_size if self.constant_divisor and ctx.batch_size else len(x)
 
-    def remarks(self, batch_size: int) -> list[str]:
-        """Says so when lam is scaled."""
-        if (scale := self.scale(batch_size)) == 1:
+    def lam_scale(self, batch_size: int | None) -> float:
+        """The factor sqrt(B / lam_batch_size) of lam (ours: the published code has B = 64 only)."""
+        if not batch_size or not self.lam_batch_size:
+            return 1.0
+        return (batch_size / self.lam_batch_size) ** 0.5
+
+    def startup_notes(self, batch_size: int) -> list[str]:
+        if (scale := self.lam_scale(batch_size)) == 1:
             return []
         return [
-            f"lam is meant for batches of {self.lam_batch}; for {batch_size} it is multiplied by "
-            f"sqrt({batch_size}/{self.lam_batch}) = {scale:.3g} (lam_batch=None leaves it)"
+            f"lam is tuned for batches of {self.lam_batch_size} images. For {batch_size} it is "
+            f"multiplied by sqrt({batch_size}/{self.lam_batch_size}) = {scale:.3g}; "
+            "lam_batch_size=None keeps it as it is"
         ]
 
 
 @dataclass(frozen=True)
-class NuAT2(NuAT):
-    """Two steps up: the first  CE + lam |f(x') - f(x)|_* / B,  the second CE; loss as in NuAT.
+class NuAT(_NuclearNormMethod):
+    """NuAT minimizes  CE(f(x), y) + lam |f(x') - f(x)|_* / B.
 
-    Both steps are full eps. The attack compares eval-mode logits with eval-mode clean logits, and
-    its B is the true size of the batch; there is nothing to alternate and nothing to replay. 11
+    |.|_* is the nuclear norm of the [B, K] matrix of logit differences. x' comes from one step of
+    length eps that maximizes  CE(f(x'), y) + lam |f(x') - f(x)|_* / B  from Bernoulli noise of
+    +- eps / 2. The attack runs the model in eval mode and compares it with the clean logits of the
+    train-mode pass, which the loss uses too, so a step costs 8 forward-equivalents.
+
+    Where the published code differs from the formula of the talk, a field chooses:
+
+        published code                                                  field
+        lam ramps up linearly from 0, by epoch, in the attack too       lam (a number is constant)
+        the norm is divided by B                                        lam (multiply it by B)
+        the smaller last batch is divided by the full B too             constant_divisor
+        the attack uses the norm in every other batch only              alternate
+        the step of eps starts at +- eps / 2, clamped to [0, 1]         start
+        the clean batch updates the statistics of BatchNorm twice       double_bn_update
+        the attack takes its clean logits in train mode                 none: always so
+        the cross-entropy of the loss is of clean images only           none: always so
+
+    Attributes:
+        ball: the threat model.
+        lam: weight of the nuclear norm, by epoch; 0 in the first epoch, which is clean training.
+        start: initial point of the attack.
+        distance: of two logit matrices [B, K], in place of the nuclear norm of their difference.
+        constant_divisor: B is the batch size of the run, also for the smaller last batch.
+        lam_batch_size: the batch size that lam is tuned for. At another batch size B, lam is
+            multiplied by sqrt(B / lam_batch_size), because the norm divided by B shrinks like
+            1 / sqrt(B). None: lam is never scaled. Ours.
+        alternate: the attack uses the norm in every other batch only, from the second batch of each
+            epoch on.
+        double_bn_update: apply the clean batch's BatchNorm update a second time, after backward.
+            The published code gets this effect from a second clean pass, which costs 1 F.
+    """
+
+    alternate: bool = True
+    double_bn_update: bool = True
+
+    @property
+    def graph_period(self) -> int | None:
+        return 2 if self.alternate else 1
+
+    def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
+        lam = self.loss_weight(x, ctx)
+        attack_lam = lam * (ctx.batch % 2) if self.alternate else lam
+
+        # Clean pass in train mode; its logits z serve the attack and the loss.
+        with record_bn_update(model) as clean_pass:
+            z = model(x)
+
+        # Attack: one step up  CE + lam |f(x') - f(x)|_* / B.
+        with frozen_eval(model) as frozen_model:
+
+            def attack_loss(x_adv: Tensor, k: int) -> Tensor:
+                z_adv = frozen_model(x_adv)
+                loss = ce(z_adv, y)
+                return loss + attack_lam * self.distance(z_adv, z.detach()) if attack_lam else loss
+
+            x_adv = self.start(x, self.ball, ctx.noise)
+            x_adv = ascend(attack_loss, x_adv, x, self.ball)
+
+        # Loss: the cross-entropy is of the clean images alone.
+        clean_loss = ce(z, y)
+        ctx.log(clean_loss=clean_loss)
+        yield clean_loss + lam * self.distance(model(x_adv), z)
+
+        if self.double_bn_update:
+            clean_pass.replay()
+
+
+@dataclass(frozen=True)
+class NuAT2(_NuclearNormMethod):
+    """NuAT2 minimizes the loss of NuAT at images from two attack steps of length eps.
+
+    The first step maximizes  CE(f(x'), y) + lam |f(x') - f(x)|_* / B,  the second  CE(f(x'), y).
+    Both steps and their clean logits run the model in eval mode, and B is the true size of the
+    batch in the attack. In NuAT2-WA the first step attacks an EMA of the weights. A step costs 11
     forward-equivalents.
 
     Attributes:
-        teacher: decay of the average of the weights that the first step attacks in place of f, with
-            its own clean logits (NuAT2-WA: 0.99); f stands in for it in epoch 0. None: f itself.
+        ball, start, distance, constant_divisor, lam_batch_size: as in NuAT.
+        lam: weight of the nuclear norm, by epoch.
+        attack_ema_decay: decay of the EMA that the first step attacks (published for NuAT2-WA:
+            0.99). In the first epoch the model itself is attacked. None: always the model itself.
     """
 
     lam: Schedule = LinearRamp(to=4.0, epochs=55)
-    alternate: bool = False
-    replay: bool = False
-    teacher: float | None = None
+    attack_ema_decay: float | None = None
 
-    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> Iterator[Tensor]:
-        """One loss."""
-        lam = self.weight(x, t)
-        in_attack = lam * self.divisor(x, t) / len(x)
-        x_adv = self.start(x, self.ball, t.noise)
-        with frozen_eval(self.first_attacked(f, t)) as g:
+    @property
+    def graph_period(self) -> int | None:
+        return 1
+
+    def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
+        lam = self.loss_weight(x, ctx)
+        attack_lam = lam * self.divisor(x, ctx) / len(x)
+        x_adv = self.start(x, self.ball, ctx.noise)
+
+        # First attack step: up  CE + lam |f(x') - f(x)|_* / B.
+        with frozen_eval(self.attack_model(model, ctx)) as frozen_model:
             with torch.no_grad():
-                z = g(x)
-            x_adv = self.climb(g, x_adv, x, y, in_attack, z)
-        with frozen_eval(f) as g:
-            x_adv = self.climb(g, x_adv, x, y)
-        z_adv, z = f(x_adv), f(x)
-        clean = ce(z, y)
-        t.note(clean_loss=clean)
-        yield clean + lam * self.distance(z_adv, z)
+                z = frozen_model(x)
 
-    def first_attacked(self, f: nn.Module, t: StepContext) -> nn.Module:
-        """The network that the first step attacks."""
-        average = None if self.teacher is None else t.average(self.teacher)
-        return f if average is None or t.epoch == 0 else average
+            def attack_loss(x_adv: Tensor, k: int) -> Tensor:
+                z_adv = frozen_model(x_adv)
+                loss = ce(z_adv, y)
+                return loss + attack_lam * self.distance(z_adv, z) if attack_lam else loss
+
+            x_adv = ascend(attack_loss, x_adv, x, self.ball)
+
+        # Second attack step: up  CE  of the model itself.
+        with frozen_eval(model) as frozen_model:
+            x_adv = ascend(lambda x_adv, k: ce(frozen_model(x_adv), y), x_adv, x, self.ball)
+
+        # Loss: two passes in train mode, the adversarial one first, as published.
+        z_adv, z = model(x_adv), model(x)
+        clean_loss = ce(z, y)
+        ctx.log(clean_loss=clean_loss)
+        yield clean_loss + lam * self.distance(z_adv, z)
+
+    def attack_model(self, model: nn.Module, ctx: StepContext) -> nn.Module:
+        """The network that the first attack step sees: the EMA, or the model itself."""
+        # The EMA is requested in epoch 0 too, so that it averages from the first step on.
+        ema = None if self.attack_ema_decay is None else ctx.ema(self.attack_ema_decay)
+        return model if ema is None or ctx.epoch == 0 else ema
 
 
 @dataclass(frozen=True)
 class NuATH(Method):
-    """NuAT, and NuAT2 for a while whenever training shows the sign of gradient masking.
+    """NuAT-H trains with NuAT, and with NuAT2 for some batches after a sign of gradient masking.
 
-    A reconstruction: of NuAT-H it is known that it switches adaptively between single-step and
-    two-step attacks, and that a curve of the clean cross-entropy goes with it; no code and no text
-    with its trigger was found. The triggers are ours. For NuAT-WA-H the two-step method is
-    NuAT2-WA's. The metrics hold the share of two-step batches, `two_step`, and the moments at which
-    the trigger fired, `two_step_began`.
+    This is a reconstruction. It is known that NuAT-H switches adaptively between single-step and
+    two-step attacks and that a curve of the clean cross-entropy belongs to it; neither code nor a
+    text that states its trigger was found. The trigger is ours. In NuAT-WA-H the two-step method is
+    that of NuAT2-WA.
+
+    The metrics of an epoch contain the share of two-step batches, `two_step`, and the times at
+    which the trigger fired, `two_step_began`.
 
     Attributes:
-        one: the method of every other moment.
-        two: the method after the trigger.
-        trigger: when, and for how long.
+        single_step: the method of ordinary batches.
+        two_step: the method of the batches for which the trigger is active.
+        trigger: decides for which batches two attack steps are used.
     """
 
-    one: NuAT = NuAT()
-    two: NuAT2 = NuAT2()
+    single_step: NuAT = NuAT()
+    two_step: NuAT2 = NuAT2()
     trigger: Trigger = CleanLossDrop()
 
-    def step(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> Iterator[Tensor]:
-        """One loss, by the method whose turn it is."""
-        if self.two.teacher is not None:
-            t.average(self.two.teacher)  # it begins with training, not at the first firing
-        two_step = self.trigger.wants_two(f, x, y, t)
-        yield from (self.two if two_step else self.one).step(f, x, y, t)
-        t.note(two_step=float(two_step))
-        self.trigger.observe(t)
+    def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
+        if self.two_step.attack_ema_decay is not None:
+            # The EMA averages from the first step of training on, not from the first two-step one.
+            ctx.ema(self.two_step.attack_ema_decay)
+        use_two_steps = self.trigger.use_two_steps(ctx)
+        method = self.two_step if use_two_steps else self.single_step
+        yield from method.step(model, x, y, ctx)
+        ctx.log(two_step=float(use_two_steps))
+        self.trigger.observe(ctx)

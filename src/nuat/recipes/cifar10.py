@@ -140,7 +140,7 @@ register_recipe(
         name="nuat-wa-h",
         method=NuATH(
             NuAT(BALL, LinearRamp(4.0, epochs=100)),
-            NuAT2(BALL, LinearRamp(4.0, epochs=100), teacher=0.99),
+            NuAT2(BALL, LinearRamp(4.0, epochs=100), attack_ema_decay=0.99),
         ),
         source=OURS,
         note="reconstruction: the published trigger is unknown",
@@ -151,7 +151,7 @@ register_recipe(
     replace(
         NUAT2,
         name="nuat2-wa",
-        method=NuAT2(BALL, LinearRamp(4.0, epochs=100), teacher=0.99),
+        method=NuAT2(BALL, LinearRamp(4.0, epochs=100), attack_ema_decay=0.99),
         ema_decay=WA,
     )
 )

@@ -26,9 +26,9 @@ def _wide(name: str, row: Recipe, epochs: int, **changes: object) -> Recipe:
     return register_recipe(changed)
 
 
-def _hybrid(epochs: int, teacher: float | None) -> NuATH:
+def _hybrid(epochs: int, attack_ema_decay: float | None) -> NuATH:
     lam = LinearRamp(4.0, epochs)
-    return NuATH(NuAT(BALL, lam), NuAT2(BALL, lam, teacher=teacher))
+    return NuATH(NuAT(BALL, lam), NuAT2(BALL, lam, attack_ema_decay=attack_ema_decay))
 
 
 _wide("fbf", get_recipe("fbf", "cifar10"), 30)
@@ -60,7 +60,7 @@ _wide(
     "nuat2-wa",
     cifar10.NUAT2,
     80,
-    method=NuAT2(BALL, LinearRamp(4.0, epochs=80), teacher=0.99),
+    method=NuAT2(BALL, LinearRamp(4.0, epochs=80), attack_ema_decay=0.99),
     ema_decay=WA,
     lr=triangle(0.0, 0.1, up=20, down=60),
     momentum=triangle(0.9, 0.8, up=20, down=60),

@@ -63,12 +63,12 @@ _row("nuat-wa", NuAT(BALL, LAM), ema_decay=WA, note="lam unknown; as nuat")
 _row("nuat-h", NuATH(NuAT(BALL, LAM), TWO), note="reconstruction: trigger unknown")
 _row(
     "nuat-wa-h",
-    NuATH(NuAT(BALL, LAM), replace(TWO, teacher=0.99)),
+    NuATH(NuAT(BALL, LAM), replace(TWO, attack_ema_decay=0.99)),
     ema_decay=WA,
     note="reconstruction: trigger unknown",
 )
 _row("nuat2", TWO)
-_row("nuat2-wa", replace(TWO, teacher=0.99), ema_decay=WA)
+_row("nuat2-wa", replace(TWO, attack_ema_decay=0.99), ema_decay=WA)
 _row("pgd-at", AT(PGD(BALL, steps=10)))
 _row("trades", TRADES(BALL, size=1 / 4))
 _row("trades-wa", TRADES(BALL, size=1 / 4), ema_decay=WA)

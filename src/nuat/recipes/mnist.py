@@ -53,12 +53,12 @@ _row("nuat-wa", NuAT(BALL, LAM, START), ema_decay=WA)
 _row("nuat-h", NuATH(NuAT(BALL, LAM, START), TWO), note="reconstruction: trigger unknown")
 _row(
     "nuat-wa-h",
-    NuATH(NuAT(BALL, LAM, START), replace(TWO, teacher=0.99)),
+    NuATH(NuAT(BALL, LAM, START), replace(TWO, attack_ema_decay=0.99)),
     ema_decay=WA,
     note="reconstruction: trigger unknown",
 )
 _row("nuat2", TWO)
-_row("nuat2-wa", replace(TWO, teacher=0.99), ema_decay=WA)
+_row("nuat2-wa", replace(TWO, attack_ema_decay=0.99), ema_decay=WA)
 _row("pgd-at", AT(PGD(BALL, steps=40, size=0.01 / 0.3)))
 SMOOTH = TRADES(BALL, beta=1.0, steps=40, size=0.01 / 0.3)
 _row("trades", SMOOTH, note="beta and attack of the published code, network and schedule of GAT")

@@ -106,9 +106,9 @@ class Recipe:
         return replace(
             self,
             epochs=epochs,
-            lr=self.lr.stretched(factor),
-            momentum=self.momentum.stretched(factor),
-            method=self.method.stretched(factor),
+            lr=self.lr.rescaled(factor),
+            momentum=self.momentum.rescaled(factor),
+            method=self.method.rescaled(factor),
         )
 
     def with_override(self, path: str, text: str) -> Recipe:
@@ -134,7 +134,7 @@ class Recipe:
             raise InputError(
                 f"{path}: the threat model is given with --eps and --norm, not in {text}"
             )
-        ball = self.method.threat() or self.ball
+        ball = self.method.threat_model or self.ball
         changed: Recipe = set_field(
             self, full, text, CONFIG_NAMES, lambda new: replace_instances(new, Ball, ball)
         )

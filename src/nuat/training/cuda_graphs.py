@@ -43,7 +43,7 @@ class CapturedStep:
 
     def work(self, method: Method, f: nn.Module, t: StepContext) -> None:
         """The step up to the gradients, by Python."""
-        alone = replace(t, memory={}, notes={})
+        alone = replace(t, memory={}, logs={})
         for weight in self.weights:
             weight.grad = None
         steps = method.step(f, self.x, self.y, alone)
@@ -52,7 +52,7 @@ class CapturedStep:
         loss.backward()
         if next(steps, None) is not None or alone.memory:
             raise RuntimeError("it updates the weights more than once, or remembers something")
-        self.loss, self.notes = loss.detach(), alone.notes
+        self.loss, self.notes = loss.detach(), alone.logs
         self.gradients = [weight.grad for weight in self.weights]
 
     def play(self, x: Tensor, y: Tensor, t: StepContext) -> Tensor:
@@ -62,7 +62,7 @@ class CapturedStep:
         self.replay()
         for weight, gradient in zip(self.weights, self.gradients, strict=True):
             weight.grad = gradient
-        t.note(**{k: v.clone() if isinstance(v, Tensor) else v for k, v in self.notes.items()})
+        t.log(**{k: v.clone() if isinstance(v, Tensor) else v for k, v in self.notes.items()})
         return self.loss.clone()
 
 
@@ -79,7 +79,7 @@ class Graphs:
         self.method, self.say, self.record = method, say, record
         self.tapes: dict[int, CapturedStep] = {}
         self.epoch, self.warm, self.able = -1, 0, True
-        if method.cycle is None:
+        if method.graph_period is None:
             self._refuse("its steps may differ in more than the epoch")
 
     def tape(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> CapturedStep | None:
@@ -91,11 +91,11 @@ class Graphs:
         if not self.able or len(x) != t.batch_size:
             return None
         self.warm += 1
-        if self.warm <= 2 * self.method.cycle:
+        if self.warm <= 2 * self.method.graph_period:
             return None
         if t.epoch != self.epoch:
             self.tapes, self.epoch = {}, t.epoch
-        place = t.batch % self.method.cycle
+        place = t.batch % self.method.graph_period
         if place not in self.tapes:
             self._record(place, f, x, y, t)
         return self.tapes.get(place)

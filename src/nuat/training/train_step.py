@@ -71,7 +71,7 @@ class TrainStep:
             batches=self.batches,
             batch_size=self.recipe.batch_size,
             lr=lr,
-            averages=lambda decay: self.lowered(self.averages(decay)),
+            emas=lambda decay: self.lowered(self.averages(decay)),
             memory=self.memory,
         )
 

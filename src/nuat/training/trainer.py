@@ -89,7 +89,7 @@ class Trainer:
             if self.done:
                 progress.line(f"{self.run.path}: going on after {self.place()}")
             once = [] if self.done else self.once
-            own = self.recipe.method.remarks(self.recipe.batch_size)
+            own = self.recipe.method.startup_notes(self.recipe.batch_size)
             for remark in filter(None, (*once, *self.engine, *own)):
                 progress.line(remark)
             if self.graphs:
@@ -126,7 +126,7 @@ class Trainer:
         t = self.descent.begin(self.epoch, self.batch)
         for loss in self.descent.step(x, y, t):
             self.losses.note(loss)
-        self.notes.take(t.notes)
+        self.notes.take(t.logs)
 
     def end_epoch(self, progress: Progress) -> None:
         """Validate, keep the best, look for a collapse, write everything down."""
@@ -136,7 +136,7 @@ class Trainer:
         metrics |= validate(self.descent.kept, self.data.val, self.recipe.ball)
         metrics["seconds"] = self.watch.seconds
         clean, robust = metrics["val_clean"], metrics["val_robust"]
-        rank = (robust, clean) if self.recipe.method.threat() else (clean, robust)
+        rank = (robust, clean) if self.recipe.method.threat_model else (clean, robust)
         if rank > self.best:
             self.best = rank
             self.keep("model")
@@ -150,7 +150,7 @@ class Trainer:
 
     def guard(self, metrics: dict[str, Any], progress: Progress) -> None:
         """If this epoch shows a collapse, say so, and do what the recipe says."""
-        if not self.recipe.method.threat():
+        if not self.recipe.method.threat_model:
             return
         answer, epochs = self.recipe.on_overfitting, [*self.run.metrics, metrics]
         if not is_overfitting(epochs):
@@ -184,7 +184,7 @@ class Trainer:
             f"{name}_began": [
                 epoch + batch / self.batches for epoch, batch in moments if epoch == self.epoch
             ]
-            for name, moments in self.descent.memory.get("marks", {}).items()
+            for name, moments in self.descent.memory.get("events", {}).items()
         }
 
     def summary(self, metrics: dict[str, Any]) -> str:
