@@ -106,7 +106,7 @@ def test_a_step_in_bfloat16_keeps_weights_and_averages_in_float32(name):
         for loss in descent.step(X, Y, descent.begin(60, batch)):
             assert loss.dtype is torch.float32 and loss.isfinite()
     assert isinstance(descent.seen, BFloat16) and not isinstance(descent.kept, BFloat16)
-    assert isinstance(descent.begin(60, 0).average(0.99), BFloat16)
+    assert isinstance(descent.begin(60, 0).ema(0.99), BFloat16)
     kept = (*f.parameters(), *descent.kept.parameters())
     assert {p.dtype for p in kept} == {torch.float32}
     state = descent.optimizer.state_dict()["state"].values()
