@@ -43,9 +43,9 @@ def main() -> None:
     print(f"\nnuat on {DATA}, {MODEL}, {EPOCHS} epochs, last epoch, seeds {[*SEEDS]}")
     robust = {}
     for measured, measure in {
-        "clean": lambda s: s.clean,
-        **{attack: lambda s, attack=attack: s.robust(attack) for attack in ATTACKS},
-        "worst": lambda s: s.worst,
+        "clean": lambda s: s.clean_accuracy,
+        **{attack: lambda s, attack=attack: s.robust_accuracy(attack) for attack in ATTACKS},
+        "worst": lambda s: s.worst_case_accuracy,
     }.items():
         robust = {arm: [measure(s) for s in each] for arm, each in found.items()}
         print(f"{measured:8}", "   ".join(f"{arm} {spread(v)}" for arm, v in robust.items()))

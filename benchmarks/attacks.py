@@ -73,12 +73,12 @@ def verdicts(nets: Path) -> None:
         ids = class_balanced(images.y, count, seed=0)
         x, y = images.batch(ids)
         standing = [
-            nuat.evaluate(run.model, (x, y), ball, "autoattack", seed=seed).standing["autoattack"]
+            nuat.evaluate(run.model, (x, y), ball, "autoattack", seed=seed).robust["autoattack"]
             for seed in range(3)
         ]
         ours = [sum(each) for each in standing]
-        tier = nuat.evaluate(run.model, (x, y), ball, "autoattack", search="bf16")
-        weaker = tier.standing["autoattack"]
+        tier = nuat.evaluate(run.model, (x, y), ball, "autoattack", search_precision="bf16")
+        weaker = tier.robust["autoattack"]
         differ = sum(a != b for a, b in zip(standing[0], weaker, strict=True))
         print(f"{name}: {sum(weaker)} stand with a bf16 search; {differ} verdicts of a seed differ")
         found = []
@@ -108,7 +108,7 @@ def more_seeds(nets: Path) -> None:
         adversarial = MultiAttack(list(theirs(f, eps, seed).values()))(x[right], y[right])
         found = int((f(adversarial).argmax(1) == y[right]).sum())
         scores = nuat.evaluate(run.model, (x, y), ball, "autoattack", seed=seed)
-        ours = sum(scores.standing["autoattack"])
+        ours = sum(scores.robust["autoattack"])
         print(f"seed {seed}: ours {ours}, torchattacks {found}", flush=True)
 
 

@@ -122,8 +122,8 @@ def measure(
         found = nuat.evaluate(
             f, data.test, made.ball, ATTACKS, samples=problem.samples, batch_size=250
         )
-        scores = {attack: found.robust(attack) for attack in ATTACKS}
-        scores |= {"clean": found.clean, "robust": found.worst}
+        scores = {attack: found.robust_accuracy(attack) for attack in ATTACKS}
+        scores |= {"clean": found.clean_accuracy, "robust": found.worst_case_accuracy}
         run.save_scores("quality", scores)
     return {
         "method": name,

@@ -38,4 +38,4 @@ for epoch in range(EPOCHS):
             optimizer.step()
 
 scores = evaluate(f, digits.test, Linf(0.15), ["pgd-20", "gama-100"])
-print(f"clean {scores.clean:.1%}, robust {scores.worst:.1%}")
+print(f"clean {scores.clean_accuracy:.1%}, robust {scores.worst_case_accuracy:.1%}")

@@ -52,8 +52,8 @@ def test_own_method_is_trained_and_evaluated_by_name(call, tmp_path):
     status, _, err = call(f"evaluate {out} --attack fgsm --samples 50")
     assert (status, err) == (0, ""), "evaluating needs the network alone, not the method"
     scores = json.loads((out / "scores" / "test-50-fgsm.json").read_text())
-    assert scores["images"] == 50
-    assert scores["clean"] > 0.3
+    assert scores["num_images"] == 50
+    assert scores["clean_accuracy"] > 0.3
 
 
 def test_own_method_goes_on_and_refuses_another_setting(call, tmp_path):
@@ -102,9 +102,9 @@ def test_own_loop_trains_a_network_that_is_robust(capsys):
     space = {"__name__": "__main__"}
     exec(compile(text, "own_loop.py", "exec"), space)
     scores, out = space["scores"], capsys.readouterr().out
-    assert out == f"clean {scores.clean:.1%}, robust {scores.worst:.1%}\n"
-    assert scores.clean > 0.7
-    assert scores.worst > 0.1
+    assert out == f"clean {scores.clean_accuracy:.1%}, robust {scores.worst_case_accuracy:.1%}\n"
+    assert scores.clean_accuracy > 0.7
+    assert scores.worst_case_accuracy > 0.1
     assert isinstance(space["method"], nuat.NuAT) and space["method"].lam.epochs == 2
 
 

@@ -65,14 +65,14 @@ def _attack(run: Run, data: Splits, attacks: Sequence[str], device: str | None) 
     if "test" in run.scores:
         scores = EvaluationResult.from_dict(run.scores["test"])
         wanted = to_dict({name: parse_attack(name, network.ball) for name in attacks})
-        same = scores.attacks == wanted and len(scores.ids) == len(data.test)
-        if same and scores.network == fingerprint(network.model):
+        same = scores.attacks == wanted and len(scores.indices) == len(data.test)
+        if same and scores.model_fingerprint == fingerprint(network.model):
             return scores
     digest = derive_seed(fingerprint(network.model), *attacks)
     folder = run.path / "scores" / f"test-{digest:016x}"
-    about = {"data": data.name, "split": "test", "model": network.model_name}
+    metadata = {"data": data.name, "split": "test", "model": network.model_name}
     scores = evaluate(
-        network.model, data.test, network.ball, attacks, out=folder, about=about, quiet=False
+        network.model, data.test, network.ball, attacks, out=folder, metadata=metadata, quiet=False
     )
-    run.save_scores("test", scores.as_dict())
+    run.save_scores("test", scores.to_dict())
     return scores

@@ -92,9 +92,9 @@ def test_robust_accuracy_is_exact(case, batch_size, grid):
         ball, expected = kind(eps), (far > eps).tolist()
         scores = nuat.evaluate(f, (x, y), ball, ATTACKS, classes=CLASSES, batch_size=batch_size)
         # an attack on one class, the runner-up, says nothing of the others
-        runner_up = scores.standing.pop("targeted-pgd-50")
+        runner_up = scores.robust.pop("targeted-pgd-50")
         assert all(stood or not exact for stood, exact in zip(expected, runner_up, strict=True))
-        for name, standing in scores.standing.items():
+        for name, standing in scores.robust.items():
             assert standing == expected, (name, eps)
 
 
@@ -103,7 +103,7 @@ def test_square_gets_there_in_linf_and_claims_too_little_in_l2(case):
     eps = float((far[-1] * far[-2]).sqrt())
     square = Square(kind(eps), last_offset=True)
     scores = nuat.evaluate(f, (x, y), kind(eps), {"square": square}, classes=CLASSES)
-    exact, stood = (far > eps).tolist(), scores.standing["square"]
+    exact, stood = (far > eps).tolist(), scores.robust["square"]
     assert all(found for found, true in zip(stood, exact, strict=True) if true)
     assert stood == exact if kind is Linf else sum(stood) < len(x)
 
@@ -112,9 +112,9 @@ def test_autoattack_is_exact_and_says_which_part_found_what(case, tmp_path):
     f, x, y, far, kind = case
     ball = kind(float((far[-1] * far[-2]).sqrt()))
     scores = nuat.evaluate(f, (x, y), ball, "autoattack", classes=CLASSES, out=tmp_path / "out")
-    assert scores.standing["autoattack"] == (far > ball.eps).tolist()
+    assert scores.robust["autoattack"] == (far > ball.eps).tolist()
     parts = scores.parts["autoattack"]
-    assert sum(part["fallen"] for part in parts.values()) == int((far <= ball.eps).sum())
+    assert sum(part["broken"] for part in parts.values()) == int((far <= ball.eps).sum())
     assert parts["square"]["images"] == int((far > ball.eps).sum())
 
 
@@ -124,7 +124,7 @@ def test_an_image_that_stands_costs_what_must_be_computed_and_no_more():
     f = nn.Sequential(nn.Flatten(), nn.Linear(12, 10))
     x = torch.rand(8, 3, 2, 2)
     scores = nuat.evaluate(f, (x, f(x).argmax(1)), Linf(1e-6), "autoattack")
-    assert all(scores.standing["autoattack"])
+    assert all(scores.robust["autoattack"])
     parts = scores.parts["autoattack"]
     counts = {name: (part["forwards"], part["backwards"]) for name, part in parts.items()}
     assert counts == {

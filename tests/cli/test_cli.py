@@ -192,9 +192,13 @@ def test_evaluate_a_run(here, call):
         samples=50,
         seed=4,
     )
-    assert (scores.ids, scores.standing) == (expected.ids, expected.standing)
-    assert len(scores.ids) == 50 and scores.attacks == expected.attacks
-    for share in (scores.clean, scores.robust("fgsm"), scores.worst):
+    assert (scores.indices, scores.robust) == (expected.indices, expected.robust)
+    assert len(scores.indices) == 50 and scores.attacks == expected.attacks
+    for share in (
+        scores.clean_accuracy,
+        scores.robust_accuracy("fgsm"),
+        scores.worst_case_accuracy,
+    ):
         assert f"{share:.1%}" in done.out
     assert "run/scores/test-50-fgsm-pgd-2-restarts-2-seed-4/verdicts.jsonl" in done.out
 
@@ -204,7 +208,7 @@ def test_evaluate_another_split_and_another_file(here, call, tmp_path):
     done = call(f"evaluate run --attack fgsm --split val --out {tmp_path / 'mine'}")
     assert done.status == 0
     scores = json.loads((tmp_path / "mine" / "scores.json").read_text())
-    assert scores["images"] == 200
+    assert scores["num_images"] == 200
     assert scores["labels"] == nuat.load_dataset("digits").val.y.tolist()
     assert tree(here) == before
 
@@ -217,7 +221,7 @@ def test_weights_alone_are_judged_as_the_run_they_came_from(here, call, tmp_path
     one, other = (
         json.loads((tmp_path / name / "scores.json").read_text()) for name in ("weightspt", "run")
     )
-    assert one["standing"] == other["standing"] and one["ball"] == "Linf(0.1)"
+    assert one["robust"] == other["robust"] and one["ball"] == "Linf(0.1)"
     before = tree(here)
     assert call(f"evaluate weights.pt {known}").status == 0
     assert tree(here) == before, "without --out, weights alone have no place for scores"
@@ -274,12 +278,12 @@ def test_reproduce_scores_again_what_was_scored_otherwise(work, call):
     line = "reproduce digits --rows normal --epochs 1 --attack fgsm --out t"
     assert call(line).status == 0
     scores = Path("t/normal-0/scores/test.json")
-    expected = json.loads(scores.read_text())["standing"]
+    expected = json.loads(scores.read_text())["robust"]
     assert call("evaluate t/normal-0 --attack fgsm --eps 0.9 --out other").status == 0
     shutil.copy("other/scores.json", scores)
-    assert json.loads(scores.read_text())["standing"] != expected
+    assert json.loads(scores.read_text())["robust"] != expected
     assert call(line).status == 0
-    assert json.loads(scores.read_text())["standing"] == expected
+    assert json.loads(scores.read_text())["robust"] == expected
 
 
 def test_own_file_is_used(work, call):

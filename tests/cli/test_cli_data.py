@@ -68,7 +68,7 @@ def test_a_folder_is_trained_on_and_evaluated(here, call):
     assert run.config["data"]["classes"] == ["cat", "dog"] and run.config["channels"] == 3
     scored = call("evaluate 'runs/nuat-wa-my pets-0' --attack fgsm")
     assert scored.status == 0 and "left out: dog/7.png" in scored.out, scored.err
-    assert len(run.scores["test-fgsm"]["ids"]) == run.config["data"]["test"]
+    assert len(run.scores["test-fgsm"]["indices"]) == run.config["data"]["test"]
 
 
 @pytest.mark.filterwarnings("always::UserWarning")

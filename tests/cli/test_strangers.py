@@ -85,7 +85,7 @@ def test_a_folder_of_something_else_is_no_evaluation(tmp_path):
     (tmp_path / "config.json").write_text('{"recipe": {}, "data": {}}')
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(InputError, match="not an evaluation; choose another --out"):
-        EvaluationLog.start(tmp_path, {"network": "a", "attacks": {}})
+        EvaluationLog.start(tmp_path, {"model_fingerprint": "a", "attacks": {}})
     assert (tmp_path / "config.json").read_bytes() == before
 
 
@@ -137,7 +137,8 @@ def test_scores_print_their_figures_not_their_images():
         [0, 1], [3, 3], [3, 1], {"pgd-2": [False, False]}, {}, "Linf(0.1)", {}, 0, "a", {}
     )
     assert (
-        repr(scores) == "EvaluationResult(2 images, Linf(0.1): clean 50.0%, pgd-2 0.0%, worst 0.0%)"
+        repr(scores)
+        == "EvaluationResult(2 images, Linf(0.1): clean 50.0%, pgd-2 0.0%, worst case 0.0%)"
     )
 
 

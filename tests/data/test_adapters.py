@@ -146,7 +146,7 @@ def test_fit_and_evaluate_take_them(data, tmp_path, capsys):
     assert run.finished and run.config["data"]["train"] == 21
     assert "val split is held out of train" in capsys.readouterr().out
     f = nuat.load_model(run.path).model
-    scores = [nuat.evaluate(f, images, Linf(0.01), "fgsm").standing for images in (Plain(), (X, Y))]
+    scores = [nuat.evaluate(f, images, Linf(0.01), "fgsm").robust for images in (Plain(), (X, Y))]
     assert scores[0] == scores[1]
 
 

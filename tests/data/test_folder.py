@@ -301,7 +301,7 @@ def test_a_run_on_a_folder_goes_on_to_the_same_weights(photos, tmp_path, monkeyp
     scores = nuat.evaluate(f, nuat.load_dataset(text).test, nuat.Linf(4 / 255), "fgsm")
     x, y = nuat.load_dataset(text).test.batch(torch.arange(6))
     memory = nuat.evaluate(f, InMemoryDataset(x, y), nuat.Linf(4 / 255), "fgsm")
-    assert scores.predicted == memory.predicted and scores.standing == memory.standing
+    assert scores.predicted == memory.predicted and scores.robust == memory.robust
 
 
 # names

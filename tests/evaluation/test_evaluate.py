@@ -32,16 +32,16 @@ def test_verdicts_do_not_depend_on_batch_size(net, test_images):
         nuat.evaluate(net, test_images, BALL, ["pgd-10", "gama-10"], samples=90, batch_size=size)
         for size in (7, 64, 500)
     ]
-    assert runs[0].standing == runs[1].standing == runs[2].standing
+    assert runs[0].robust == runs[1].robust == runs[2].robust
     assert runs[0].predicted == runs[2].predicted
-    assert 0.05 < runs[0].worst < runs[0].clean
+    assert 0.05 < runs[0].worst_case_accuracy < runs[0].clean_accuracy
 
 
 def test_the_seed_chooses_samples_and_noise(net, test_images):
     one, other = (
         nuat.evaluate(net, test_images, BALL, ["pgd-3"], samples=50, seed=seed) for seed in (0, 1)
     )
-    assert one.ids != other.ids
+    assert one.indices != other.indices
     labels = torch.tensor(one.labels)
     assert labels.bincount(minlength=10).tolist() == [5] * 10
 
@@ -49,8 +49,12 @@ def test_the_seed_chooses_samples_and_noise(net, test_images):
 def test_worst_is_image_by_image():
     standing = {"a": [True, True, False, False], "b": [True, False, True, False]}
     scores = EvaluationResult([0, 1, 2, 3], [0] * 4, [0, 0, 0, 1], standing, {}, "", {}, 0, "", {})
-    assert (scores.clean, scores.robust("a"), scores.worst) == (0.75, 0.5, 0.25)
-    assert EvaluationResult.from_dict(scores.as_dict()) == scores
+    assert (scores.clean_accuracy, scores.robust_accuracy("a"), scores.worst_case_accuracy) == (
+        0.75,
+        0.5,
+        0.25,
+    )
+    assert EvaluationResult.from_dict(scores.to_dict()) == scores
 
 
 class Cheat(Attack):
@@ -68,7 +72,7 @@ class Cheat(Attack):
 def test_an_image_falls_only_to_a_point_within_the_rules(net, test_images, how):
     cheat = type("Cheat", (Cheat,), {"how": how})(BALL)
     scores = nuat.evaluate(net, test_images, BALL, {"cheat": cheat}, samples=60)
-    assert scores.robust("cheat") == scores.clean
+    assert scores.robust_accuracy("cheat") == scores.clean_accuracy
 
 
 def test_a_network_left_in_train_mode_is_judged_in_eval_mode_and_stays_in_train_mode(
@@ -76,7 +80,7 @@ def test_a_network_left_in_train_mode_is_judged_in_eval_mode_and_stays_in_train_
 ):
     expected = nuat.evaluate(net.eval(), test_images, BALL, ["fgsm"])
     state = {k: v.clone() for k, v in net.state_dict().items()}
-    assert nuat.evaluate(net.train(), test_images, BALL, ["fgsm"]).standing == expected.standing
+    assert nuat.evaluate(net.train(), test_images, BALL, ["fgsm"]).robust == expected.robust
     assert net.training
     assert all(torch.equal(state[k], v) for k, v in net.state_dict().items())
     net.eval()
@@ -154,18 +158,20 @@ class Uncopied(Flat):
 
 
 @pytest.mark.parametrize(
-    ("kind", "search", "said"),
+    ("kind", "search_precision", "said"),
     [
         (Flat, "fp32", []),
         (Flat, "bf16", ["channels_last is not used", "bfloat16"]),
         (Uncopied, "fp32", ["cannot be copied"]),
     ],
 )
-def test_a_network_that_cannot_be_made_faster_is_searched_as_it_is(kind, search, said):
+def test_a_network_that_cannot_be_made_faster_is_searched_as_it_is(kind, search_precision, said):
     torch.manual_seed(0)
     f, x = kind().eval(), torch.rand(20, 2, 6, 6)
-    scores = nuat.evaluate(f, (x, f(x).argmax(1)), nuat.Linf(0.3), ["pgd-10"], search=search)
-    assert scores.clean == 1 and scores.robust("pgd-10") < 1
+    scores = nuat.evaluate(
+        f, (x, f(x).argmax(1)), nuat.Linf(0.3), ["pgd-10"], search_precision=search_precision
+    )
+    assert scores.clean_accuracy == 1 and scores.robust_accuracy("pgd-10") < 1
     assert len(scores.notes) == len(said)
     assert all(words in note for words, note in zip(said, scores.notes, strict=True))
     f.train()

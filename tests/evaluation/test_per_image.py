@@ -57,8 +57,10 @@ def expected(net, images, tmp_path_factory):
     """The verdicts of the plainest way."""
     out = tmp_path_factory.mktemp("plain") / "out"
     scores = nuat.evaluate(net, images, BALL, ATTACKS, out=out, batch_size=64)
-    assert 0.05 < scores.worst < scores.clean, "an evaluation with nothing to find shows nothing"
-    fallen = {part: tally["fallen"] for part, tally in scores.parts[ATTACKS[0]].items()}
+    assert 0.05 < scores.worst_case_accuracy < scores.clean_accuracy, (
+        "an evaluation with nothing to find shows nothing"
+    )
+    fallen = {part: tally["broken"] for part, tally in scores.parts[ATTACKS[0]].items()}
     assert sum(count > 0 for count in fallen.values()) >= 2, fallen
     return (out / "verdicts.jsonl").read_bytes()
 
@@ -74,7 +76,7 @@ def test_shuffles_give_the_same_bytes(net, images, expected, seed, tmp_path):
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
     out = tmp_path / "out"
     scores = nuat.evaluate(net, images, BALL, ATTACKS, indices=order, out=out, batch_size=64)
-    assert scores.ids == order
+    assert scores.indices == order
     assert (out / "verdicts.jsonl").read_bytes() == expected
 
 
@@ -135,7 +137,7 @@ def test_what_is_done_is_not_done_again(net, images, tmp_path, monkeypatch):
     first = nuat.evaluate(net, images, BALL, ["pgd-3"], samples=40, out=out)
     monkeypatch.setattr(runner, "run_attack", lambda *_: pytest.fail("attacked again"))
     again = nuat.evaluate(net, images, BALL, ["pgd-3"], samples=40, out=out)
-    assert again.standing == first.standing and again.seconds == first.seconds
+    assert again.robust == first.robust and again.seconds == first.seconds
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ def test_what_is_done_is_not_done_again(net, images, tmp_path, monkeypatch):
         ({"attacks": ["pgd-4"]}, r"attacks.pgd-3"),
         ({"seed": 1}, r"seed: 1 here, 0 there"),
         ({"samples": 20}, r"images.count: 20 here, 30 there"),
-        ({"search": "bf16"}, r"search.precision: bf16 here, fp32 there"),
+        ({"search_precision": "bf16"}, r"search_precision: bf16 here, fp32 there"),
     ],
 )
 def test_a_folder_of_another_evaluation_is_refused(net, images, tmp_path, change, message):
@@ -160,7 +162,7 @@ def test_a_folder_of_another_evaluation_is_refused(net, images, tmp_path, change
 def test_a_folder_of_another_network_is_refused(net, images, tmp_path):
     nuat.evaluate(net, images, BALL, ["pgd-3"], samples=10, out=tmp_path / "out")
     other = nuat.models.model_registry["small-cnn"](classes=10, channels=1, width=8)
-    with pytest.raises(InputError, match=r"network: \w+ here, \w+ there"):
+    with pytest.raises(InputError, match=r"model_fingerprint: \w+ here, \w+ there"):
         nuat.evaluate(other, images, BALL, ["pgd-3"], samples=10, out=tmp_path / "out")
 
 
@@ -173,7 +175,7 @@ def test_a_folder_of_other_images_is_refused(net, images, tmp_path):
             nuat.evaluate(net, other, **asked)
 
 
-CONFIG = {"network": "its fingerprint", "attacks": {}, "seed": 0}
+CONFIG = {"model_fingerprint": "its fingerprint", "attacks": {}, "seed": 0}
 
 
 def test_ranks_may_make_the_folder_at_once(tmp_path):
@@ -189,24 +191,17 @@ def test_ranks_may_make_the_folder_at_once(tmp_path):
         assert [file.name for file in folder.iterdir()] == ["config.json"]
 
 
-def test_what_an_older_evaluation_did_not_tell_may_be_told(tmp_path):
-    """And what it did must be so still; networks of the same weights may differ."""
-    EvaluationLog.start(tmp_path / "older", CONFIG | {"about": {}})
-    EvaluationLog.start(
-        tmp_path / "older", CONFIG | {"about": {"data": "digits", "model": "resnet18"}}
-    )
-    EvaluationLog.start(tmp_path / "oldest", CONFIG)
-    EvaluationLog.start(tmp_path / "oldest", CONFIG | {"about": {"data": "digits"}})
-    EvaluationLog.start(
-        tmp_path / "new", CONFIG | {"about": {"data": "digits", "model": "resnet18"}}
-    )
-    for about, said in (
-        ({"data": "mnist", "model": "resnet18"}, "about.data: mnist here, digits there"),
+def test_metadata_of_an_evaluation_must_stay_the_same(tmp_path):
+    metadata = {"data": "digits", "model": "resnet18"}
+    for _ in range(2):
+        EvaluationLog.start(tmp_path / "new", CONFIG | {"metadata": metadata})
+    for other, message in (
+        ({"data": "mnist", "model": "resnet18"}, "metadata.data: mnist here, digits there"),
         ({"data": "digits", "model": "resnet18-nuat"}, "model: resnet18-nuat here, resnet18 there"),
-        ({"data": "digits"}, "about.model: nothing here, resnet18 there"),
+        ({"data": "digits"}, "metadata.model: nothing here, resnet18 there"),
     ):
-        with pytest.raises(InputError, match=said):
-            EvaluationLog.start(tmp_path / "new", CONFIG | {"about": about})
+        with pytest.raises(InputError, match=message):
+            EvaluationLog.start(tmp_path / "new", CONFIG | {"metadata": other})
 
 
 def test_a_kill_while_the_folder_was_made_leaves_one_to_use(tmp_path):
@@ -223,7 +218,7 @@ def test_a_damaged_line_is_named(net, images, tmp_path):
     with pytest.raises(InputError, match=r"line 2 of .* is damaged; delete that line"):
         nuat.evaluate(net, images, **asked)
     file.write_text("\n".join([lines[0], *lines[2:]]) + "\n")
-    assert nuat.evaluate(net, images, **asked).standing == first.standing
+    assert nuat.evaluate(net, images, **asked).robust == first.robust
 
 
 class Opaque(torch.nn.Module):
@@ -237,7 +232,7 @@ class Opaque(torch.nn.Module):
 
 def test_a_network_without_gradients_is_for_square_alone(net, images):
     scores = nuat.evaluate(Opaque(net), images, BALL, ["square-100"], samples=40)
-    assert scores.worst < scores.clean
+    assert scores.worst_case_accuracy < scores.clean_accuracy
     assert any("no gradient gets through" in note for note in scores.notes)
     for name in ("pgd-2", "apgd-ce-5", "fab-5", "fab-t-5"):
         with pytest.raises(InputError, match="no gradient gets through"):
@@ -302,7 +297,7 @@ def test_adversarial_images_are_kept_and_do_what_is_said(net, images, tmp_path):
     )
     kept = load_file(out / "adversarial.safetensors")
     ids, points = kept["apgd-ce-20/id"], kept["apgd-ce-20/x"]
-    fell = [i for i, stood in enumerate(scores.standing["apgd-ce-20"]) if not stood]
+    fell = [i for i, stood in enumerate(scores.robust["apgd-ce-20"]) if not stood]
     assert set(ids.tolist()) == {i for i in fell if scores.predicted[i] == scores.labels[i]}
     x, y = images.batch(ids)
     assert len(ids) > 5 and (points - x).abs().max() <= BALL.eps + 1e-6
@@ -351,7 +346,7 @@ def test_batches_are_halved_where_a_cpu_has_no_memory_left(net, images):
         "memory did not suffice for batches of 65: halved",
     ]
     plain = nuat.evaluate(net, images, BALL, ["pgd-2"])
-    assert scores.standing == plain.standing
+    assert scores.robust == plain.robust
 
 
 def test_memory_of_a_batch_that_was_too_large_is_free_before_smaller_ones(net, images, monkeypatch):
@@ -383,7 +378,7 @@ def test_snapshots_are_those_of_shorter_runs(net, images):
     for k in (3, 7, 20):
         short = nuat.evaluate(net, images, BALL, {"pgd": PGD(BALL, steps=k)})
         column = "pgd" if k == 20 else f"pgd at {k}"
-        assert whole.standing[column] == short.standing["pgd"]
+        assert whole.robust[column] == short.robust["pgd"]
 
 
 def test_snapshots_are_those_of_shorter_runs_with_as_many_restarts(net, images, tmp_path):
@@ -393,13 +388,10 @@ def test_snapshots_are_those_of_shorter_runs_with_as_many_restarts(net, images, 
     )
     out = tmp_path / "out"
     found = nuat.evaluate(net, images, BALL, {"pgd": one}, out=out, save_adversarial=True)
-    assert (
-        found.standing["pgd at 3"]
-        == nuat.evaluate(net, images, BALL, {"pgd": many}).standing["pgd"]
-    )
+    assert found.robust["pgd at 3"] == nuat.evaluate(net, images, BALL, {"pgd": many}).robust["pgd"]
     tally = found.parts["pgd"]["pgd"]
     right = sum(a == b for a, b in zip(found.labels, found.predicted, strict=True))
-    assert tally["images"] - tally["fallen"] == sum(found.standing["pgd"]) < right
+    assert tally["images"] - tally["broken"] == sum(found.robust["pgd"]) < right
     records = (out / "verdicts.jsonl").read_text().splitlines()
     told = {r["id"]: r["attacks"]["pgd"] for r in map(json.loads, records)}
     kept = load_file(out / "adversarial.safetensors")
@@ -409,7 +401,7 @@ def test_snapshots_are_those_of_shorter_runs_with_as_many_restarts(net, images, 
         math.isclose(z, told[i]["lead"], abs_tol=1e-4)
         for i, z in zip(ids.tolist(), lead, strict=True)
     )
-    assert len(ids) == tally["fallen"]
+    assert len(ids) == tally["broken"]
 
 
 def test_an_ensemble_takes_no_attack_with_snapshots():
@@ -467,7 +459,7 @@ def test_any_iterate_is_at_least_as_strong_as_the_last(net, images):
         scores = nuat.evaluate(
             net, images, BALL, {"pgd": PGD(BALL, steps=10, success_at=success_at)}
         )
-        found[success_at] = scores.standing["pgd"]
+        found[success_at] = scores.robust["pgd"]
     pairs = zip(found["any"], found["last"], strict=True)
     assert all(last or not stood for stood, last in pairs)
 
@@ -491,7 +483,7 @@ def test_autoattack_runs_with_any_number_of_classes(classes, version):
     ball = nuat.Linf(0.01)
     short = Ensemble(ball, tuple(_short(parse_attack(version, ball).parts)), version)
     scores = nuat.evaluate(f, (x, f(x).argmax(1)), ball, {version: short}, classes=classes)
-    assert any(scores.standing[version]), "images that stand have seen every target"
+    assert any(scores.robust[version]), "images that stand have seen every target"
     assert bool(scores.notes) == (classes < 10)
 
 
@@ -571,10 +563,10 @@ def test_falls_to_restarts_alone_are_said(net, images):
 
 
 def test_a_bf16_search_is_verified_in_float32_and_says_so(net, images):
-    scores = nuat.evaluate(net, images, BALL, ["apgd-ce-20"], search="bf16", samples=100)
+    scores = nuat.evaluate(net, images, BALL, ["apgd-ce-20"], search_precision="bf16", samples=100)
     exact = nuat.evaluate(net, images, BALL, ["apgd-ce-20"], samples=100)
     assert any("bfloat16" in note for note in scores.notes)
-    assert abs(scores.robust("apgd-ce-20") - exact.robust("apgd-ce-20")) <= 0.05
+    assert abs(scores.robust_accuracy("apgd-ce-20") - exact.robust_accuracy("apgd-ce-20")) <= 0.05
 
 
 def test_joint_attacks_have_batches_of_their_own(net, images, tmp_path):
@@ -596,7 +588,7 @@ def test_joint_attacks_have_batches_of_their_own(net, images, tmp_path):
         ({"indices": [-1]}, "-1 is outside"),
         ({"indices": [1], "samples": 3}, "both"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"search": "fp16"}, "'fp32' or 'bf16'"),
+        ({"search_precision": "fp16"}, "'fp32' or 'bf16'"),
         ({"save_adversarial": True}, "give out"),
     ],
 )

@@ -37,9 +37,9 @@ def run(tmp_path_factory):
     f = nuat.load_model(run.path).model
     scores = nuat.evaluate(
         f, nuat.load_dataset("digits").test, row.ball, "fgsm", samples=40
-    ).as_dict()
+    ).to_dict()
     run.save_scores("test-40-fgsm", scores | {"notes": ["Gradients seem to be masked."]})
-    run.save_scores("old", scores | {"network": "another"})
+    run.save_scores("old", scores | {"model_fingerprint": "another"})
     return run
 
 
@@ -85,7 +85,11 @@ def test_the_card_tells_everything(run):
     for section in ("Threat model", "Verdicts", "Recipe", "Data", "Use", "Versions", "Licence"):
         assert f"\n## {section}\n" in text
     assert "`Linf(0.15)`: perturbations of Linf norm up to 0.15" in text
-    for share in (scores["clean"], scores["robust"]["fgsm"], scores["worst"]):
+    for share in (
+        scores["clean_accuracy"],
+        scores["robust_accuracy"]["fgsm"],
+        scores["worst_case_accuracy"],
+    ):
         low, high = wilson(round(share * 40), 40)
         row = f"{round(share * 40)} of 40 | {share:.1%} | {low:.1%} to {high:.1%} |"
         assert row in text

@@ -60,7 +60,7 @@ def test_tiny_and_oblong_images_are_attacked(shape, ball):
     x = torch.rand(4, *shape)
     attacks = ["square-30", "apgd-t-5", "fab-t-5", "gama-5"]
     scores = nuat.evaluate(f, (x, f(x).argmax(1)), ball, attacks, classes=5)
-    assert set(scores.standing) == set(attacks)
+    assert set(scores.robust) == set(attacks)
     assert all(parts[name]["images"] == 4 for name, parts in scores.parts.items())
 
 

@@ -53,7 +53,7 @@ def trained(tmp_path_factory) -> list[Run]:
         runs.append(nuat.fit(recipe, out=folder / name, device="cpu"))
     for run in runs[:2]:
         scores = nuat.evaluate(network(run), load_dataset("digits").test, BALL, ATTACKS, samples=60)
-        run.save_scores("test-60", scores.as_dict())
+        run.save_scores("test-60", scores.to_dict())
     return runs
 
 
@@ -162,7 +162,11 @@ def test_page_holds_the_figures_of_the_scores(runs, tmp_path):
     assert [row[0] for row in body] == ["normal", "nuat", "nuat-wa"]
     for row, run in zip(body, runs[:2], strict=False):
         scores = EvaluationResult.from_dict(run.scores["test-60"])
-        shares = [scores.clean, *(scores.robust(name) for name in ATTACKS), scores.worst]
+        shares = [
+            scores.clean_accuracy,
+            *(scores.robust_accuracy(name) for name in ATTACKS),
+            scores.worst_case_accuracy,
+        ]
         assert row[1:5] == [f"{100 * share:.1f}" for share in shares]
     assert body[2][1:5] == [DASH] * 4
     assert f"small-cnn(width=8) · {BALL} · 60 images (test)" in shown.text
@@ -291,8 +295,12 @@ def test_row_is_what_the_run_says(runs):
     row = rows(runs)[1]
     scores = EvaluationResult.from_dict(runs[1].scores["test-60"])
     assert (row.name, row.data, row.model) == ("nuat", "digits", "small-cnn(width=8)")
-    assert (row.ball, row.clean, row.worst) == ("Linf(0.2)", scores.clean, scores.worst)
-    assert row.robust == {name: scores.robust(name) for name in ATTACKS}
+    assert (row.ball, row.clean, row.worst) == (
+        "Linf(0.2)",
+        scores.clean_accuracy,
+        scores.worst_case_accuracy,
+    )
+    assert row.robust == {name: scores.robust_accuracy(name) for name in ATTACKS}
     assert row.seconds == runs[1].metrics[-1]["seconds"]
     assert row.cost == runs[1].config.get("forward_equivalents")
     assert (row.epochs, row.planned, row.unfinished) == (3, 3, "")

@@ -27,30 +27,29 @@ RIGHT, STRONG = [True, True, True, False], [True, False, False, False]
 def scores(standing: dict[str, list[bool]], **changes) -> EvaluationResult:
     """Of four images, of which the last is misclassified."""
     made = EvaluationResult(
-        ids=[0, 1, 2, 3],
+        indices=[0, 1, 2, 3],
         labels=[0, 1, 0, 1],
         predicted=[0, 1, 0, 0],
-        standing=standing,
+        robust=standing,
         seconds={},
         ball="Linf(0.2)",
         attacks={name: {"is": name} for name in standing},
         seed=0,
-        network=fingerprint(OWN),
+        model_fingerprint=fingerprint(OWN),
         versions={},
-        search={"precision": "fp32"},
-        about={"data": "digits", "split": "test"},
+        metadata={"data": "digits", "split": "test"},
     )
     return dataclasses.replace(made, **changes)
 
 
 def larger(found: EvaluationResult, times: int = 2) -> EvaluationResult:
-    standing = {name: times * stood for name, stood in found.standing.items()}
+    standing = {name: times * stood for name, stood in found.robust.items()}
     return dataclasses.replace(
         found,
-        ids=list(range(4 * times)),
+        indices=list(range(4 * times)),
         labels=times * found.labels,
         predicted=times * found.predicted,
-        standing=standing,
+        robust=standing,
     )
 
 
@@ -70,7 +69,7 @@ def run(folder: Path, **found: EvaluationResult) -> Run:
         },
     )
     for name, each in found.items():
-        made.save_scores(name.replace("_", "-"), each.as_dict())
+        made.save_scores(name.replace("_", "-"), each.to_dict())
     return made
 
 
@@ -88,7 +87,9 @@ def test_evaluations_of_the_same_images_are_one_row(tmp_path):
 
 
 def test_images_in_another_order_are_the_same_images(tmp_path):
-    turned = scores({"fgsm": [False, False, False, True]}, ids=[3, 2, 1, 0], labels=[1, 0, 1, 0])
+    turned = scores(
+        {"fgsm": [False, False, False, True]}, indices=[3, 2, 1, 0], labels=[1, 0, 1, 0]
+    )
     turned = dataclasses.replace(turned, predicted=[0, 0, 1, 0])
     made = run(tmp_path / "run", test=scores({"pgd-20": STRONG}), test_fgsm=turned)
     (row,) = rows([made])
@@ -101,7 +102,7 @@ def test_images_in_another_order_are_the_same_images(tmp_path):
     [
         ({}, {"pgd-20": 0.25}),
         ({"seed": 1}, {"pgd-20": 0.75, "pgd-20 (seed 1)": 0.25}),
-        ({"search": {"precision": "bf16"}}, {"pgd-20": 0.75, "pgd-20 (bf16)": 0.25}),
+        ({"search_precision": "bf16"}, {"pgd-20": 0.75, "pgd-20 (bf16)": 0.25}),
         ({"attacks": {"pgd-20": {"is": "FGSM"}}}, {"pgd-20": 0.75, "pgd-20 (test-x)": 0.25}),
     ],
     ids=["same", "seed", "search", "attack"],
@@ -135,11 +136,15 @@ FGSM = scores({"fgsm": RIGHT})
 @pytest.mark.parametrize(
     ("shown", "left_out", "said"),
     [
-        (FGSM, larger(dataclasses.replace(FGSM, about={"split": "train"})), "8 images of train"),
+        (FGSM, larger(dataclasses.replace(FGSM, metadata={"split": "train"})), "8 images of train"),
         (FGSM, larger(dataclasses.replace(FGSM, ball="Linf(0.1)")), "Linf(0.1), worst 75.0 %"),
         (larger(FGSM), FGSM, "4 images of test"),
-        (FGSM, larger(dataclasses.replace(FGSM, network="older")), "of other weights"),
-        (FGSM, larger(dataclasses.replace(FGSM, about={"data": "mnist"})), "of other data, mnist"),
+        (FGSM, larger(dataclasses.replace(FGSM, model_fingerprint="older")), "of other weights"),
+        (
+            FGSM,
+            larger(dataclasses.replace(FGSM, metadata={"data": "mnist"})),
+            "of other data, mnist",
+        ),
         (FGSM, dataclasses.replace(FGSM, labels=[1, 1, 0, 1]), "4 images of test"),
     ],
     ids=["split", "ball", "images", "weights", "data", "labels"],
@@ -148,7 +153,7 @@ def test_what_is_shown_and_what_is_said_of_the_rest(tmp_path, shown, left_out, s
     names = ("test_b", "test_a")
     made = run(tmp_path / "run", **dict(zip(names, (shown, left_out), strict=True)))
     (row,) = rows([made], {made.path: OWN})
-    assert (row.ball, row.images, row.split) == (shown.ball, len(shown.ids), "test")
+    assert (row.ball, row.images, row.split) == (shown.ball, len(shown.indices), "test")
     (aside,) = footnotes([row])
     assert aside.startswith("normal: also there, not shown: test-a (") and said in aside
     page = Page(write_page([made], tmp_path / "page.html"))
@@ -156,14 +161,14 @@ def test_what_is_shown_and_what_is_said_of_the_rest(tmp_path, shown, left_out, s
 
 
 def test_scores_of_other_weights_alone_are_no_figures(tmp_path):
-    made = run(tmp_path / "run", test=dataclasses.replace(FGSM, network="older"))
+    made = run(tmp_path / "run", test=dataclasses.replace(FGSM, model_fingerprint="older"))
     (row,) = rows([made], {made.path: OWN})
     assert row.clean is None and "of other weights" in row.left_out[0]
     assert rows([made])[0].clean == 0.75, "without the weights nobody knows"
 
 
 def test_as_many_other_images_are_not_compared(tmp_path):
-    others = dataclasses.replace(FGSM, ids=[4, 5, 6, 7])
+    others = dataclasses.replace(FGSM, indices=[4, 5, 6, 7])
     one, other = (run(tmp_path / name, test_4=each) for name, each in (("a", FGSM), ("b", others)))
     table = rows([one, other])
     assert best(table) == frozenset() and best([table[0], table[0]]) == {0, 1}
@@ -173,13 +178,12 @@ def test_as_many_other_images_are_not_compared(tmp_path):
 
 
 def test_scores_that_do_not_say_their_split_are_named_after_it(tmp_path):
-    old = FGSM.as_dict()
-    del old["about"]
+    old = dataclasses.replace(FGSM, metadata={}).to_dict()
     made = run(tmp_path / "run", val=larger(FGSM))
     made.save_scores("test-60", old)
     assert rows([made])[0].split == "test"
-    made.save_scores("val", {"clean": 0.5})
-    with pytest.raises(InputError, match=r"scores/val.json: these scores lack ids"):
+    made.save_scores("val", {"format_version": 1})
+    with pytest.raises(InputError, match=r"scores/val.json: these scores lack indices"):
         rows([made])
 
 
@@ -195,8 +199,8 @@ def test_autoattack_after_pgd_on_the_command_line(call, work):  # noqa: F811
     assert head.count("also there, not shown: ") == 1
     assert "images of train" in head and "50 images of test" in head
     written = json.loads(Path("run/scores/test-pgd-2-rfgsm-eps-0.1.json").read_text())
-    assert written["about"] == {"data": "digits", "split": "test", "model": "small-cnn(width=4)"}
-    assert EvaluationResult.from_dict(written).about == written["about"]
+    assert written["metadata"] == {"data": "digits", "split": "test", "model": "small-cnn(width=4)"}
+    assert EvaluationResult.from_dict(written).metadata == written["metadata"]
     assert text(render(rows([Run.open("run")])))
 
 

@@ -18,9 +18,9 @@ from tests.report.test_report_evaluations import FGSM, run
 def folder(path: Path, scores: EvaluationResult = FGSM, **config: object) -> Path:
     """A folder of verdicts with these scores."""
     path.mkdir(parents=True)
-    about = {"network": "own", "attacks": {}, "about": scores.about} | config
+    about = {"model_fingerprint": "own", "attacks": {}, "metadata": scores.metadata} | config
     (path / "config.json").write_text(json.dumps(about))
-    (path / "scores.json").write_text(json.dumps(scores.as_dict()))
+    (path / "scores.json").write_text(json.dumps(scores.to_dict()))
     return path
 
 
@@ -34,18 +34,10 @@ def test_a_folder_is_a_row_named_after_it(tmp_path):
 
 
 def test_what_nobody_said_is_a_dash(tmp_path):
-    found = opened(folder(tmp_path / "verdict", dataclasses.replace(FGSM, about={})))
+    found = opened(folder(tmp_path / "verdict", dataclasses.replace(FGSM, metadata={})))
     (row,) = rows([found])
     assert common([row]) == ["Linf(0.2)", "4 images"]
     assert "<title>verdict</title>" in write_page([found], tmp_path / "page.html").read_text()
-
-
-def test_older_scores_are_about_what_their_config_says(tmp_path):
-    path = folder(tmp_path / "verdict")
-    old = FGSM.as_dict()
-    del old["about"]
-    (path / "scores.json").write_text(json.dumps(old))
-    assert rows([opened(path)])[0].split == "test"
 
 
 def test_namesakes_and_runs_are_told_apart(tmp_path, monkeypatch):
@@ -89,7 +81,10 @@ def test_a_folder_that_lacks_a_file_is_refused(tmp_path, lost, words):
         opened(path)
 
 
-@pytest.mark.parametrize(("content", "words"), [("{", "is damaged"), ("{}", "is damaged")])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("{", "is damaged"), ("{}", "is damaged"), ('{"format_version": 0}', "evaluate again")],
+)
 def test_damaged_scores_are_refused(tmp_path, content, words):
     path = folder(tmp_path / "verdict")
     (path / "scores.json").write_text(content)
@@ -127,7 +122,12 @@ def test_a_reviewer_who_only_evaluated_has_a_table(call, here, tmp_path):  # noq
         "verdict" in shown and "digits · small-cnn(width=4) · Linf(0.1) · 40 images (test)" in shown
     )
     scores = opened(tmp_path / "verdict").scores
-    for share in (scores.clean, scores.robust("fgsm"), scores.robust("pgd-2"), scores.worst):
+    for share in (
+        scores.clean_accuracy,
+        scores.robust_accuracy("fgsm"),
+        scores.robust_accuracy("pgd-2"),
+        scores.worst_case_accuracy,
+    ):
         assert f"{100 * share:.1f}" in shown
     assert (tmp_path / "verdict" / "report.html").exists()
     beside = call(f"report run {tmp_path}/verdict --out {tmp_path}/page.html")

@@ -28,7 +28,7 @@ from nuat.errors import InputError
 from nuat.evaluation import ATTACKS, EvaluationResult
 from nuat.evaluation import evaluate as attacked
 from nuat.evaluation.intervals import wilson
-from nuat.evaluation.request import asked
+from nuat.evaluation.request import parse_attacks
 from nuat.rng import derive_seed
 from nuat.runtime.device import get_device
 from nuat.runtime.ranks import local_device, rank
@@ -53,7 +53,7 @@ def evaluate(
         str,
         typer.Option(help="Images at a time; halved if memory is short."),
     ] = "auto",
-    search: Annotated[
+    search_precision: Annotated[
         str, typer.Option(help="fp32, or bf16: a faster tier; falls are verified in float32.")
     ] = "fp32",
     save_adversarial: Annotated[
@@ -88,11 +88,11 @@ def evaluate(
         raise InputError(f"{source} does not say its threat model: give --eps, such as --eps 8/255")
     ball = ball_of(network.ball, eps, norm)
     size = _size(batch_size)
-    attacks = asked(attack or ATTACKS, ball)
+    attacks = parse_attacks(attack or ATTACKS, ball)
     configure_threads(threads)
     told = {"indices": indices, "eps": eps, "norm": norm, "seed": seed or None}
     told["data"] = slug(data) if other else None
-    told["search"] = search if search != "fp32" else None
+    told["search"] = search_precision if search_precision != "fp32" else None
     parts = [split, *([str(samples)] if samples else []), *(attack or [])]
     parts += [f"{key}-{value}" for key, value in told.items() if value is not None]
     name = re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-")
@@ -110,18 +110,18 @@ def evaluate(
         batch_size=size,
         seed=seed,
         out=folder,
-        about={"data": data, "split": split, "model": network.model_name},
+        metadata={"data": data, "split": split, "model": network.model_name},
         save_adversarial=save_adversarial,
-        search=search,  # type: ignore[arg-type]
+        search_precision=search_precision,  # type: ignore[arg-type]
         quiet=rank() > 0,
     )
     if rank() > 0:
         return
-    _show(scores, f"{source}: {split}, {len(scores.ids)} images, {ball}")
+    _show(scores, f"{source}: {split}, {len(scores.indices)} images, {ball}")
     if network.run is not None and out is None and other:
         say(f"of other data than the run's: kept apart; to see it: nuat report {folder}")
     elif network.run is not None and out is None:
-        network.run.save_scores(name, scores.as_dict())
+        network.run.save_scores(name, scores.to_dict())
     if folder is not None:
         say(f"verdicts, image by image: {folder}/verdicts.jsonl")
     else:
@@ -175,11 +175,11 @@ def _places(text: str) -> list[int]:
 def _show(scores: EvaluationResult, title: str) -> None:
     """The table, and what a reader should know."""
     shown = Table("", "images that stand", "", "95% interval", title=title)
-    total = len(scores.ids)
-    counts = {"clean": round(scores.clean * total)}
-    counts |= {name: sum(stood) for name, stood in scores.standing.items()}
-    if len(scores.standing) > 1:
-        counts["worst of them"] = round(scores.worst * total)
+    total = len(scores.indices)
+    counts = {"clean": round(scores.clean_accuracy * total)}
+    counts |= {name: sum(stood) for name, stood in scores.robust.items()}
+    if len(scores.robust) > 1:
+        counts["worst of them"] = round(scores.worst_case_accuracy * total)
     for name, count in counts.items():
         low, high = wilson(count, total)
         cells = f"{count / total:.1%}", f"{count}", f"{low:.1%} to {high:.1%}"
@@ -194,7 +194,7 @@ def _show(scores: EvaluationResult, title: str) -> None:
 def _parts(scores: EvaluationResult, name: str) -> list[tuple[str, ...]]:
     """For an ensemble, a row for each part: what is left standing after it."""
     parts = scores.parts.get(name, {})
-    left = [int(part["images"] - part["fallen"]) for part in parts.values()]
-    share = [f"{count / len(scores.ids):.1%}" for count in left]
+    left = [int(part["images"] - part["broken"]) for part in parts.values()]
+    share = [f"{count / len(scores.indices):.1%}" for count in left]
     rows = zip(parts, share, left, strict=True)
     return [(f"  after {part}", text, str(count), "") for part, text, count in rows if part != name]

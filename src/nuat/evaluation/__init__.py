@@ -19,7 +19,14 @@ from nuat.errors import InputError
 from nuat.evaluation.inference import Precision, build_inference_model
 from nuat.evaluation.log import EvaluationLog
 from nuat.evaluation.per_image import EvaluationRecord
-from nuat.evaluation.request import Attacks, aims, asked, chosen, fitted, passes
+from nuat.evaluation.request import (
+    Attacks,
+    applicable_attacks,
+    count_runs,
+    max_targets,
+    parse_attacks,
+    select_indices,
+)
 from nuat.evaluation.result import EvaluationResult
 from nuat.evaluation.runner import Batches, EvaluationRunner
 from nuat.evaluation.sanity_checks import check_model
@@ -52,9 +59,9 @@ def evaluate(
     batch_size: int | None = None,
     seed: int = 0,
     out: Path | str | None = None,
-    about: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     save_adversarial: bool = False,
-    search: Precision = "fp32",
+    search_precision: Precision = "fp32",
     quiet: bool = True,
 ) -> EvaluationResult:
     """Attack a network and say which images stand.
@@ -80,10 +87,10 @@ def evaluate(
             does not suffice.
         seed: of the attacks' noise and of the samples.
         out: a folder for verdicts.jsonl, scores.json and what a resume needs.
-        about: what else defines this evaluation, such as the names of the data, the split and the
+        metadata: what else defines this evaluation, such as the names of the data, the split and the
             model; kept in config.json and scores.json.
         save_adversarial: keep the points that images fell to, in adversarial.safetensors.
-        search: precision of the search: float32, or bfloat16 as a faster and weaker tier.
+        search_precision: precision of the search: float32, or bfloat16 as a faster and weaker tier.
         quiet: no progress bar.
 
     Raises:
@@ -96,19 +103,19 @@ def evaluate(
         )
     images = as_dataset(images).to(device_of(f))
     images.check()
-    attacks, ids = asked(attacks, ball), chosen(images, samples, indices, seed)
+    attacks, ids = parse_attacks(attacks, ball), select_indices(images, samples, indices, seed)
     batches = Batches.of(batch_size, device_of(f))
-    _check_options(search, out, save_adversarial)
+    _check_options(search_precision, out, save_adversarial)
     x, y = images.batch(torch.tensor(sorted(ids)[:PROBES]))
     check_images(x)
     with _full_precision():
         classes = check_logits(f, x, classes)
         images.check(classes)
-        parts, notes = fitted(attacks, classes)
-        faster = build_inference_model(f, x, search)
+        parts, notes = applicable_attacks(attacks, classes)
+        faster = build_inference_model(f, x, search_precision)
         notes += [*check_model(f, x, y), *faster.notes]
         config = {
-            "network": fingerprint(f),
+            "model_fingerprint": fingerprint(f),
             "ball": repr(ball),
             "attacks": {name: to_dict(each) for name, each in attacks.items()},
             "images": {
@@ -117,18 +124,19 @@ def evaluate(
                 "content": _content(x, images.y[sorted(ids)]),
             },
             "seed": seed,
-            "search": {"precision": search, "folded": faster.folded},
+            "search_precision": search_precision,
+            "batchnorm_folded": faster.folded,
             "save_adversarial": save_adversarial,
-            "about": dict(about or {}),
+            "metadata": dict(metadata or {}),
             "versions": versions(),
         }
         journal = EvaluationLog() if out is None else EvaluationLog.start(out, config, rank())
-        steps = -(-passes(parts, classes) * len(ids) // world_size())
+        steps = -(-count_runs(parts, classes) * len(ids) // world_size())
         with Progress("attacking", steps, hidden=quiet) as progress:
             pursuit = EvaluationRunner(
                 f, faster, images, journal, batches, seed, save_adversarial, progress
             )
-            clean = pursuit.clean(ids, aims(parts))
+            clean = pursuit.clean(ids, max_targets(parts))
             for name in parts:
                 pursuit.attack(name, parts[name], clean, classes)
             barrier()
@@ -140,9 +148,9 @@ def evaluate(
     return scores
 
 
-def _check_options(search: str, out: Path | str | None, save_adversarial: bool) -> None:
-    if search not in ("fp32", "bf16"):
-        raise InputError(f"search is {search!r}, but must be 'fp32' or 'bf16'")
+def _check_options(search_precision: str, out: Path | str | None, save_adversarial: bool) -> None:
+    if search_precision not in ("fp32", "bf16"):
+        raise InputError(f"search_precision is {search_precision!r}, but must be 'fp32' or 'bf16'")
     if out is None and (save_adversarial or world_size() > 1):
         raise InputError("to keep adversarial images, or to run several processes, give out=FOLDER")
 
@@ -153,24 +161,23 @@ def _content(x: Tensor, y: Tensor) -> str:
 
 
 def _scores(found: EvaluationRecord, config: dict[str, Any], notes: list[str]) -> EvaluationResult:
-    search = config["search"]
-    if search["precision"] == "bf16":
+    if config["search_precision"] == "bf16":
         notes.append("build_inference_model in bfloat16, verified in float32: a tier of its own")
     return EvaluationResult(
-        ids=list(found.ids),
+        indices=list(found.ids),
         labels=[found.clean.label[image] for image in found.ids],
         predicted=[found.clean.predicted[image] for image in found.ids],
-        standing=found.standing(),
+        robust=found.standing(),
         seconds=found.seconds(),
         ball=config["ball"],
         attacks=config["attacks"],
         seed=config["seed"],
-        network=config["network"],
+        model_fingerprint=config["model_fingerprint"],
         versions=config["versions"],
         parts={name: found.tally(name) for name in found.parts},
         notes=[*notes, *found.check_outcome()],
-        search=search,
-        about=config["about"],
+        search_precision=config["search_precision"],
+        metadata=config["metadata"],
     )
 
 
@@ -186,7 +193,7 @@ def _write(
             tensors[f"{name}/id"] = torch.tensor(sorted(points))
             tensors[f"{name}/x"] = torch.stack([points[image] for image in sorted(points)])
         atomic_write(out / "adversarial.safetensors", lambda file: file.write_bytes(save(tensors)))
-    text = json.dumps(scores.as_dict()) + "\n"
+    text = json.dumps(scores.to_dict()) + "\n"
     atomic_write(out / "scores.json", lambda file: file.write_text(text))
 
 

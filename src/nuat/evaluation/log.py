@@ -80,7 +80,7 @@ class EvaluationLog:
         taken = folder.exists() and _is_taken(folder)  # before another rank has made its own
         if file.exists():
             there = _read(file)
-            found = diff(_defining(plain, there), _defining(there))
+            found = diff(_defining(plain), _defining(there))
             if found:
                 raise InputError(
                     f"{folder} holds another evaluation; it differs in {'; '.join(found)}. "
@@ -160,7 +160,7 @@ def _read(file: Path) -> dict[str, Any]:
     """A config.json. Raises InputError if it is not that of an evaluation."""
     try:
         config: dict[str, Any] = json.loads(file.read_text())
-        config["network"], config["attacks"]
+        config["model_fingerprint"], config["attacks"]
     except (ValueError, KeyError, TypeError):
         raise InputError(
             f"{file.parent} is not empty and not an evaluation; choose another --out"
@@ -180,8 +180,6 @@ def _run_of(path: Path) -> str:
         return str(file.metadata()["run"])
 
 
-def _defining(config: dict[str, Any], begun: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What makes it this evaluation; what is not told about one `begun` before does not."""
-    told = (begun or config).get("about", {})
-    about = {key: value for key, value in config.get("about", {}).items() if key in told}
-    return {key: value for key, value in config.items() if key not in ABOUT} | {"about": about}
+def _defining(config: dict[str, Any]) -> dict[str, Any]:
+    """The fields that identify an evaluation."""
+    return {key: value for key, value in config.items() if key not in ABOUT}

@@ -167,7 +167,7 @@ def _tally(lines: Sequence[LogEntry]) -> dict[str, float]:
     came = len({outcome.id for outcome in outcomes})
     return {
         "images": came,
-        "fallen": len({outcome.id for outcome in outcomes if outcome.fallen}),
+        "broken": len({outcome.id for outcome in outcomes if outcome.fallen}),
         "forwards": round(sum(outcome.forwards for outcome in outcomes) / max(came, 1), 2),
         "backwards": round(sum(outcome.backwards for outcome in outcomes) / max(came, 1), 2),
         "seconds": round(sum(line.seconds for line in lines), 3),

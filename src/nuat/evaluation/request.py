@@ -14,7 +14,7 @@ from nuat.threat_models import Ball
 Attacks = str | Sequence[str] | Mapping[str, Attack | Ensemble]
 
 
-def asked(attacks: Attacks, ball: Ball) -> dict[str, Attack | Ensemble]:
+def parse_attacks(attacks: Attacks, ball: Ball) -> dict[str, Attack | Ensemble]:
     """The attacks by name. Raises InputError for none, or one within another ball."""
     if isinstance(attacks, str):
         attacks = [attacks]
@@ -28,7 +28,7 @@ def asked(attacks: Attacks, ball: Ball) -> dict[str, Attack | Ensemble]:
     return dict(attacks)
 
 
-def chosen(
+def select_indices(
     images: ImageDataset, samples: int | None, indices: Sequence[int] | None, seed: int
 ) -> list[int]:
     """The places of the images to attack: all, some balanced over the classes, or those named."""
@@ -47,7 +47,7 @@ def chosen(
     return ids
 
 
-def fitted(
+def applicable_attacks(
     attacks: Mapping[str, Attack | Ensemble], classes: int
 ) -> tuple[dict[str, Parts], list[str]]:
     """For each attack its parts that are defined for so many classes; what is left out, in words.
@@ -66,11 +66,11 @@ def fitted(
     return found, notes
 
 
-def passes(parts: Mapping[str, Parts], classes: int) -> int:
+def count_runs(parts: Mapping[str, Parts], classes: int) -> int:
     """Runs of all attacks on one image."""
     return sum(each.runs(classes) for part in parts.values() for each in part.values())
 
 
-def aims(parts: Mapping[str, Parts]) -> int:
+def max_targets(parts: Mapping[str, Parts]) -> int:
     """How many other classes of an image are aimed at, at the most."""
     return max(each.targets for part in parts.values() for each in part.values())

@@ -1,100 +1,110 @@
-"""The figures of an evaluation."""
+"""The result of an evaluation: accuracies, intervals, and what they were measured with."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from nuat.errors import InputError
 from nuat.evaluation.intervals import wilson
 
+FORMAT_VERSION = 1
+"""Version of every file in an evaluation folder; see docs/file_formats.md."""
+
 
 @dataclass(frozen=True, repr=False)
 class EvaluationResult:
-    """What became of each image under each attack, alone.
+    """Clean and robust accuracy of a model, with the verdict on each image.
 
     Attributes:
-        ids: the images' places in their split.
-        labels, predicted: the true class and the one given to the clean image.
-        standing: for each attack, whether each image was classified rightly and withstood it; an
-            attack's snapshots are beside it.
-        seconds: for each attack, how long it took.
-        ball, attacks, seed, network, versions: what the figures were made with; `network` is a
-            fingerprint of its weights.
-        parts: for each attack, for each of its parts: how many images came in and fell, forward and
-            backward passes for each image that came in, seconds.
-        notes: what a reader should know about the network and the attacks.
-        search: how the network was build_inference_model.
-        about: what else was said of the evaluation, such as the names of the data and the split.
+        indices: the index of each evaluated image in its split.
+        labels, predicted: the true class of each image, and the class predicted for the clean image.
+        robust: for each attack, whether each image is classified correctly and withstands the
+            attack; the snapshots of an attack are listed as `NAME at STEP`.
+        seconds: for each attack, the run time summed over its batches.
+        ball: the threat model, such as `Linf(0.03)`.
+        attacks: for each attack, its settings.
+        seed: the seed of the attacks' noise and of the sampled images.
+        model_fingerprint: a hash of the model's weights.
+        versions: versions of nuat, torch and Python.
+        parts: for each attack and each of its parts: `images` attacked, images `broken`, forward
+            and backward passes per attacked image, `seconds`.
+        notes: warnings that a reader of these figures should know.
+        search_precision: precision of the search, `fp32` or `bf16`.
+        metadata: what the caller stored, such as the names of the data, the split and the model.
     """
 
-    ids: list[int]
+    indices: list[int]
     labels: list[int]
     predicted: list[int]
-    standing: dict[str, list[bool]]
+    robust: dict[str, list[bool]]
     seconds: dict[str, float]
     ball: str
     attacks: dict[str, Any]
     seed: int
-    network: str
+    model_fingerprint: str
     versions: dict[str, str]
     parts: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    search: dict[str, Any] = field(default_factory=dict)
-    about: dict[str, Any] = field(default_factory=dict)
+    search_precision: str = "fp32"
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def clean(self) -> float:
-        """Share of images classified rightly."""
+    def clean_accuracy(self) -> float:
+        """Share of images that are classified correctly without an attack."""
         pairs = zip(self.labels, self.predicted, strict=True)
-        return sum(label == guess for label, guess in pairs) / len(self.labels)
+        return sum(label == predicted for label, predicted in pairs) / len(self.labels)
 
-    def robust(self, name: str) -> float:
-        """Share of images that withstood this attack."""
-        return sum(self.standing[name]) / len(self.labels)
+    def robust_accuracy(self, name: str) -> float:
+        """Share of images that are classified correctly and withstand the attack `name`."""
+        return sum(self.robust[name]) / len(self.labels)
 
-    def interval(self, name: str) -> tuple[float, float]:
-        """Wilson's 95% interval of that share."""
-        return wilson(sum(self.standing[name]), len(self.labels))
+    def confidence_interval(self, name: str) -> tuple[float, float]:
+        """Wilson's 95 % interval of the robust accuracy under the attack `name`."""
+        return wilson(sum(self.robust[name]), len(self.labels))
 
     @property
-    def worst(self) -> float:
-        """Share of images that withstood every attack."""
-        every = zip(*self.standing.values(), strict=True)
-        return sum(all(verdicts) for verdicts in every) / len(self.labels)
+    def worst_case_accuracy(self) -> float:
+        """Share of images that are classified correctly and withstand every attack."""
+        per_image = zip(*self.robust.values(), strict=True)
+        return sum(map(all, per_image)) / len(self.labels)
 
     def __repr__(self) -> str:
-        """The figures: EvaluationResult(400 images, Linf(0.15): clean 83.2%, pgd-20 40.5%, worst 40.5%)."""
-        shares = {"clean": self.clean} | {name: self.robust(name) for name in self.standing}
-        shown = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-        return f"EvaluationResult({len(self.ids)} images, {self.ball}: {shown}, worst {self.worst:.1%})"
+        """Show the accuracies: `EvaluationResult(400 images, Linf(0.15): clean 83.2%, ...)`."""
+        accuracies = {"clean": self.clean_accuracy}
+        accuracies |= {name: self.robust_accuracy(name) for name in self.robust}
+        accuracies["worst case"] = self.worst_case_accuracy
+        text = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in accuracies.items())
+        return f"EvaluationResult({len(self.indices)} images, {self.ball}: {text})"
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON: the fields, with counts, accuracies and intervals beside them."""
-        names = list(self.standing)
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of scores.json: all fields, accuracies, counts and intervals."""
         return {
-            "images": len(self.ids),
-            "clean": self.clean,
-            "robust": {name: self.robust(name) for name in names},
-            "worst": self.worst,
-            "counts": {name: sum(self.standing[name]) for name in names},
-            "wilson_95": {name: self.interval(name) for name in names},
+            "format_version": FORMAT_VERSION,
+            "num_images": len(self.indices),
+            "clean_accuracy": self.clean_accuracy,
+            "robust_accuracy": {name: self.robust_accuracy(name) for name in self.robust},
+            "worst_case_accuracy": self.worst_case_accuracy,
+            "num_robust": {name: sum(verdicts) for name, verdicts in self.robust.items()},
+            "wilson_95": {name: self.confidence_interval(name) for name in self.robust},
             **asdict(self),
         }
 
     @staticmethod
     def from_dict(scores: Mapping[str, Any]) -> EvaluationResult:
-        """The scores that `as_dict` wrote down. Raises InputError if a part is missing.
+        """Read what `to_dict` returns.
 
-        Older scores do not say what they are about; that is empty then.
+        Raises:
+            InputError: the format has another version, or a field is missing.
         """
-        scores = {"about": {}, **scores}
-        missing = [name for name in EvaluationResult.__dataclass_fields__ if name not in scores]
-        if missing:
+        version = scores.get("format_version")
+        if version != FORMAT_VERSION:
             raise InputError(
-                f"these scores lack {', '.join(missing)}: made by another version; evaluate again"
+                f"these scores have format_version {version}, but this nuat reads "
+                f"{FORMAT_VERSION}: evaluate again"
             )
-        return EvaluationResult(
-            **{name: scores[name] for name in EvaluationResult.__dataclass_fields__}
-        )
+        names = [each.name for each in fields(EvaluationResult)]
+        if missing := [name for name in names if name not in scores]:
+            raise InputError(f"these scores lack {', '.join(missing)}: evaluate again")
+        return EvaluationResult(**{name: scores[name] for name in names})

@@ -81,7 +81,9 @@ def _threat(ball: Ball | None) -> str:
 def _verdicts(network: LoadedModel) -> str:
     scores = network.run.scores if network.run else {}
     own = fingerprint(network.model)
-    about_these = {name: each for name, each in scores.items() if each.get("network") == own}
+    about_these = {
+        name: each for name, each in scores.items() if each.get("model_fingerprint") == own
+    }
     lines = [line for name, each in about_these.items() for line in _rows(name, each)]
     if lines:
         head = "| scores | threat model | attack | images that stand | share | 95% interval |"
@@ -96,8 +98,12 @@ def _verdicts(network: LoadedModel) -> str:
 
 
 def _rows(name: str, scores: Mapping[str, Any]) -> Iterator[str]:
-    images = scores["images"]
-    shares = {"none (clean)": scores["clean"], **scores["robust"], "worst of them": scores["worst"]}
+    images = scores["num_images"]
+    shares = {
+        "none (clean)": scores["clean_accuracy"],
+        **scores["robust_accuracy"],
+        "worst of them": scores["worst_case_accuracy"],
+    }
     for attack, share in shares.items():
         standing = round(share * images)
         low, high = wilson(standing, images)

@@ -18,13 +18,13 @@ class Settings:
 
     attack: Any
     seed: int
-    search: str | None
+    search: str
 
     @staticmethod
     def of(scores: EvaluationResult, name: str) -> Settings:
         """Those of an attack, or of a snapshot of it, `pgd-20 at 7`."""
         attack = scores.attacks.get(name, scores.attacks.get(name.rpartition(" at ")[0]))
-        return Settings(attack, scores.seed, scores.search.get("precision"))
+        return Settings(attack, scores.seed, scores.search_precision)
 
     def apart_from(self, other: Settings) -> str:
         """`seed 1, bf16`: what tells them apart; nothing if the attacks themselves differ."""
@@ -65,19 +65,19 @@ class Evaluation:
         """One evaluation."""
 
         def places(verdicts: Iterable[bool]) -> frozenset[int]:
-            return frozenset(i for i, yes in zip(scores.ids, verdicts, strict=True) if yes)
+            return frozenset(i for i, yes in zip(scores.indices, verdicts, strict=True) if yes)
 
         pairs = zip(scores.labels, scores.predicted, strict=True)
         return Evaluation(
             names=(name,),
-            data=scores.about.get("data"),
-            split=scores.about.get("split"),
+            data=scores.metadata.get("data"),
+            split=scores.metadata.get("split"),
             ball=scores.ball,
-            network=scores.network,
-            images=frozenset(zip(scores.ids, scores.labels, strict=True)),
+            network=scores.model_fingerprint,
+            images=frozenset(zip(scores.indices, scores.labels, strict=True)),
             right=places(label == guess for label, guess in pairs),
-            standing={attack: places(stood) for attack, stood in scores.standing.items()},
-            settings={attack: Settings.of(scores, attack) for attack in scores.standing},
+            standing={attack: places(stood) for attack, stood in scores.robust.items()},
+            settings={attack: Settings.of(scores, attack) for attack in scores.robust},
         )
 
     @property
@@ -156,8 +156,8 @@ def _scores(run: Run, data: str) -> Iterable[tuple[str, EvaluationResult]]:
             scores = EvaluationResult.from_dict(written)
         except InputError as error:
             raise InputError(f"{run.path}/scores/{name}.json: {error}") from None
-        about = {"data": data, "split": name.partition("-")[0]} | scores.about
-        yield name, replace(scores, about=about)
+        metadata = {"data": data, "split": name.partition("-")[0]} | scores.metadata
+        yield name, replace(scores, metadata=metadata)
 
 
 def _words(each: Evaluation, data: str, network: str | None) -> str:

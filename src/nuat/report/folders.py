@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,13 +43,13 @@ def opened(path: Path | str) -> Shown:
     config = _read(path / "config.json")
     if {"recipe", "data"} <= config.keys():
         return Run.open(path)
-    if {"network", "attacks"} <= config.keys():
-        return VerdictFolder(path, _scores(path, config))
+    if {"model_fingerprint", "attacks"} <= config.keys():
+        return VerdictFolder(path, _scores(path))
     raise InputError(f"{path}/config.json is that of neither a run nor an evaluation of nuat")
 
 
-def _scores(path: Path, config: Mapping[str, Any]) -> EvaluationResult:
-    """The figures of an evaluation; what older ones are about stands in their config.json alone."""
+def _scores(path: Path) -> EvaluationResult:
+    """The result of an evaluation."""
     file = path / "scores.json"
     if not file.exists():
         raise InputError(
@@ -58,7 +58,7 @@ def _scores(path: Path, config: Mapping[str, Any]) -> EvaluationResult:
     if not (written := _read(file)):
         raise InputError(f"{file} is damaged: the same nuat evaluate writes it again")
     try:
-        return EvaluationResult.from_dict({"about": config.get("about", {}), **written})
+        return EvaluationResult.from_dict(written)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
 

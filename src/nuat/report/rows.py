@@ -79,7 +79,7 @@ def rows(runs: Sequence[Shown], networks: Mapping[Path, nn.Module] | None = None
 def _row(run: Shown, name: Name, network: str | None) -> Row:
     if isinstance(run, VerdictFolder):
         shown = Evaluation.of(run.name, run.scores)
-        model = run.scores.about.get("model")
+        model = run.scores.metadata.get("model")
         return _with_figures(Row(str(name), name.kind, shown.data, model, shown.ball), shown)
     config, metrics = run.config, run.metrics
     last = metrics[-1] if metrics else {}

@@ -59,16 +59,16 @@ def _of_verdicts(folder: VerdictFolder) -> list[tuple[str, str]]:
     scores = folder.scores
     return [
         ("folder", folder.name),
-        ("data", str(scores.about.get("data") or "not said")),
-        ("split", str(scores.about.get("split") or "not said")),
-        ("model", str(scores.about.get("model") or "not said")),
-        ("images", f"{len(scores.ids):,}"),
+        ("data", str(scores.metadata.get("data") or "not said")),
+        ("split", str(scores.metadata.get("split") or "not said")),
+        ("model", str(scores.metadata.get("model") or "not said")),
+        ("images", f"{len(scores.indices):,}"),
         ("attacked within", scores.ball),
         ("attacks", ", ".join(scores.attacks)),
         ("attacking time", format_duration(sum(scores.seconds.values()))),
         ("seed", str(scores.seed)),
-        ("search", str(scores.search.get("precision", ""))),
-        ("weights", f"{scores.network} (fingerprint)"),
+        ("search", scores.search_precision),
+        ("weights", f"{scores.model_fingerprint} (fingerprint)"),
         *(("note", note) for note in scores.notes),
         ("versions", _versions(scores.versions)),
     ]
