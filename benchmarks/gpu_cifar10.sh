@@ -14,7 +14,7 @@ limit=${1:-570}
 : "${WORK:?the folder that keeps the run}" "${OUT:?the folder of results}"
 recipe=${RECIPE:-nuat-wa}
 data=${DATA:-cifar10}
-read -r -a more <<< "${MORE:---set precision=bf16 --graphs}"
+read -r -a more <<< "${MORE:---set precision=bf16 --cuda-graphs}"
 read -r -a attacks <<< "${ATTACKS:---attack pgd-20 --attack gama-100 --attack autoattack --samples 1000}"
 export PYTHONPATH=$PWD/src PYTHONUNBUFFERED=1
 nuat() { python3 -m nuat.cli "$@"; }

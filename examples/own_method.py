@@ -1,6 +1,6 @@
 """A training method of your own, run by name.
 
-nuat train half-half --use examples/own_method.py --data digits
+nuat train half-half --import examples/own_method.py --data digits
 """
 
 from dataclasses import dataclass, replace

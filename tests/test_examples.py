@@ -41,7 +41,7 @@ def test_own_method_is_trained_and_evaluated_by_name(call, tmp_path):
     assert status == 2 and "unknown recipe 'half-half'" in err
     assert not out.exists()
 
-    status, _, err = call(f"{line} --use {OWN_METHOD}")
+    status, _, err = call(f"{line} --import {OWN_METHOD}")
     assert (status, err) == (0, "")
     config = Run.open(out).config
     assert config["recipe"]["method"]["is"] == "HalfHalf"
@@ -58,7 +58,7 @@ def test_own_method_is_trained_and_evaluated_by_name(call, tmp_path):
 
 def test_own_method_goes_on_and_refuses_another_setting(call, tmp_path):
     out = tmp_path / "run"
-    line = f"train half-half --use {OWN_METHOD} --epochs 1 --model 'small-cnn(width=4)' --out {out}"
+    line = f"train half-half --import {OWN_METHOD} --epochs 1 --model 'small-cnn(width=4)' --out {out}"
     assert call(f"{line} --max-time 0")[0] == 0
     assert not Run.open(out).finished
     status, _, err = call(f"{line} --set inner=RFGSM()")
@@ -88,7 +88,7 @@ def test_own_method_takes_less_than_twenty_lines():
         for number, line in enumerate(text.splitlines(), 1)
         if line.strip() and not line.strip().startswith("#") and number not in told
     ]
-    assert any(line.startswith("register(") for line in lines)
+    assert any(line.startswith("register_recipe(") for line in lines)
     assert any(line.startswith("class ") for line in lines)
     assert len(lines) < 20
 

@@ -18,8 +18,12 @@ from torch import nn
 
 import nuat
 from nuat import cli
+from nuat.attacks import attack_registry
 from nuat.checkpoints.run import Run
 from nuat.checkpoints.weights_io import read_weights
+from nuat.data import dataset_registry
+from nuat.models import model_registry
+from nuat.runtime import device
 
 TINY = "--epochs 1 --set 'model=small-cnn(width=4)'"
 MARK = "code of a pickle was run"
@@ -142,8 +146,8 @@ def test_train_writes_a_run_and_says_what_is_next(work, call):
     done = call(f"train nuat-wa {TINY} --seed 3 --out mine")
     assert (done.status, done.err) == (0, "")
     assert "epoch 1/1" in done.out
-    told = "mine/model.safetensors holds the weights; now: nuat evaluate mine"
-    assert done.out.splitlines()[-1] == told
+    assert "The weights are in mine/model.safetensors." in done.out
+    assert done.out.splitlines()[-1] == "nuat evaluate mine"
     config = Run.open("mine").config
     assert config["seed"] == 3 and config["model"] == "small-cnn(width=4)"
     assert config["recipe"]["name"] == "nuat-wa" and config["recipe"]["epochs"] == 1
@@ -166,14 +170,14 @@ def test_the_flags_of_train_reach_the_recipe(work, call):
     line = "train nuat2-wa --epochs 2 --model 'small-cnn(width=4)' --norm l2 --eps 128/255"
     done = call(f"{line} --set lam=3 --set batch_size=100 --max-time 0s --out mine")
     assert done.status == 0 and "the same command goes on" in done.out
-    assert "holds the weights" not in done.out
+    assert "The weights are in" not in done.out
     recipe = Run.open("mine").config["recipe"]
     assert recipe["batch_size"] == 100 and recipe["epochs"] == 2
     assert recipe["method"]["lam"] == {"is": "Constant", "value": 3.0}
     ball = {"is": "L2", "eps": 128 / 255}
     assert recipe["ball"] == recipe["method"]["ball"] == ball
     on = call(f"{line} --set lam=3 --set batch_size=100 --max-time 1h --out mine")
-    assert on.status == 0 and "holds the weights" in on.out
+    assert on.status == 0 and "The weights are in" in on.out
     assert len(Run.open("mine").metrics) == 2
 
 
@@ -238,9 +242,9 @@ def test_report_of_two_runs(here, call, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("attacks", nuat.attacks.attack_registry),
-        ("models", nuat.models.model_registry),
-        ("data", nuat.data.dataset_registry),
+        ("attacks", attack_registry),
+        ("models", model_registry),
+        ("data", dataset_registry),
     ],
 )
 def test_list(call, kind, names):
@@ -289,30 +293,30 @@ def test_reproduce_scores_again_what_was_scored_otherwise(work, call):
 def test_own_file_is_used(work, call):
     name = "small-again"
     (work / "own.py").write_text(
-        "from nuat import models\nfrom nuat.models.small import SmallCNN\n"
-        f"models.register({name!r})(lambda classes, channels: SmallCNN(classes, channels, 4))\n"
+        "import nuat\nfrom nuat.models.small import SmallCNN\n"
+        f"nuat.register_model({name!r})(lambda classes, channels: SmallCNN(classes, channels, 4))\n"
     )
     try:
-        done = call(f"train normal --epochs 1 --model {name} --use own.py --out mine")
+        done = call(f"train normal --epochs 1 --model {name} --import own.py --out mine")
         assert (done.status, done.err) == (0, "")
         assert Run.open("mine").config["model"] == name
     finally:
-        nuat.models.model_registry._entries.pop(name, None)
+        model_registry._entries.pop(name, None)
 
 
 @pytest.mark.filterwarnings("default")
 def test_a_warning_is_a_line(work, call):
     name = "ends-in-softmax"
     (work / "own.py").write_text(
-        "from torch import nn\nfrom nuat import models\nfrom nuat.models.small import SmallCNN\n"
+        "import nuat\nfrom torch import nn\nfrom nuat.models.small import SmallCNN\n"
         "def build(classes, channels):\n"
         "    return nn.Sequential(SmallCNN(classes, channels, 4), nn.Softmax(1))\n"
-        f"models.add({name!r}, build)\n"
+        f"nuat.register_model({name!r})(build)\n"
     )
     try:
-        done = call(f"train normal --epochs 1 --model {name} --use own.py --out mine")
+        done = call(f"train normal --epochs 1 --model {name} --import own.py --out mine")
     finally:
-        nuat.models.model_registry._entries.pop(name, None)
+        model_registry._entries.pop(name, None)
     assert done.status == 0
     assert done.err.startswith("warning: the network's outputs are non-negative and sum to 1")
     assert len(done.err.splitlines()) == 1 and "softmax" in done.err
@@ -380,8 +384,8 @@ KNOWN = f"{MODEL} --data digits --eps 0.1"
         ("train nuat --epochs 0", ["epochs is 0", "from 1"]),
         ("train nuat --max-time soon", ["--max-time", "30m", "'soon'"]),
         ("train nuat --max-time ''", ["--max-time", "30m"]),
-        ("train nuat --use missing.py", ["--use", "missing.py", "no such file"]),
-        ("train nuat --use thesis", ["--use", "thesis", "no such file"]),
+        ("train nuat --import missing.py", ["--import", "missing.py", "no such file"]),
+        ("train nuat --import thesis", ["--import", "thesis", "no such file"]),
         ("evaluate run --attack pgdd-3", ["unknown attack 'pgdd'", "did you mean 'pgd'?"]),
         ("evaluate run --attack pgd-0", ["steps is 0", "from 1"]),
         ("evaluate run --attack 'pgd-2(steps=3)'", ["pgd-2(steps=3)", "twice"]),
@@ -395,7 +399,7 @@ KNOWN = f"{MODEL} --data digits --eps 0.1"
         ("evaluate run --eps 8", ["did you mean 8/255?"]),
         ("evaluate run --norm l3", ["unknown norm 'l3'"]),
         ("evaluate run --norm l2", ["l2", "--eps"]),
-        ("evaluate run --use missing.py", ["missing.py", "no such file"]),
+        ("evaluate run --import missing.py", ["missing.py", "no such file"]),
         (
             "evaluate weights.pt --model resnet18 --data digits --eps 0.1",
             ["does not fit resnet18", "conv1.weight is missing"],
@@ -498,7 +502,7 @@ def test_no_checkpoint_is_promised_where_there_is_none(work, call):
     ],
 )
 def test_is_one_line_and_nothing_is_written_also_here(copy, call, line, words, monkeypatch):
-    monkeypatch.setattr(sys.modules["nuat.reproduce"], "fit", None)  # it must not come to this
+    monkeypatch.setattr(nuat.reproduce, "fit", None)  # it must not come to this
     if line.startswith("train"):  # so that what is wrongly accepted is soon over
         line += "" if "--epochs" in line else " --epochs 1"
         line += "" if "--model" in line else f" {MODEL}"
@@ -548,12 +552,11 @@ def test_evaluate_takes_the_gpu_if_there_is_one(here, call, monkeypatch):
     """Its help says: by default cuda if any."""
     asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    command = sys.modules["nuat.cli.evaluate"]
-    named = command.get_device
+    named = device.get_device
     monkeypatch.setattr(
-        command, "get_device", lambda device: asked.append(str(named(device))) or named(device)
+        device, "get_device", lambda name: asked.append(str(named(name))) or named(name)
     )
-    monkeypatch.setattr(nn.Module, "to", lambda f, *device, **layout: f)
+    monkeypatch.setattr(nn.Module, "to", lambda model, *device, **layout: model)
     assert call("evaluate run --attack fgsm --samples 10").status == 0
     assert asked[-1].startswith("cuda")
     assert call("evaluate run --attack fgsm --samples 10 --device cpu").status == 0

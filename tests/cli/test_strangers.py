@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from nuat import cli
+import nuat
 from tests.cli.test_cli import call  # noqa: F401
 
 NOTHING = "--out runs/none"
@@ -45,12 +45,12 @@ def test_version(call):  # noqa: F811
 
 
 def test_an_interruption_says_how_to_go_on(call, monkeypatch):  # noqa: F811
-    def stopped(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.train.__globals__, "fit", lambda *_, **__: stopped())
+    monkeypatch.setattr(nuat.training, "fit", interrupted)
     outcome = call("train nuat --out never")
-    assert outcome.status == 130 and "the same command goes on" in outcome.err
+    assert outcome.status == 130 and "run the same command again to resume" in outcome.err
 
 
 def test_a_factory_that_fails_is_one_line(call, tmp_path, monkeypatch):  # noqa: F811
@@ -97,7 +97,7 @@ def test_data_of_a_python_program_are_asked_for(call, tmp_path):  # noqa: F811
     about = {"model": "small-cnn(width=4)", "data": "data", "ball": "Linf(0.1)", "channels": "1"}
     write_weights(tmp_path / "net.safetensors", f.state_dict(), about)
     outcome = call(f"evaluate {tmp_path}/net.safetensors")
-    assert outcome.status == 2 and "which a Python program handed over" in outcome.err
+    assert outcome.status == 2 and "which was passed from Python" in outcome.err
 
 
 def test_a_wrong_attack_is_one_line(call, tmp_path):  # noqa: F811
@@ -155,15 +155,13 @@ def test_scores_of_other_data_are_not_the_run_s(call, tmp_path, monkeypatch):  #
     assert call(evaluate).status == 0
     own = Run("run").scores
     outcome = call(f"{evaluate} --data npz:other.npz")
-    assert outcome.status == 0 and "other data than the run's" in outcome.out
+    assert outcome.status == 0 and "not the run's own data" in outcome.out
     assert Run("run").scores == own and len(own) == 1
 
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory):
     """A run whose network, a Sequential of 1 channel and 10 classes, was given from Python."""
-    import nuat
-
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("mine")
     f = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 10))
@@ -231,12 +229,11 @@ def test_training_ends_with_the_command_that_opens_the_run(call, mine, monkeypat
     monkeypatch.chdir(mine)
     monkeypatch.syspath_prepend(mine)
     (mine / "own.py").write_text("")
-    outcome = call("train normal --epochs 1 --model mynet:make --use own.py --out runs/named")
-    assert outcome.out.endswith("nuat evaluate runs/named --model mynet:make --use own.py\n")
+    outcome = call("train normal --epochs 1 --model mynet:make --import own.py --out runs/named")
+    assert outcome.out.endswith("nuat evaluate runs/named --model mynet:make --import own.py\n")
 
 
 def test_a_path_is_no_network(mine):
-    import nuat
     from nuat.errors import InputError
 
     images = torch.zeros(4, 1, 8, 8), torch.arange(4)
@@ -274,7 +271,7 @@ def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatc
         ("train nuat --set lam=abc", "takes a Schedule (one of: a number, Constant, "),
         ("train nuat --set lr=rampp", "did you mean 'LinearRamp'?), not rampp"),
         ("train nuat --set batch_size=abc", "batch_size is 64 and takes a int, not abc"),
-        ("train nuat --set start=uniform", "(one of: Bernoulli, Clean, Gaussian, Uniform; did"),
+        ("train nuat --set start=uniform", "(one of: Bernoulli, Gaussian, NoStart, Uniform; did"),
         ("train nuat --set distance=frobenus", "did you mean 'frobenius'?"),
         ("train nuat --model 'small-cnn(width=abc)'", "width is abc, but must be a number"),
         ("train nuat --data 'cifar10(train=abc)'", "train is abc, but must be a number"),
@@ -305,7 +302,6 @@ def test_a_slip_is_answered_with_the_likely_fix(call, tmp_path, monkeypatch, lin
     ],
 )
 def test_an_attack_s_name_is_answered_with_the_likely_one(text, said):
-    import nuat
     from nuat.attacks import parse_attack
     from nuat.errors import InputError
 
@@ -315,7 +311,6 @@ def test_an_attack_s_name_is_answered_with_the_likely_one(text, said):
 
 
 def test_one_step_may_be_counted():
-    import nuat
     from nuat.attacks import parse_attack
 
     parts = parse_attack('custom(parts=("pgd-2", "fgsm-1"))', nuat.Linf(0.1))
@@ -337,7 +332,6 @@ def test_a_class_with_one_image_is_named(tmp_path):
 
 
 def test_a_setting_that_an_attack_does_not_have():
-    import nuat
     from nuat.attacks import parse_attack
     from nuat.errors import InputError
 

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+import nuat
 from nuat import InputError, cli
 from nuat.data import download as house
 from nuat.data.paths import Official, Remote
@@ -167,13 +168,11 @@ def test_an_archive_cannot_write_elsewhere(server, tmp_path, monkeypatch):
 def test_from_the_command_line(server, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("NUAT_DATA", "elsewhere")
     monkeypatch.setattr(
-        sys.modules["nuat.cli.download"],
-        "load",
-        lambda name: {"train": "12", "val": "", "test": ""},
+        nuat.data, "load_dataset", lambda name: {"train": "12", "val": "", "test": ""}
     )
     line = f"nuat download toys --data-dir {tmp_path}/new"
     monkeypatch.setattr(sys, "argv", shlex.split(line))
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert not end.value.code, capsys.readouterr().err
-    assert f"{tmp_path}/new/toys/toys holds toys: 2 train, 0 val" in capsys.readouterr().out
+    assert f"toys is in {tmp_path}/new/toys/toys: 2 train, 0 val" in capsys.readouterr().out

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import nuat
 from nuat.attacks import PGD, Attack, Ensemble, Square, parse_attack, run_attack
-from nuat.cli.evaluate import _places
+from nuat.cli.evaluate import _parse_indices
 from nuat.errors import InputError
 from nuat.evaluation import runner
 from nuat.evaluation.intervals import wilson
@@ -254,11 +254,11 @@ def test_each_rank_has_a_gpu_of_its_own(monkeypatch):
 )
 def test_indices_that_cannot_be_meant_are_refused(text, message):
     with pytest.raises(InputError, match=message):
-        _places(text)
+        _parse_indices(text)
 
 
 def test_many_indices_are_no_file():
-    assert _places(",".join(map(str, range(5000)))) == list(range(5000))
+    assert _parse_indices(",".join(map(str, range(5000)))) == list(range(5000))
 
 
 def test_a_folder_of_something_else_is_refused_and_kept(net, images, tmp_path):

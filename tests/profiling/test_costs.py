@@ -85,7 +85,7 @@ def test_an_arm_trains_as_the_engine_does():
         (["nuat", "--out", "nowhere/bench.json"], "there is no folder nowhere"),
         (["nuat", "--out", "."], "--out . is a folder"),
         (["nuat", "--set", "precison=bf16"], "did you mean 'precision'?"),
-        (["nuat", "--graphs"], "CUDA graphs need a cuda device"),
+        (["nuat", "--cuda-graphs"], "CUDA graphs need a cuda device"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(arguments, words, tmp_path, monkeypatch, capsys):

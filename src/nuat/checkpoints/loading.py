@@ -128,7 +128,7 @@ def _built(path: Path, model: str, classes: int, channels: int) -> nn.Module:
             raise
         raise InputError(
             f"{path} holds a network {model} that cannot be built from its name ({error}); name "
-            "a function that builds it, --model module:factory, or --use the file that registers it"
+            "a function that builds it, --model module:factory, or --import the file that registers it"
         ) from error
 
 

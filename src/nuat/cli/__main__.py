@@ -1,4 +1,4 @@
-"""python -m nuat.cli."""
+"""Run the command line with `python -m nuat.cli`."""
 
 from nuat.cli import main
 

@@ -1,4 +1,4 @@
-"""nuat download."""
+"""The command `nuat download`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from typing import Annotated
 
 import typer
 
-from nuat.cli.options import DataDir
-from nuat.cli.terminal import say
-from nuat.data import load_dataset
-from nuat.data.download import download as fetched
-from nuat.data.paths import root, set_data_dir
+from nuat.cli.options import DataDir, apply_common_options
+from nuat.cli.terminal import print_line
 
 
-def download(
+def download_command(
     name: Annotated[str, typer.Argument(metavar="DATA", help="cifar10, cifar100 or mnist.")],
     data_dir: DataDir = None,
 ) -> None:
-    """Fetch a published data set into NUAT_DATA or ./data, and read it once to check it."""
+    """Download a published data set to $NUAT_DATA or ./data, and read it once to check it."""
     if data_dir is not None:
         data_dir.mkdir(parents=True, exist_ok=True)
-    set_data_dir(data_dir)
-    place = fetched(name, root())
+    apply_common_options(None, data_dir)
+    from nuat.data import load_dataset
+    from nuat.data.download import download
+    from nuat.data.paths import root
+
+    folder = download(name, root())
     splits = load_dataset(name)
     sizes = ", ".join(f"{len(splits[split]):,} {split}" for split in ("train", "val", "test"))
-    say(f"{place} holds {name}: {sizes}")
+    print_line(f"{name} is in {folder}: {sizes} images")

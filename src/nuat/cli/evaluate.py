@@ -1,155 +1,173 @@
-"""nuat evaluate."""
+"""The command `nuat evaluate`."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from nuat.checkpoints import LoadedModel, load_model, read_metadata
 from nuat.cli.options import (
     Attacks,
     BadImages,
     DataDir,
     Device,
     Eps,
+    Imports,
     Norm,
     Threads,
-    Use,
-    ball_of,
-    load_own,
+    apply_common_options,
+    resolve_ball,
 )
-from nuat.cli.terminal import console, say
-from nuat.data import is_known, load_dataset, set_data_dir, slug, with_bad_images
+from nuat.cli.terminal import console, print_line
 from nuat.errors import InputError
-from nuat.evaluation import ATTACKS, EvaluationResult
-from nuat.evaluation import evaluate as attacked
-from nuat.evaluation.intervals import wilson
-from nuat.evaluation.request import parse_attacks
-from nuat.rng import derive_seed
-from nuat.runtime.device import get_device
-from nuat.runtime.ranks import local_device, rank
-from nuat.runtime.threads import configure_threads
+
+if TYPE_CHECKING:
+    from nuat.evaluation import EvaluationResult
+
+MAX_NAME_LENGTH = 120
 
 
-def evaluate(
+def evaluate_command(
     source: Annotated[Path, typer.Argument(metavar="RUN_OR_WEIGHTS")],
     attack: Attacks = None,
-    model: Annotated[str | None, typer.Option(help="For weights that do not say.")] = None,
-    data: Annotated[str | None, typer.Option(help="By default what it was trained on.")] = None,
-    split: str = "test",
+    model: Annotated[str | None, typer.Option(help="For weights without metadata.")] = None,
+    data: Annotated[str | None, typer.Option(help="Default: the training data.")] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     samples: Annotated[
-        int | None, typer.Option(help="Only so many images, balanced over the classes.")
+        int | None, typer.Option(help="Number of images, balanced over the classes; default: all.")
     ] = None,
     indices: Annotated[
-        str | None, typer.Option(help="Only these images: 0,7,20-29, or a file of such lines.")
+        str | None, typer.Option(help="Indices of the images: 0,7,20-29, or a file of them.")
     ] = None,
     eps: Eps = None,
     norm: Norm = None,
     batch_size: Annotated[
-        str,
-        typer.Option(help="Images at a time; halved if memory is short."),
+        str, typer.Option(help="Images per batch; halved if memory does not suffice.")
     ] = "auto",
     search_precision: Annotated[
-        str, typer.Option(help="fp32, or bf16: a faster tier; falls are verified in float32.")
+        str,
+        typer.Option(help="Precision of the search: fp32, or bf16 verified in float32."),
     ] = "fp32",
     save_adversarial: Annotated[
-        bool, typer.Option("--save-adversarial", help="Keep the images that fell, as attacked.")
+        bool, typer.Option("--save-adversarial", help="Save the adversarial examples.")
     ] = False,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the attacks and of --samples.")] = 0,
     device: Device = None,
     threads: Threads = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the results; by default scores/NAME of the run.")
+        Path | None, typer.Option(help="Folder of the results; default: scores/NAME in the run.")
     ] = None,
     data_dir: DataDir = None,
     bad_images: BadImages = None,
-    use: Use = None,
+    imports: Imports = None,
 ) -> None:
-    """Attack a network, image by image. The same command goes on where a killed one was."""
-    load_own(use)
-    set_data_dir(data_dir)
-    other = data is not None and data != read_metadata(source).get("data")
-    data = data or _trained_on(source)
+    """Attack a model, image by image. Run the same command again to resume."""
+    apply_common_options(imports, data_dir)
+    from nuat.checkpoints import load_model, read_metadata
+    from nuat.data import load_dataset, slug, with_bad_images
+    from nuat.evaluation import ATTACKS, evaluate
+    from nuat.runtime.device import get_device
+    from nuat.runtime.ranks import local_device, rank
+    from nuat.runtime.threads import configure_threads
+
+    trained_on = read_metadata(source).get("data")
+    on_other_data = data is not None and data != trained_on
+    data = data or _training_data(source, trained_on)
     splits = load_dataset(with_bad_images(data, bad_images))
     for note in splits.notes:
-        say(note)
-    network = load_model(
+        print_line(note)
+    loaded = load_model(
         source,
         model,
         classes=len(splits.classes),
         channels=splits.train.channels,
         device=get_device(local_device() or device if device in (None, "cuda") else device),
     )
-    if network.ball is None and eps is None:
-        raise InputError(f"{source} does not say its threat model: give --eps, such as --eps 8/255")
-    ball = ball_of(network.ball, eps, norm)
-    size = _size(batch_size)
-    attacks = parse_attacks(attack or ATTACKS, ball)
+    if loaded.ball is None and eps is None:
+        raise InputError(f"{source} has no threat model: give --eps, such as --eps 8/255")
+    ball = resolve_ball(loaded.ball, eps, norm)
+    name = _results_name(
+        [split, *([str(samples)] if samples else []), *(attack or [])],
+        indices=indices,
+        eps=eps,
+        norm=norm,
+        seed=seed or None,
+        data=slug(data) if on_other_data else None,
+        search=search_precision if search_precision != "fp32" else None,
+    )
+    folder = out
+    if out is not None:
+        _check_output_folder(out)
+    elif loaded.run is not None:
+        folder = loaded.run.path / "scores" / name
     configure_threads(threads)
-    told = {"indices": indices, "eps": eps, "norm": norm, "seed": seed or None}
-    told["data"] = slug(data) if other else None
-    told["search"] = search_precision if search_precision != "fp32" else None
-    parts = [split, *([str(samples)] if samples else []), *(attack or [])]
-    parts += [f"{key}-{value}" for key, value in told.items() if value is not None]
-    name = re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-")
-    if len(name) > 120:
-        name = f"{name[:100]}-{derive_seed(name):x}"  # a file's name has a limit
-    folder = _folder(out, network, name)
-    scores = attacked(
-        network.model,
+    result = evaluate(
+        loaded.model,
         splits[split],
         ball,
-        attacks,
+        attack or ATTACKS,
         classes=len(splits.classes),
         samples=samples,
-        indices=None if indices is None else _places(indices),
-        batch_size=size,
+        indices=None if indices is None else _parse_indices(indices),
+        batch_size=_parse_batch_size(batch_size),
         seed=seed,
         out=folder,
-        metadata={"data": data, "split": split, "model": network.model_name},
+        metadata={"data": data, "split": split, "model": loaded.model_name},
         save_adversarial=save_adversarial,
-        search_precision=search_precision,  # type: ignore[arg-type]
+        search_precision=search_precision,  # type: ignore[arg-type]  # evaluate checks the value
         quiet=rank() > 0,
     )
     if rank() > 0:
         return
-    _show(scores, f"{source}: {split}, {len(scores.indices)} images, {ball}")
-    if network.run is not None and out is None and other:
-        say(f"of other data than the run's: kept apart; to see it: nuat report {folder}")
-    elif network.run is not None and out is None:
-        network.run.save_scores(name, scores.to_dict())
-    if folder is not None:
-        say(f"verdicts, image by image: {folder}/verdicts.jsonl")
+    _print_result(result, f"{source}: {split}, {len(result.indices)} images, {ball}")
+    if loaded.run is not None and out is None:
+        if on_other_data:
+            print_line("These are not the run's own data, so its reports omit this result.")
+            print_line(f"To see it: nuat report {folder}")
+        else:
+            loaded.run.save_scores(name, result.to_dict())
+    if folder is None:
+        print_line("The result was not saved; --out FOLDER saves it, image by image.")
     else:
-        say("nothing was written down; --out FOLDER keeps verdicts, image by image")
+        print_line(f"per-image results: {folder}/verdicts.jsonl")
 
 
-def _trained_on(source: Path) -> str:
-    """The data that is named beside the weights, if this process can read it by that name."""
-    data = read_metadata(source).get("data")
-    if data is None:
-        raise InputError(f"{source} does not say what it was trained on: name it with --data")
-    if not is_known(data):
+def _training_data(source: Path, trained_on: str | None) -> str:
+    """The data set named in the metadata of the weights, or InputError if it cannot be loaded."""
+    from nuat.data import is_known
+
+    if trained_on is None:
+        raise InputError(f"{source} does not name its training data: give --data")
+    if not is_known(trained_on):
         raise InputError(
-            f"{source} was trained on {data!r}, which a Python program handed over: name files or "
-            "a function that gives it with --data, or use nuat.evaluation in Python"
+            f"{source} was trained on {trained_on!r}, which was passed from Python: give --data, "
+            "or call nuat.evaluate in Python"
         )
-    return data
+    return trained_on
 
 
-def _folder(out: Path | None, network: LoadedModel, name: str) -> Path | None:
-    if out is not None and not out.parent.is_dir():
+def _results_name(parts: list[str], **options: object) -> str:
+    """The name of the results folder: the parts and the options given, such as test-50-eps-0.1."""
+    parts = [*parts, *(f"{key}-{value}" for key, value in options.items() if value is not None)]
+    name = re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-")
+    if len(name) <= MAX_NAME_LENGTH:
+        return name
+    from nuat.rng import derive_seed
+
+    return f"{name[:100]}-{derive_seed(name):x}"
+
+
+def _check_output_folder(out: Path) -> None:
+    if not out.parent.is_dir():
         raise InputError(f"--out {out}: there is no folder {out.parent}")
-    if out is not None and out.is_file():
-        raise InputError(f"--out {out} is a file; the results are a folder")
-    return out or (network.run.path / "scores" / name if network.run is not None else None)
+    if out.is_file():
+        raise InputError(f"--out {out} is a file, but must be a folder")
 
 
-def _size(text: str) -> int | None:
+def _parse_batch_size(text: str) -> int | None:
     if text == "auto":
         return None
     if not re.fullmatch(r"-?\d+", text):
@@ -157,44 +175,40 @@ def _size(text: str) -> int | None:
     return int(text)
 
 
-def _places(text: str) -> list[int]:
-    """`0,7,20-29`, or what such lines of a file say."""
+def _parse_indices(text: str) -> list[int]:
+    """The indices in `0,7,20-29`, or in the file of that name."""
+    # a list of indices may be too long for a file's name, which `is_file` answers with an OSError
     if len(text) < 256 and Path(text).is_file():
         text = ",".join(Path(text).read_text().split())
-    places: list[int] = []
+    indices: list[int] = []
     for part in text.split(","):
         if not (match := re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)):
-            raise InputError(f"--indices takes places such as 0,7,20-29, or a file; not {part!r}")
+            raise InputError(f"--indices takes 0,7,20-29 or a file, not {part!r}")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise InputError(f"--indices {part.strip()} runs backwards; write {last}-{first}")
-        places += range(first, last + 1)
-    return places
+        indices += range(first, last + 1)
+    return indices
 
 
-def _show(scores: EvaluationResult, title: str) -> None:
-    """The table, and what a reader should know."""
-    shown = Table("", "images that stand", "", "95% interval", title=title)
-    total = len(scores.indices)
-    counts = {"clean": round(scores.clean_accuracy * total)}
-    counts |= {name: sum(stood) for name, stood in scores.robust.items()}
-    if len(scores.robust) > 1:
-        counts["worst of them"] = round(scores.worst_case_accuracy * total)
+def _print_result(result: EvaluationResult, title: str) -> None:
+    """Print accuracies with their 95 % Wilson intervals, and what a reader should know."""
+    from nuat.evaluation.intervals import wilson
+
+    total = len(result.indices)
+    counts = {"clean": round(result.clean_accuracy * total)}
+    counts |= {name: sum(robust) for name, robust in result.robust.items()}
+    if len(result.robust) > 1:
+        counts["worst case"] = round(result.worst_case_accuracy * total)
+    table = Table("", "accuracy", "images", "95% interval", title=title)
     for name, count in counts.items():
         low, high = wilson(count, total)
-        cells = f"{count / total:.1%}", f"{count}", f"{low:.1%} to {high:.1%}"
-        shown.add_row(name, *cells)
-        for row in _parts(scores, name):
-            shown.add_row(*row, style="dim")
-    console.print(shown)
-    for note in scores.notes:
-        say(f"note: {note}")
-
-
-def _parts(scores: EvaluationResult, name: str) -> list[tuple[str, ...]]:
-    """For an ensemble, a row for each part: what is left standing after it."""
-    parts = scores.parts.get(name, {})
-    left = [int(part["images"] - part["broken"]) for part in parts.values()]
-    share = [f"{count / len(scores.indices):.1%}" for count in left]
-    rows = zip(parts, share, left, strict=True)
-    return [(f"  after {part}", text, str(count), "") for part, text, count in rows if part != name]
+        table.add_row(name, f"{count / total:.1%}", f"{count}", f"{low:.1%} to {high:.1%}")
+        # of an ensemble, what remains robust after each part
+        for part, figures in result.parts.get(name, {}).items():
+            if part != name:
+                left = int(figures["images"] - figures["broken"])
+                table.add_row(f"  after {part}", f"{left / total:.1%}", f"{left}", "", style="dim")
+    console.print(table)
+    for note in result.notes:
+        print_line(f"note: {note}")

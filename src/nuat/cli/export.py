@@ -1,4 +1,4 @@
-"""nuat export."""
+"""The command `nuat export`."""
 
 from __future__ import annotations
 
@@ -7,48 +7,57 @@ from typing import Annotated
 
 import typer
 
-from nuat.checkpoints import load_model
-from nuat.cli.options import Use, load_own
-from nuat.cli.terminal import say
+from nuat.cli.options import Imports, apply_common_options, check_output_file
+from nuat.cli.terminal import print_line
 from nuat.errors import InputError
-from nuat.export import push_to_hub, save_pretrained, save_state_dict, to_onnx
+
+OptionalInt = Annotated[int | None, typer.Option(help="For weights without metadata.")]
 
 
-def export(
+def export_command(
     source: Annotated[Path, typer.Argument(metavar="RUN_OR_WEIGHTS")],
-    out: Annotated[Path | None, typer.Option(help="A new folder: weights and card.")] = None,
-    onnx: Annotated[Path | None, typer.Option(help="An ONNX file (extra: export).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for the weights and a model card.")
+    ] = None,
+    onnx: Annotated[Path | None, typer.Option(help="ONNX file (needs nuat[export]).")] = None,
     state_dict: Annotated[
-        Path | None, typer.Option(help="A plain state dict of torch, such as net.pt.")
+        Path | None, typer.Option(help="File for torch's state dict, such as net.pt.")
     ] = None,
     hub: Annotated[
-        str | None, typer.Option(help="A repository of the Hub, user/name (extra: hub).")
+        str | None, typer.Option(help="Hugging Face repository user/name (needs nuat[hub]).")
     ] = None,
     public: Annotated[bool, typer.Option(help="Make a new repository public.")] = False,
-    license: Annotated[str, typer.Option(help="For the card, such as mit.")] = "unknown",
-    model: Annotated[str | None, typer.Option(help="For weights that do not say.")] = None,
-    classes: Annotated[int | None, typer.Option(help="For weights that do not say.")] = None,
-    channels: Annotated[int | None, typer.Option(help="For weights that do not say.")] = None,
+    license: Annotated[str, typer.Option(help="License in the card, such as mit.")] = "unknown",
+    model: Annotated[str | None, typer.Option(help="For weights without metadata.")] = None,
+    classes: OptionalInt = None,
+    channels: OptionalInt = None,
     size: Annotated[
-        int | None, typer.Option(help="Side of the images, for weights that do not say.")
+        int | None, typer.Option(help="Side of the images, for weights without metadata.")
     ] = None,
-    use: Use = None,
+    imports: Imports = None,
 ) -> None:
-    """Take a trained network away: a folder with its card, ONNX, a state dict, the Hub."""
-    load_own(use)
+    """Export a trained model: a folder with a card, ONNX, a state dict, the Hugging Face Hub."""
+    apply_common_options(imports)
+    from nuat.checkpoints import load_model
+    from nuat.export import push_to_hub, save_pretrained, save_state_dict, to_onnx
+
     if not any((out, onnx, state_dict, hub)):
-        raise InputError("say what to make: --out FOLDER, --onnx FILE, --state-dict FILE or --hub")
+        raise InputError(
+            "there is nothing to export to: give --out FOLDER, --onnx FILE, --state-dict FILE or "
+            "--hub USER/NAME"
+        )
     for option, file in (("--onnx", onnx), ("--state-dict", state_dict)):
-        if file is not None and not file.parent.is_dir():
-            raise InputError(f"{option} {file}: there is no folder {file.parent}")
-    network = load_model(source, model, classes=classes, channels=channels)
+        if file is not None:
+            check_output_file(option, file)
+    loaded = load_model(source, model, classes=classes, channels=channels)
     if out is not None:
-        say(f"weights and card: {save_pretrained(network, out, license=license)}")
+        print_line(f"weights and card: {save_pretrained(loaded, out, license=license)}")
     if state_dict is not None:
-        save_state_dict(network, state_dict)
-        say(f"state dict: {state_dict}")
+        save_state_dict(loaded, state_dict)
+        print_line(f"state dict: {state_dict}")
     if onnx is not None:
-        off = to_onnx(network, onnx, (size, size) if size else None)
-        say(f"ONNX: {onnx}; in onnxruntime logits differ by {off:.1e} at most")
+        difference = to_onnx(loaded, onnx, (size, size) if size else None)
+        print_line(f"ONNX: {onnx}; logits of onnxruntime differ by at most {difference:.1e}")
     if hub is not None:
-        say(f"on the Hub: {push_to_hub(network, hub, license=license, private=not public)}")
+        url = push_to_hub(loaded, hub, license=license, private=not public)
+        print_line(f"Hugging Face Hub: {url}")

@@ -1,52 +1,83 @@
-"""Options that several commands share, and how they are read."""
+"""Options that several commands share, and how their values are read."""
 
 from __future__ import annotations
 
 import runpy
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nuat.errors import InputError
-from nuat.threat_models import Ball, norms, parse_eps
 
-Use = Annotated[
+if TYPE_CHECKING:
+    from nuat.recipes import Recipe
+    from nuat.threat_models import Ball
+
+Imports = Annotated[
     list[Path] | None,
-    typer.Option("--use", help="A Python file of your own, run first: its register(...) count."),
+    typer.Option(
+        "--import", help="Run this Python file first, so that what it registers has a name."
+    ),
 ]
 Eps = Annotated[str | None, typer.Option(help="Radius of the threat model: 8/255 or 0.03.")]
-Norm = Annotated[str | None, typer.Option(help="linf or l2; by default the recipe's.")]
-Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu; by default cuda if any.")]
+Norm = Annotated[str | None, typer.Option(help="linf or l2; default: the recipe's.")]
+Device = Annotated[
+    str | None, typer.Option(help="cuda, cuda:1 or cpu; default: cuda if there is one.")
+]
 DataDir = Annotated[
-    Path | None, typer.Option(help="The folder that holds the data sets; by default NUAT_DATA.")
+    Path | None, typer.Option(help="Folder of the data sets; default: $NUAT_DATA, or ./data.")
 ]
 BadImages = Annotated[
-    str | None, typer.Option(help="What to do with image files that cannot be read: error or skip.")
+    str | None, typer.Option(help="What to do with unreadable image files: error or skip.")
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="On a CPU; by default OMP_NUM_THREADS, or all cores."),
+    typer.Option(min=1, help="CPU threads; default: OMP_NUM_THREADS, or the number of cores."),
 ]
 Attacks = Annotated[
     list[str] | None,
     typer.Option("--attack", help="autoattack, pgd-20, 'pgd-100(restarts=5)'; repeatable."),
 ]
+CudaGraphs = Annotated[
+    bool, typer.Option("--cuda-graphs", help="Run the steps as CUDA graphs; needs a GPU.")
+]
 
 
-def load_own(files: list[Path] | None) -> None:
-    """Run a user's files, for what they register."""
-    for file in files or []:
+def apply_common_options(imports: list[Path] | None, data_dir: Path | None = None) -> None:
+    """Run the files given with `--import` and use the folder given with `--data-dir`."""
+    from nuat.data.paths import set_data_dir
+
+    for file in imports or []:
         if not file.is_file():
-            raise InputError(f"--use {file}: there is no such file")
+            raise InputError(f"--import {file}: there is no such file")
         runpy.run_path(str(file))
+    set_data_dir(data_dir)
 
 
-def ball_of(known: Ball | None, eps: str | None, norm: str | None) -> Ball:
-    """The threat model asked for, or else the one that is known; linf if neither says."""
-    kind = norms[norm] if norm is not None else type(known) if known else norms["linf"]
-    if eps is None:
-        if known is None or type(known) is not kind:
-            raise InputError(f"--norm {norm} needs an --eps of its own, such as --eps 0.5")
-        return known
-    return kind(parse_eps(eps))
+def resolve_ball(default: Ball | None, eps: str | None, norm: str | None) -> Ball:
+    """The threat model of `--eps` and `--norm`; what is not given comes from `default`, or linf."""
+    from nuat.threat_models import norms, parse_eps
+
+    kind = norms[norm] if norm is not None else type(default) if default else norms["linf"]
+    if eps is not None:
+        return kind(parse_eps(eps))
+    if default is None or type(default) is not kind:
+        raise InputError(f"--norm {norm} needs a radius in that norm, such as --eps 0.5")
+    return default
+
+
+def apply_override(recipe: Recipe, assignment: str) -> Recipe:
+    """The recipe with one `--set field=value` applied."""
+    field, equals, text = assignment.partition("=")
+    if not equals:
+        raise InputError(f"--set takes field=value, such as lam.to=4, not {assignment!r}")
+    return recipe.with_override(field.strip(), text.strip())
+
+
+def check_output_file(option: str, file: Path) -> None:
+    """Raise InputError unless `file` can be written: its folder exists and it is no folder."""
+    if not file.parent.is_dir():
+        raise InputError(f"{option} {file}: there is no folder {file.parent}")
+    if file.is_dir():
+        raise InputError(f"{option} {file} is a folder, but must be a file")

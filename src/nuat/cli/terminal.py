@@ -1,4 +1,4 @@
-"""What the terminal shows: lines, tables, warnings, errors."""
+"""Printing to the terminal: lines, tables, warnings and errors."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from rich.console import Console
 console = Console()
 
 
-def say(text: str) -> None:
-    """A line, as it is."""
+def print_line(text: str) -> None:
+    """Print one line to stdout, without markup and without wrapping."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def warn(message: Warning | str, *_: object) -> None:
-    """A warning, on the error stream; has the shape of `warnings.showwarning`."""
-    _aside(f"warning: {message}")
+def print_warning(message: Warning | str, *_: object) -> None:
+    """Print a warning to stderr. The signature is that of `warnings.showwarning`."""
+    _print_stderr(f"warning: {message}")
 
 
-def error(text: str) -> None:
-    """An error, on the error stream."""
-    _aside(f"error: {text}")
+def print_error(text: str) -> None:
+    """Print an error to stderr."""
+    _print_stderr(f"error: {text}")
 
 
-def _aside(text: str) -> None:
+def _print_stderr(text: str) -> None:
     Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)

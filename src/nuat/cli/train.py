@@ -1,4 +1,4 @@
-"""nuat train."""
+"""The command `nuat train`."""
 
 from __future__ import annotations
 
@@ -13,119 +13,123 @@ import typer
 
 from nuat.cli.options import (
     BadImages,
+    CudaGraphs,
     DataDir,
     Device,
     Eps,
+    Imports,
     Norm,
     Threads,
-    Use,
-    ball_of,
-    load_own,
+    apply_common_options,
+    apply_override,
+    resolve_ball,
 )
-from nuat.cli.terminal import say
+from nuat.cli.terminal import print_line
 from nuat.config.imports import is_import_path
-from nuat.data import load_dataset, set_data_dir, with_bad_images
 from nuat.errors import InputError
-from nuat.models.timm_nets import PREFIX
-from nuat.recipes import Recipe, get_recipe
-from nuat.training import fit
+
+SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
-def train(
+def train_command(
     name: Annotated[str, typer.Argument(metavar="RECIPE", help="See: nuat list recipes.")],
     data: Annotated[
-        str, typer.Option(help="Such as cifar10, folder:PATH; see: nuat list data.")
+        str, typer.Option(help="Such as cifar10 or folder:PATH; see: nuat list data.")
     ] = "digits",
     model: Annotated[
         str | None,
-        typer.Option(help="See: nuat list models; or timm:NAME, or module:factory of your own."),
+        typer.Option(help="A name (see: nuat list models), timm:NAME or module:factory."),
     ] = None,
     init: Annotated[
         str | None,
-        typer.Option(help="Weights to start from: a file, a run, or pretrained (timm's)."),
+        typer.Option(help="Initial weights: a file, a run folder, or 'pretrained' (timm)."),
     ] = None,
     eps: Eps = None,
     norm: Norm = None,
-    epochs: Annotated[int | None, typer.Option(help="Stretches every schedule to fit.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder.")] = None,
-    seed: int = 0,
+    epochs: Annotated[
+        int | None, typer.Option(help="Number of epochs; rescales every schedule.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder; default: runs/RECIPE-DATA-SEED.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the weights, batches and attacks.")] = 0,
     set: Annotated[
         list[str] | None,
         typer.Option("--set", help="field=value of the recipe or its method, such as lam.to=4."),
     ] = None,
     on_overfitting: Annotated[
-        str | None, typer.Option(help="warn, stop or rollback; by default the recipe's.")
+        str | None,
+        typer.Option(
+            help="After catastrophic overfitting: warn, stop or rollback; default: the recipe's."
+        ),
     ] = None,
     device: Device = None,
     max_time: Annotated[
-        str | None, typer.Option(help="Stop with a checkpoint after 90s, 30m or 2h.")
+        str | None, typer.Option(help="Save a checkpoint and stop after 90s, 30m or 2h.")
     ] = None,
     threads: Threads = None,
-    graphs: Annotated[
-        bool, typer.Option("--graphs", help="Record the steps as CUDA graphs; a GPU only.")
-    ] = False,
+    cuda_graphs: CudaGraphs = False,
     data_dir: DataDir = None,
     bad_images: BadImages = None,
-    use: Use = None,
+    imports: Imports = None,
 ) -> None:
-    """Train a network. The same command goes on where a killed run left off."""
-    load_own(use)
-    set_data_dir(data_dir)
+    """Train a model. Run the same command again to resume an interrupted run."""
+    apply_common_options(imports, data_dir)
+    from nuat.data import load_dataset, with_bad_images
+    from nuat.recipes import get_recipe
+    from nuat.training import fit
+
     data = with_bad_images(data, bad_images)
-    with warnings.catch_warnings(record=True) as lent:
+    with warnings.catch_warnings(record=True) as recipe_warnings:
         warnings.simplefilter("always")
-        row = get_recipe(name, data)
+        recipe = get_recipe(name, data)
     if eps is not None or norm is not None:
-        row = row.with_threat_model(ball_of(row.ball, eps, norm))
+        recipe = recipe.with_threat_model(resolve_ball(recipe.ball, eps, norm))
     if epochs is not None:
-        row = row.with_epochs(epochs)
+        recipe = recipe.with_epochs(epochs)
     if on_overfitting is not None:
-        row = replace(row, on_overfitting=on_overfitting)
+        recipe = replace(recipe, on_overfitting=on_overfitting)
     for assignment in set or []:
-        row = setting(row, assignment)
+        recipe = apply_override(recipe, assignment)
     splits = load_dataset(data)
-    for warning in lent:
+    # only now: data that cannot be read are one error, without a warning about their recipe
+    for warning in recipe_warnings:
         warnings.warn(warning.message, stacklevel=2)
     run = fit(
-        row,
+        recipe,
         model,
         splits,
         out=out,
         init=init,
         seed=seed,
         device=device,
-        max_time=_seconds(max_time),
+        max_time=None if max_time is None else _parse_seconds(max_time),
         threads=threads,
-        graphs=graphs,
+        graphs=cuda_graphs,
     )
     if run.finished:
-        then = _opening(run.path, model or row.model, use or [])
-        say(f"{run.path}/model.safetensors holds the weights; now: nuat evaluate {then}")
+        print_line(f"The weights are in {run.path}/model.safetensors. To attack them:")
+        print_line(_evaluate_command(run.path, model or recipe.model, imports or []))
 
 
-def _opening(run: Path, model: str, use: list[Path]) -> str:
-    """What to type after `nuat evaluate`: a run opens by itself unless it needs a user's code."""
+def _evaluate_command(run: Path, model: str, imports: list[Path]) -> str:
+    """The `nuat evaluate` command for a run; a model from the user's code needs --model."""
+    from nuat.models.timm_nets import PREFIX
+
     name = model.partition("(")[0]
-    own = ["--model", model] if is_import_path(name) and not name.startswith(PREFIX) else []
-    return shlex.join([str(run), *own, *(part for file in use for part in ("--use", str(file)))])
+    is_users = is_import_path(name) and not name.startswith(PREFIX)
+    options = ["--model", model] if is_users else []
+    for file in imports:
+        options += ["--import", str(file)]
+    return shlex.join(["nuat", "evaluate", str(run), *options])
 
 
-def setting(row: Recipe, assignment: str) -> Recipe:
-    """The recipe with what a `--set field=value` says."""
-    field, equals, text = assignment.partition("=")
-    if not equals:
-        raise InputError(f"--set takes field=value, such as lam.to=4, not {assignment!r}")
-    return row.with_override(field.strip(), text.strip())
-
-
-def _seconds(text: str | None) -> float | None:
-    if text is None:
-        return None
-    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+def _parse_seconds(text: str) -> float:
+    unit = SECONDS.get(text[-1:])
     try:
         seconds = float(text[:-1]) * unit if unit else float(text)
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < math.inf:
-        raise InputError(f"--max-time takes seconds, or 90s, 30m, 2h, not {text!r}")
+        raise InputError(f"--max-time is {text!r}, but must be seconds, or such as 90s, 30m, 2h")
     return seconds

@@ -1,0 +1,106 @@
+"""The application: its commands, and how errors become one line and an exit status."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import fields
+from typing import Annotated
+
+import typer
+
+import nuat
+from nuat.cli.bench import bench_command
+from nuat.cli.download import download_command
+from nuat.cli.evaluate import evaluate_command
+from nuat.cli.export import export_command
+from nuat.cli.list import list_command
+from nuat.cli.report import report_command
+from nuat.cli.reproduce import reproduce_command
+from nuat.cli.terminal import print_error, print_line, print_warning
+from nuat.cli.train import train_command
+from nuat.errors import InputError, NonFiniteError
+
+# typer raises click's exceptions: from version 0.24 on those of the copy of click that it contains
+try:
+    from typer._click.exceptions import UsageError
+except ImportError:
+    from click import UsageError  # type: ignore[assignment]  # the same class by its older name
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C; typer returns it instead of raising KeyboardInterrupt."""
+
+app = typer.Typer(
+    help=(nuat.__doc__ or "").partition("\n")[0].removeprefix("nuat: ").capitalize(),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("train")(train_command)
+app.command("evaluate")(evaluate_command)
+app.command("reproduce")(reproduce_command)
+app.command("report")(report_command)
+app.command("bench")(bench_command)
+app.command("export")(export_command)
+app.command("list")(list_command)
+app.command("download")(download_command)
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        print_line(f"nuat {nuat.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line.
+
+    An error of the user is printed as one line. The exit status is 2 for it, 1 for a loss that is
+    not finite, and 130 after Ctrl-C.
+    """
+    warnings.showwarning = print_warning
+    try:
+        status = app(standalone_mode=False) or 0
+    except (InputError, NonFiniteError, OSError) as error:
+        print_error(str(error))
+        sys.exit(1 if isinstance(error, NonFiniteError) else 2)
+    except UsageError as error:
+        # the message is empty after `nuat` without arguments, which has printed the help
+        if message := _usage_message(error):
+            print_error(message)
+        sys.exit(2)
+    except (typer.Abort, KeyboardInterrupt):
+        status = INTERRUPTED
+    if status == INTERRUPTED:
+        print_error("interrupted; run the same command again to resume from the last saved state")
+    sys.exit(status)
+
+
+def _usage_message(error: UsageError) -> str:
+    """The parser's message as one line; for a field of recipes given as an option, the fix."""
+    message = " ".join(error.format_message().split())
+    option = (getattr(error, "option_name", None) or "").lstrip("-").replace("-", "_")
+    command = error.ctx.info_name if error.ctx else None
+    if command not in ("train", "bench") or option not in _recipe_fields():
+        return message
+    return f"{message.partition(' (')[0]}: it is a field of the recipe, --set {option}=VALUE"
+
+
+def _recipe_fields() -> set[str]:
+    """The names that `--set` accepts: fields of recipes and of their methods."""
+    from nuat.recipes import list_recipes
+
+    recipes = list_recipes()
+    return {field.name for row in recipes for part in (row, row.method) for field in fields(part)}

@@ -1,0 +1,90 @@
+"""The command `nuat report`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nuat.cli.options import DataDir, Imports, apply_common_options
+from nuat.cli.terminal import console, print_line, print_warning
+from nuat.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nuat.report import Shown
+
+
+def report_command(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN_OR_EVALUATION...")],
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file; default: report.html in the first folder.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="For weights without metadata, or of a model of your own.")
+    ] = None,
+    data_dir: DataDir = None,
+    imports: Imports = None,
+) -> None:
+    """Compare runs and evaluations in a table and one self-contained HTML page.
+
+    The folders are those of `nuat train` and of `nuat evaluate --out`.
+    """
+    apply_common_options(imports, data_dir)
+    from nuat.report import opened, write_page
+
+    items = [opened(folder) for folder in _without_pages(folders)]
+    models = _load_models(items, model)
+    print_table(items, models)
+    page = out or items[0].path / "report.html"
+    print_line(f"report: {write_page(items, page, networks=models, note=print_warning)}")
+
+
+def _without_pages(folders: list[Path]) -> list[Path]:
+    """The folders without earlier reports: `runs/*` also matches the page of `nuat reproduce`.
+
+    If nothing else is left, the reports stay, so that the error names them.
+    """
+    kept = [path for path in folders if not (path.name == "report.html" and path.is_file())]
+    return kept or folders
+
+
+def print_table(items: Sequence[Shown], models: dict[Path, nn.Module] | None = None) -> None:
+    """Print the table of the items and, if there are several seeds, the mean over the seeds."""
+    from nuat.report import aggregate_seeds, footnotes, render, repeated, rows
+
+    table = rows(items, models)
+    console.print(render(table), crop=False)
+    if repeated(table):
+        console.print(render(table, aggregate_seeds(table)), crop=False)
+    for line in footnotes(table):
+        print_line(line)
+
+
+def _load_models(items: Sequence[Shown], model: str | None) -> dict[Path, nn.Module]:
+    """The model of each run that can be loaded; the others get a warning.
+
+    A run whose files do not name a model that can be built is loaded as `model`, if that is given.
+    """
+    from nuat.checkpoints import load_model
+    from nuat.report import VerdictFolder
+
+    models: dict[Path, nn.Module] = {}
+    model_was_used = False
+    for item in items:
+        if isinstance(item, VerdictFolder):
+            continue
+        try:
+            models[item.path] = load_model(item.path).model
+        except InputError as error:
+            if model is None or not item.has_weights:
+                print_warning(f"the report has no images for {item.path}: {error}")
+                continue
+            models[item.path] = load_model(item.path, model).model
+            model_was_used = True
+    if model is not None and not model_was_used:
+        print_line(f"--model {model} was not needed")
+    return models
