@@ -1,4 +1,4 @@
-"""Your own training loop, with only the loss from nuat: plain PyTorch.
+"""Your own training loop in plain PyTorch, with only the loss from nuat.
 
 python examples/own_loop.py
 """
@@ -15,7 +15,7 @@ digits = load_dataset("digits")
 train = DataLoader(TensorDataset(digits.train.x, digits.train.y), batch_size=64, shuffle=True)
 
 torch.manual_seed(0)
-f = nn.Sequential(
+model = nn.Sequential(
     nn.Conv2d(1, 32, 3, padding=1),
     nn.BatchNorm2d(32),
     nn.ReLU(),
@@ -26,16 +26,16 @@ f = nn.Sequential(
     nn.Linear(1024, 10),
 )
 method = NuAT(ball=Linf(0.15), lam=LinearRamp(to=5.0, epochs=EPOCHS))
-optimizer = torch.optim.Adam(f.parameters(), lr=2e-3)
+optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
 
 for epoch in range(EPOCHS):
-    f.train()
+    model.train()
     for batch, (x, y) in enumerate(train):
-        t = StepContext(epoch, batch, batch_size=64)
-        for loss in method.step(f, x, y, t):
+        ctx = StepContext(epoch, batch, batch_size=64)
+        for loss in method.step(model, x, y, ctx):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
-scores = evaluate(f, digits.test, Linf(0.15), ["pgd-20", "gama-100"])
+scores = evaluate(model, digits.test, Linf(0.15), ["pgd-20", "gama-100"])
 print(f"clean {scores.clean_accuracy:.1%}, robust {scores.worst_case_accuracy:.1%}")

@@ -1,4 +1,4 @@
-"""A training method of your own, run by name.
+"""A training method of your own, run by its name.
 
 nuat train half-half --import examples/own_method.py --data digits
 """
@@ -10,14 +10,14 @@ from nuat import FGSM, Attack, Method, ce, get_recipe, register_recipe
 
 @dataclass(frozen=True)
 class HalfHalf(Method):
-    """(CE(f(x), y) + CE(f(x'), y)) / 2  at  x' = inner(f, x, y)."""
+    """Minimizes  (CE(f(x), y) + CE(f(x'), y)) / 2  at  x' = inner(f, x, y)."""
 
     inner: Attack = FGSM()
 
-    def step(self, f, x, y, t):
-        """One loss: half on the clean images, half on those the attack found."""
-        x_adv = self.inner(f, x, y, t.noise)
-        yield (ce(f(x), y) + ce(f(x_adv), y)) / 2
+    def step(self, model, x, y, ctx):
+        """Yield one loss: half of it on clean images, half on adversarial images."""
+        x_adv = self.inner(model, x, y, ctx.noise)
+        yield (ce(model(x), y) + ce(model(x_adv), y)) / 2
 
 
 fgsm_at = get_recipe("fgsm-at", "digits")

@@ -77,16 +77,16 @@ def test_own_method_attacks_where_the_run_is_judged(call):
 def test_own_method_takes_less_than_twenty_lines():
     text = OWN_METHOD.read_text()
     tree = ast.parse(text)
-    told = set()
+    docstrings = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             first = node.body[0]
             if ast.get_docstring(node) is not None:
-                told |= set(range(first.lineno, first.end_lineno + 1))
+                docstrings |= set(range(first.lineno, first.end_lineno + 1))
     lines = [
         line
         for number, line in enumerate(text.splitlines(), 1)
-        if line.strip() and not line.strip().startswith("#") and number not in told
+        if line.strip() and not line.strip().startswith("#") and number not in docstrings
     ]
     assert any(line.startswith("register_recipe(") for line in lines)
     assert any(line.startswith("class ") for line in lines)

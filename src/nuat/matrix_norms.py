@@ -1,4 +1,4 @@
-"""The nuclear norm of a matrix, |D|_* = sum of its singular values, and a subgradient of it."""
+"""The nuclear norm of a matrix, |D|_* = sum of its singular values, and its subgradient."""
 
 from __future__ import annotations
 
@@ -16,81 +16,83 @@ ALGORITHMS = ("svd", "polar")
 
 
 def nuclear_norm(d: Tensor, algorithm: str | None = None) -> Tensor:
-    """|D|_* = sum_i sigma_i(D), with a subgradient U_r V_r^T.
+    """|D|_* = sum_i sigma_i(D), with the subgradient U_r V_r^T of minimum norm.
 
-    `svd`, the default on a CPU: the decomposition in float64 whatever the dtype. The r singular
-    values above 16 machine epsilons of the largest count as non-zero (epsilon of float32, of
-    float64 for a float64 matrix). Of all subgradients U_r V_r^T + W at a rank-deficient matrix the
-    one with W = 0 is returned, so the gradient at D = 0 is 0; differentiating through an SVD would
-    pick an arbitrary full-size W.
+    "svd", the default on a CPU, computes an SVD in float64 whatever the dtype of D. r counts the
+    singular values above 16 machine epsilons of the largest (of float64 if D is float64, else of
+    float32). At a rank-deficient matrix every U_r V_r^T + W with a suitable W is a subgradient, and
+    differentiating through an SVD picks an arbitrary W of full size. Here W = 0, so that the
+    gradient at D = 0 is 0.
 
-    `polar`, the default on a GPU, where a decomposition waits for the device: products of matrices
-    alone, in float32, that drive every singular value to 1. The value is |D|_* to 5e-4. In the
-    gradient, singular values below about 1e-3 of the largest weigh less than 1, down to 0 at 0, so
-    it tends to the same U_r V_r^T. A matrix that is not finite gives NaN.
+    "polar", the default on a GPU, drives every singular value to 1 by matrix products in float32;
+    an SVD would make the GPU wait. The value is accurate to 5e-4. In the gradient, singular values
+    below about 1e-3 of the largest weigh less than 1, down to 0 at 0. A matrix that is not finite
+    gives NaN.
 
-    Neither sees autocast or TF32. The result has the dtype of D.
+    Autocast and TF32 affect neither algorithm. The result has the dtype of D.
 
     Args:
         d: a matrix [B, K], such as the difference of two batches of logits.
-        algorithm: "svd" or "polar"; by default the one for the device of D.
+        algorithm: "svd", "polar", or None for the default of the device of D.
 
     Returns:
         A scalar.
 
     Raises:
         InputError: there is no such algorithm.
-        NonFiniteError: an entry of D is NaN or infinite (svd alone: to look is to wait).
+        NonFiniteError: an entry of D is NaN or infinite. "polar" does not check this, because the
+            check would make the GPU wait.
 
-    Source: the regularizer of NuAT (NeurIPS 2021); the choice of subgradient is ours; polar: an
+    Source: the regularizer of NuAT (NeurIPS 2021). The choice of subgradient is ours. "polar" is an
     iteration of minimax polynomials as in Polar Express (arXiv:2505.16932), for sigma >= 1e-3.
     """
     algorithm = algorithm or ("polar" if d.device.type == "cuda" else "svd")
     if algorithm not in ALGORITHMS:
         raise unknown_name("algorithm for the nuclear norm", algorithm, ALGORITHMS)
-    value: Tensor = (_SVD if algorithm == "svd" else _Polar).apply(d)
-    return value
+    function = _SVD if algorithm == "svd" else _Polar
+    return function.apply(d)  # type: ignore[no-untyped-call]  # torch does not annotate apply
 
 
-_CUT = 16 * torch.finfo(torch.float32).eps, 16 * torch.finfo(torch.float64).eps
+class _NuclearNorm(torch.autograd.Function):
+    """The backward pass; the forward pass of a subclass saves the subgradient."""
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (subgradient,) = ctx.saved_tensors
+        return gradient * subgradient
 
 
-class _SVD(torch.autograd.Function):
+class _SVD(_NuclearNorm):
     @staticmethod
     def forward(ctx: Any, d: Tensor) -> Tensor:
         if not torch.isfinite(d).all():
             bad = int((~torch.isfinite(d)).sum())
             raise NonFiniteError(
-                f"the nuclear norm was asked of a {d.shape[0]} x {d.shape[1]} matrix "
+                f"cannot compute the nuclear norm of a {d.shape[0]} x {d.shape[1]} matrix "
                 f"with {bad} NaN or infinite entries"
             )
+        dtype = d.dtype if d.dtype == torch.float64 else torch.float32
         with full_precision_matmul(d.device):
             u, sigma, vh = torch.linalg.svd(d.double(), full_matrices=False)
-            kept = sigma > _CUT[d.dtype == torch.float64] * sigma.amax()
-            factor = (u * kept) @ vh
-        ctx.save_for_backward(factor.to(d.dtype))
+            nonzero = sigma > 16 * torch.finfo(dtype).eps * sigma.amax()
+            subgradient = (u * nonzero) @ vh
+        ctx.save_for_backward(subgradient.to(d.dtype))
         return sigma.sum().to(d.dtype)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (factor,) = ctx.saved_tensors
-        return gradient * factor
 
-
-class _Polar(torch.autograd.Function):
+class _Polar(_NuclearNorm):
     @staticmethod
     def forward(ctx: Any, d: Tensor) -> Tensor:
         with full_precision_matmul(d.device):
-            wide = d.to(torch.promote_types(d.dtype, torch.float32))
-            largest = wide.abs().amax()
-            scaled = (wide / largest.where(largest > 0, 1)).float()
-            factor = polar_factor(scaled)
-            value = (scaled * factor).sum() * largest
-        ctx.save_for_backward(factor.to(d.dtype))
+            promoted = d.to(torch.promote_types(d.dtype, torch.float32))
+            largest = promoted.abs().amax()
+            # Entries of order 1 keep the squares in polar_factor from under- and overflow.
+            scaled = (promoted / largest.where(largest > 0, 1)).float()
+            subgradient = polar_factor(scaled)
+            value = (scaled * subgradient).sum() * largest
+        ctx.save_for_backward(subgradient.to(d.dtype))
         return value.to(d.dtype)
-
-    backward = _SVD.backward
 
 
 QUINTICS = (
@@ -102,18 +104,19 @@ QUINTICS = (
     (1.8887161973518276, -1.2651572253385979, 0.37651892555748917),
     (1.875, -1.25, 0.375),
 )
-"""(a, b, c) of  sigma <- a sigma + b sigma^3 + c sigma^5: [1e-3, 1] to 1, then a polishing step."""
+"""(a, b, c) of  sigma <- a sigma + b sigma^3 + c sigma^5, which maps [1e-3, 1] to about 1 in six
+steps; the last step polishes."""
 
 
 def polar_factor(d: Tensor) -> Tensor:
-    """U V^T of a float32 matrix D = U S V^T by matrix products; 0 at 0, and no waiting.
+    """U V^T of a float32 matrix D = U S V^T, by matrix products alone; 0 at D = 0.
 
-    Entries of order 1 are expected. First D / (1.001 |D^T D|_F^(1/2)), which has no singular value
-    above 1: the Schatten-4 norm.
+    The entries of D must be of order 1. D is first divided by 1.001 times its Schatten-4 norm,
+    |D^T D|_F^(1/2), so that no singular value exceeds 1.
     """
-    x = d if d.shape[0] >= d.shape[1] else d.T
-    bound = 1.001 * torch.linalg.vector_norm(x.T @ x).sqrt()
-    x = x / bound.where(bound > 0, 1)
+    tall = d if d.shape[0] >= d.shape[1] else d.T
+    bound = 1.001 * torch.linalg.vector_norm(tall.T @ tall).sqrt()
+    x = tall / bound.where(bound > 0, 1)
     identity = torch.eye(x.shape[1], device=x.device, dtype=x.dtype)
     for a, b, c in QUINTICS:
         gram = x.T @ x
@@ -123,14 +126,16 @@ def polar_factor(d: Tensor) -> Tensor:
 
 @contextmanager
 def full_precision_matmul(device: torch.device) -> Iterator[None]:
-    """Products of float32 matrices at full precision: no autocast, no TF32, no bf16 inside."""
-    settings = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
-    before = [setting.fp32_precision for setting in settings]
+    """Compute float32 matrix products in full precision: no autocast, TF32 or bf16 inside."""
+    # torch does not annotate mkldnn.matmul
+    cpu = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    backends = (torch.backends.cuda.matmul, cpu)
+    before = [backend.fp32_precision for backend in backends]
     try:
-        for setting in settings:
-            setting.fp32_precision = "ieee"
+        for backend in backends:
+            backend.fp32_precision = "ieee"
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        for setting, precision in zip(settings, before, strict=True):
-            setting.fp32_precision = precision
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision

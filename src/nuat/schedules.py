@@ -1,6 +1,7 @@
-"""Schedules: a value as a function of the epoch (a float; 3.5 is half-way through the fourth).
+"""Schedules: values that depend on the epoch.
 
-Every schedule is a small frozen dataclass, so that it prints, compares and can be rescaled.
+The epoch is a float: 3.5 is the middle of the fourth epoch. A schedule is a small frozen dataclass,
+so it prints, compares, and can be rescaled to another number of epochs.
 """
 
 from __future__ import annotations
@@ -32,35 +33,31 @@ class Constant(Schedule):
     value: float
 
     def __call__(self, epoch: float) -> float:
-        """The value."""
         return self.value
 
     def rescaled(self, factor: float) -> Constant:
-        """Itself."""
         return self
 
 
 @dataclass(frozen=True)
 class LinearRamp(Schedule):
-    """to * min(epoch, epochs) / epochs: from 0 to `to` in `epochs`, and there it stays."""
+    """to * min(epoch, epochs) / epochs: rises from 0 to `to` in `epochs` and stays there."""
 
     to: float
     epochs: float
 
     def __call__(self, epoch: float) -> float:
-        """The value at this epoch."""
         return self.to * min(epoch, self.epochs) / self.epochs if self.epochs > 0 else self.to
 
     def rescaled(self, factor: float) -> LinearRamp:
-        """The same ramp over `factor` times as many epochs."""
         return dataclasses.replace(self, epochs=self.epochs * factor)
 
 
 @dataclass(frozen=True)
 class Piecewise(Schedule):
-    """Straight lines between (epoch, value) points; level before the first and after the last.
+    """Linear interpolation between (epoch, value) points, constant before and after them.
 
-    An epoch named twice is a jump: the later value holds from that epoch on.
+    Two points at the same epoch make a jump; the later point holds from that epoch on.
     """
 
     points: tuple[tuple[float, float], ...]
@@ -68,20 +65,20 @@ class Piecewise(Schedule):
     def __post_init__(self) -> None:
         epochs = [epoch for epoch, _ in self.points]
         if not epochs or epochs != sorted(epochs):
-            raise InputError(f"the epochs of a Piecewise schedule must rise, but are {epochs}")
+            raise InputError(
+                f"the epochs of a Piecewise schedule must rise at every point, but are {epochs}"
+            )
 
     def __call__(self, epoch: float) -> float:
-        """The value at this epoch."""
-        before = [value for at, value in self.points if at <= epoch]
-        if not before:
+        passed = [value for at, value in self.points if at <= epoch]
+        if not passed:
             return self.points[0][1]
         for (start, low), (end, high) in pairwise(self.points):
             if start <= epoch < end:
                 return low + (high - low) * (epoch - start) / (end - start)
-        return before[-1]
+        return passed[-1]
 
     def rescaled(self, factor: float) -> Piecewise:
-        """The same lines over `factor` times as many epochs."""
         return Piecewise(tuple((at * factor, value) for at, value in self.points))
 
 
@@ -94,44 +91,43 @@ class StepDecay(Schedule):
     by: float = 0.1
 
     def __call__(self, epoch: float) -> float:
-        """The value at this epoch."""
-        return self.value * self.by ** sum(epoch >= drop for drop in self.at)
+        return self.value * self.by ** sum(epoch >= milestone for milestone in self.at)
 
     def rescaled(self, factor: float) -> StepDecay:
-        """The same drops over `factor` times as many epochs."""
         return dataclasses.replace(self, at=tuple(at * factor for at in self.at))
 
 
 @dataclass(frozen=True)
 class StartAt(Schedule):
-    """0 before `epoch`, and `value` from it on."""
+    """0 before `epoch`, and `value` from that epoch on."""
 
     value: float
     epoch: float
 
     def __call__(self, epoch: float) -> float:
-        """The value at this epoch."""
         return self.value if epoch >= self.epoch else 0.0
 
     def rescaled(self, factor: float) -> StartAt:
-        """The same over `factor` times as many epochs."""
         return dataclasses.replace(self, epoch=self.epoch * factor)
 
 
 def triangle(low: float, peak: float, up: float, down: float) -> Piecewise:
-    """`low` to `peak` in `up` epochs, back to `low` in `down`: one cycle of a cyclic schedule."""
+    """One cycle of a cyclic schedule: `low` to `peak` in `up` epochs, back to `low` in `down`."""
     return Piecewise(((0.0, low), (up, peak), (up + down, low)))
 
 
 def coerce_schedules(value: Any) -> None:
-    """In a frozen dataclass, let a number stand wherever the default is a schedule."""
+    """Replace numbers by `Constant` in the fields of a frozen dataclass that default to a schedule.
+
+    Raises InputError if such a field holds neither a schedule nor a number.
+    """
     for field in dataclasses.fields(value):
-        given = getattr(value, field.name)
-        if not isinstance(field.default, Schedule) or isinstance(given, Schedule):
+        current = getattr(value, field.name)
+        if not isinstance(field.default, Schedule) or isinstance(current, Schedule):
             continue
-        if isinstance(given, bool) or not isinstance(given, int | float):
+        if isinstance(current, bool) or not isinstance(current, int | float):
             raise InputError(
-                f"{field.name} of {type(value).__name__} is {given!r}, but must be a schedule, "
-                "such as LinearRamp(4.5, epochs=90), or a number"
+                f"{field.name} of {type(value).__name__} is {current!r}, but must be a number or a "
+                "schedule such as LinearRamp(4.5, epochs=90)"
             )
-        object.__setattr__(value, field.name, Constant(float(given)))
+        object.__setattr__(value, field.name, Constant(float(current)))

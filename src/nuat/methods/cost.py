@@ -34,7 +34,7 @@ def forward_equivalents(
             for loss in method.step(model, x, y, ctx):
                 check_loss(loss)
                 model.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
 
     with torch.random.fork_rng():
         step_flops = flops(two_steps) / 2
