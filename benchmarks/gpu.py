@@ -34,10 +34,10 @@ from nuat.methods import Standard
 from nuat.methods.cost import forward_equivalents
 from nuat.models import build_model
 from nuat.nn.precision import to_channels_last
-from nuat.profiling import Candidate, Matmul, clock_of
-from nuat.profiling.costs import ratio
+from nuat.profiling import Candidate, MatmulBaseline, get_clock
+from nuat.profiling.costs import paired_ratio
 from nuat.recipes import Recipe
-from nuat.runtime.flops import flops
+from nuat.runtime.flops import count_flops
 from nuat.runtime.versions import versions
 from nuat.training.cuda_graphs import Graphs, cuda_graph
 from nuat.training.train_step import TrainStep
@@ -65,7 +65,7 @@ class Bench:
         self.blocks, self.block_s = (1, 0.0) if tiny else (5, 0.12)
         # without a GPU the work is not recorded but done at each replay
         self.record: Callable = (lambda work: work) if tiny else cuda_graph
-        self.clock = clock_of(self.device)
+        self.clock = get_clock(self.device)
         self.found: dict = {"versions": versions(), "checks": {}, "norm_us": {}, "rows": []}
         self.log = (out / "gpu.log").open("w")
 
@@ -152,7 +152,7 @@ def after(bench: Bench, name: str, precision: str, graphs: bool) -> Tensor:
     torch.manual_seed(1)
     images = bench.images(36)
     for epoch in (40, 41):
-        for batch, (x, y) in enumerate(images.shuffled(8, epoch)):
+        for batch, (x, y) in enumerate(images.shuffled_batches(8, epoch)):
             for _ in descent.step(x, y, descent.begin(epoch, batch)):
                 pass
     return torch.cat([weight.detach().flatten() for weight in f.parameters()])
@@ -192,11 +192,11 @@ def waits(arm: Candidate) -> int | None:
     """How often the host waits for the device in a step."""
     if not arm.on_gpu:
         return None
-    arm.run()
+    arm.run_round()
     torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        arm.run()
+        arm.run_round()
     torch.cuda.set_sync_debug_mode("default")
     return sum("synchroniz" in str(warning.message) for warning in caught) // 2
 
@@ -208,7 +208,7 @@ def launches(arm: Candidate) -> int | None:
     try:
         activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
         with torch.profiler.profile(activities=activities) as profile:
-            arm.run()
+            arm.run_round()
             torch.cuda.synchronize()
         found = profile.key_averages()
     except RuntimeError:
@@ -224,30 +224,30 @@ def group(bench: Bench, batch: int, precision: str, graphs: bool) -> None:
     for name in PUBLISHED:
         arm = Candidate(bench.recipe(name, batch, precision), copy.deepcopy(f), images)
         if graphs:
-            arm.descent.graphs = Graphs(arm.recipe.method, bench.say, bench.record)
+            arm.train_step.graphs = Graphs(arm.recipe.method, bench.say, bench.record)
         for _ in range(2 if bench.tiny else 4):
-            arm.run()
+            arm.run_round()
         began = bench.clock()
-        arm.run()
+        arm.run_round()
         counts[name] = max(1, round(bench.block_s / max(bench.clock() - began, 1e-4)))
         arms[name] = arm
-    matmul = Matmul(
+    matmul = MatmulBaseline(
         bench.device, "bf16" if precision == "bf16" else "fp32", 64 if bench.tiny else None
     )
     for turn in range(bench.blocks):
-        matmul.timed(bench.clock)
+        matmul.measure(bench.clock)
         for place in range(len(arms)):
             name = list(arms)[(place + turn) % len(arms)]
             began = bench.clock()
             for _ in range(counts[name]):
-                arms[name].run()
-            arms[name].times.append((bench.clock() - began) / counts[name] / 2)
+                arms[name].run_round()
+            arms[name].seconds_per_step.append((bench.clock() - began) / counts[name] / 2)
     x, y = images.batch(torch.arange(2))
     with torch.no_grad():
-        forward = flops(lambda: f(x)) / 2 * batch
+        forward = count_flops(lambda: f(x)) / 2 * batch
     for name, arm in arms.items():
         executed = forward_equivalents(arm.recipe.method, f, x, y, arm.epoch)
-        seconds = statistics.median(arm.times)
+        seconds = statistics.median(arm.seconds_per_step)
         share = forward / seconds / matmul.flops_per_s
         row = {
             "method": name,
@@ -257,13 +257,13 @@ def group(bench: Bench, batch: int, precision: str, graphs: bool) -> None:
             "ms": 1e3 * seconds,
             "images_per_s": batch / seconds,
             "epoch_s": EPOCH_IMAGES / batch * seconds,
-            "standard_steps": ratio(arm.times, arms["standard"].times),
+            "relative_time": paired_ratio(arm.seconds_per_step, arms["standard"].seconds_per_step),
             "forward_equivalents": executed,
             "mfu_model": PUBLISHED[name] * share,
             "mfu_executed": executed * share,
             "launches": launches(arm) if batch == bench.batches[0] else None,
             "waits": waits(arm),
-            "recorded": graphs and bool(arm.descent.graphs and arm.descent.graphs.able),
+            "recorded": graphs and bool(arm.train_step.graphs and arm.train_step.graphs.able),
             "matmul_tflops": matmul.flops_per_s / 1e12,
         }
         bench.found["rows"].append(row)
@@ -277,7 +277,7 @@ WIDTHS = (9, 6, 8, 7, 8, 9, 8, 9, 6, 10, 9, 9)
 def line(row: dict) -> str:
     cells = [row["method"], row["batch"], row["precision"], row["mode"]]
     cells += [f"{row['ms']:.2f}", f"{row['images_per_s']:.0f}", f"{row['epoch_s']:.2f}"]
-    cells += [f"{row['standard_steps'][0]:.2f}", f"{row['forward_equivalents'] / 3:.2f}"]
+    cells += [f"{row['relative_time'][0]:.2f}", f"{row['forward_equivalents'] / 3:.2f}"]
     cells += [f"{row['mfu_model']:.1%}", f"{row['mfu_executed']:.1%}", row["launches"]]
     shown = " ".join(f"{cell!s:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True))
     return f"{shown} {row['waits']!s:>6}"

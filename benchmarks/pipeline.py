@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 import nuat
 from nuat import Augment
-from nuat.data.paths import root
+from nuat.data.paths import data_dir
 
 REPEATS = 5
 CROPS = Augment(flip=True, scale=(0.25, 1.0))
@@ -56,7 +56,7 @@ def in_memory() -> None:
     pictures = [Image.fromarray(x.permute(1, 2, 0).numpy()) for x in train.x]
     ours, theirs = [], []
     for seed in range(REPEATS):  # in turn and by processor time: other work may run here
-        ours.append(rate(train.shuffled(64, seed, Augment(4, True)), time.process_time))
+        ours.append(rate(train.shuffled_batches(64, seed, Augment(4, True)), time.process_time))
         theirs.append(rate(pillow(pictures, 64), time.process_time))
     a, b = statistics.median(ours), statistics.median(theirs)
     print(f"in memory    ours {a:,.0f} images/s, Pillow {b:,.0f} images/s: {a / b:.1f} times")
@@ -66,8 +66,8 @@ def in_memory() -> None:
 
 def folder() -> None:
     for workers in (0, 1, 2):
-        train = nuat.load_dataset(f"folder:{root()}/photos(size=64, workers={workers})").train
-        rates = [rate(train.shuffled(32, seed, CROPS)) for seed in range(3)]
+        train = nuat.load_dataset(f"folder:{data_dir()}/photos(size=64, workers={workers})").train
+        rates = [rate(train.shuffled_batches(32, seed, CROPS)) for seed in range(3)]
         print(f"folder       {workers} workers: {statistics.median(rates):,.0f} images/s")
 
 
@@ -88,9 +88,9 @@ class Timed:
     def to(self, device: Any) -> "Timed":
         return self
 
-    def shuffled(self, *args: Any, **settings: Any):
+    def shuffled_batches(self, *args: Any, **settings: Any):
         begun = time.perf_counter()
-        batches = iter(self.images.shuffled(*args, **settings))
+        batches = iter(self.images.shuffled_batches(*args, **settings))
         while True:
             asked = time.perf_counter()
             batch = next(batches, None)
@@ -130,7 +130,7 @@ if __name__ == "__main__":
     )
     waiting(
         "photographs at 64, resnet18-nuat(width=8), 2 workers",
-        f"folder:{root()}/photos(size=64, workers=2)",
+        f"folder:{data_dir()}/photos(size=64, workers=2)",
         "resnet18-nuat(width=8)",
         CROPS,
     )

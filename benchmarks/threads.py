@@ -12,7 +12,7 @@ from torch import nn
 
 import nuat
 from nuat.models import build_model
-from nuat.runtime.flops import flops
+from nuat.runtime.flops import count_flops
 
 CASES = [
     ("small-cnn(width=32)", (1, 8, 8), 64, 20),
@@ -39,7 +39,7 @@ for model, shape, batch, count in CASES:
         torch.randint(10, (batch,)),
     )
     with torch.no_grad():
-        work = flops(lambda f=f, x=x: f(x)) / 1e9
+        work = count_flops(lambda f=f, x=x: f(x)) / 1e9
     times: dict[int, list[float]] = {1: [], os.cpu_count(): []}
     for _ in range(5):
         for threads, own in times.items():

@@ -26,7 +26,7 @@ from nuat.matrix_norms import nuclear_norm
 from nuat.methods import Standard
 from nuat.models import build_model
 from nuat.nn.precision import to_channels_last
-from nuat.profiling.costs import ratio
+from nuat.profiling.costs import paired_ratio
 from nuat.recipes import Recipe
 from nuat.rng import derive_seed
 from nuat.runtime.versions import versions
@@ -156,7 +156,7 @@ def shown(times: dict[str, list[float]]) -> dict[str, dict]:
     for name, own in times.items():
         options = name.partition(", channels_last")[1:]
         standard = times["standard" + ("".join(options) if "ours" in name else "")]
-        faster, steps = ratio(times["published"], own), ratio(own, standard)
+        faster, steps = paired_ratio(times["published"], own), paired_ratio(own, standard)
         found[name] = {"ms": 1e3 * statistics.median(own), "faster": faster, "standard": steps}
         ms = found[name]["ms"]
         figures = [f"{m:6.2f} ({low:.2f} to {high:.2f})" for m, low, high in (faster, steps)]

@@ -100,11 +100,11 @@ def test_anything_that_gives_x_and_y(given):
     x, y = images.batch(torch.arange(N))
     assert torch.equal(x, X) and torch.equal(y, Y) and torch.equal(images.y, Y)
     assert y.dtype == torch.int64 and x.dtype == torch.float32
-    batches = list(images.shuffled(8, seed=3, augment=Augment(flip=True)))
+    batches = list(images.shuffled_batches(8, seed=3, augment=Augment(flip=True)))
     assert [len(y) for _, y in batches] == [8, 8, 8, 6]
-    assert same(batches, list(images.shuffled(8, seed=3, augment=Augment(flip=True))))
-    assert same(batches[2:], list(images.shuffled(8, 3, Augment(flip=True), start=2)))
-    part = images.take(torch.tensor([4, 9])).take(torch.tensor([1]))
+    assert same(batches, list(images.shuffled_batches(8, seed=3, augment=Augment(flip=True))))
+    assert same(batches[2:], list(images.shuffled_batches(8, 3, Augment(flip=True), start=2)))
+    part = images.subset(torch.tensor([4, 9])).subset(torch.tensor([1]))
     assert torch.equal(part.batch(torch.tensor([0]))[0], X[9:10]) and part.y.tolist() == [int(Y[9])]
 
 
@@ -112,10 +112,10 @@ def test_a_loaders_own_randomness_belongs_to_the_image():
     """Whatever it draws from: torch, numpy, random; and the global generators are left alone."""
     state = torch.random.get_rng_state(), numpy.random.get_state()[2], random.getstate()
     data = {n: as_dataset(DataLoader(Plain(jitter=True), num_workers=n)) for n in (0, 2)}
-    batches = {n: list(images.shuffled(8, 3)) for n, images in data.items()}
+    batches = {n: list(images.shuffled_batches(8, 3)) for n, images in data.items()}
     assert same(batches[0], batches[2])
-    assert same(batches[0][1:], list(data[0].shuffled(8, 3, start=1)))
-    assert not same(batches[0], list(data[0].shuffled(8, 4)))
+    assert same(batches[0][1:], list(data[0].shuffled_batches(8, 3, start=1)))
+    assert not same(batches[0], list(data[0].shuffled_batches(8, 4)))
     assert torch.equal(torch.random.get_rng_state(), state[0])
     assert numpy.random.get_state()[2] == state[1] and random.getstate() == state[2]
 

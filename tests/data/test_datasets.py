@@ -137,7 +137,7 @@ def same(one, other):
 
 def test_shuffled_is_a_permutation():
     data = images()
-    batches = whole(data.shuffled(5, seed=1))
+    batches = whole(data.shuffled_batches(5, seed=1))
     assert [len(y) for _, y in batches] == [5, 5, 5, 5, 3]
     ids = (torch.cat([x for x, _ in batches])[:, 0, 0, 0] * 23).round().long()
     assert sorted(ids.tolist()) == list(range(23)) and ids.tolist() != list(range(23))
@@ -146,38 +146,38 @@ def test_shuffled_is_a_permutation():
 
 def test_shuffled_is_a_function_of_the_seed():
     data, augment = images(), Augment(1, True)
-    one = whole(data.shuffled(5, 1, augment))
+    one = whole(data.shuffled_batches(5, 1, augment))
     torch.manual_seed(99)
-    assert same(one, whole(data.shuffled(5, 1, augment)))
-    assert not same(one, whole(data.shuffled(5, 2, augment)))
+    assert same(one, whole(data.shuffled_batches(5, 1, augment)))
+    assert not same(one, whole(data.shuffled_batches(5, 2, augment)))
     assert torch.initial_seed() == 99
 
 
 @pytest.mark.parametrize("start", [0, 1, 3, 4, 5, 9])
 def test_start_leaves_the_rest_as_it_would_have_been(start):
     data, augment = images(), Augment(2, True)
-    rest = whole(data.shuffled(5, 7, augment, start=start))
-    assert same(rest, whole(data.shuffled(5, 7, augment))[start:])
+    rest = whole(data.shuffled_batches(5, 7, augment, start=start))
+    assert same(rest, whole(data.shuffled_batches(5, 7, augment))[start:])
 
 
 def test_two_batches_are_not_cropped_alike():
     data = InMemoryDataset(
         torch.rand(1, 1, 6, 6).expand(40, -1, -1, -1), torch.zeros(40, dtype=torch.long)
     )
-    one, other = (x for x, _ in data.shuffled(20, 1, Augment(2, True)))
+    one, other = (x for x, _ in data.shuffled_batches(20, 1, Augment(2, True)))
     assert not torch.equal(one, other)
 
 
 def test_in_order_and_bytes():
     pixels = torch.arange(6 * 4, dtype=torch.uint8).reshape(6, 1, 2, 2)
     data = InMemoryDataset(pixels, torch.arange(6, dtype=torch.uint8))
-    parts = list(data.in_order(4))
+    parts = list(data.batches(4))
     assert [ids.tolist() for ids, _, _ in parts] == [[0, 1, 2, 3], [4, 5]]
     x = torch.cat([x for _, x, _ in parts])
     assert x.dtype == torch.float32 and torch.equal(x, pixels.float() / 255)
     assert torch.cat([y for *_, y in parts]).tolist() == list(range(6))
     assert data.y.dtype == torch.int64 and len(data) == 6 and data.channels == 1
-    part = data.take(torch.tensor([5, 2]))
+    part = data.subset(torch.tensor([5, 2]))
     assert torch.equal(part.x, pixels[[5, 2]]) and part.y.tolist() == [5, 2]
 
 

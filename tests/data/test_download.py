@@ -13,7 +13,7 @@ import pytest
 import nuat
 from nuat import InputError, cli
 from nuat.data import download as house
-from nuat.data.paths import Official, Remote
+from nuat.data.paths import DatasetSource, RemoteFile
 
 FILES = {"a": bytes(range(256)) * 2000, "b": b"labels" * 10}
 
@@ -71,14 +71,14 @@ def server(monkeypatch):
         thread.start()
         name = "toys.tar.gz"
         urls = (f"{server.url}/gone/{name}", f"{server.url}/{name}")
-        file = Remote(name, hashlib.md5(ARCHIVE).hexdigest(), urls)
-        toys = Official("toys", "toys", "the toys", "http://toys.example", (file,))
+        file = RemoteFile(name, hashlib.md5(ARCHIVE).hexdigest(), urls)
+        toys = DatasetSource("toys", "toys", "the toys", "http://toys.example", (file,))
         single = tuple(
-            Remote(name, hashlib.md5(content).hexdigest(), (f"{server.url}/{name}",))
+            RemoteFile(name, hashlib.md5(content).hexdigest(), (f"{server.url}/{name}",))
             for name, content in FILES.items()
         )
         server.content |= {f"/{name}": content for name, content in FILES.items()}
-        parts = Official("parts", "raw", "the parts", "http://parts.example", single)
+        parts = DatasetSource("parts", "raw", "the parts", "http://parts.example", single)
         monkeypatch.setattr(house, "OFFICIAL", {"toys": toys, "parts": parts})
         yield server
         server.shutdown()
@@ -158,8 +158,8 @@ def test_an_archive_cannot_write_elsewhere(server, tmp_path, monkeypatch):
         tar.addfile(tarfile.TarInfo("../../escaped"), io.BytesIO(b""))
     server.content["/toys.tar.gz"] = target.getvalue()
     md5 = hashlib.md5(target.getvalue()).hexdigest()
-    file = Remote("toys.tar.gz", md5, (f"{server.url}/toys.tar.gz",))
-    monkeypatch.setitem(house.OFFICIAL, "toys", Official("toys", "toys", "", "", (file,)))
+    file = RemoteFile("toys.tar.gz", md5, (f"{server.url}/toys.tar.gz",))
+    monkeypatch.setitem(house.OFFICIAL, "toys", DatasetSource("toys", "toys", "", "", (file,)))
     with pytest.raises(tarfile.OutsideDestinationError):
         house.download("toys", tmp_path)
     assert left(tmp_path) == ["toys/toys.tar.gz"]

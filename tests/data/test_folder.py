@@ -12,7 +12,7 @@ from PIL import Image
 import nuat
 from nuat import Augment, InMemoryDataset
 from nuat.config.parsing import parse_call
-from nuat.data import image_io, slug, with_bad_images
+from nuat.data import dataset_slug, image_io, with_bad_images
 from nuat.data.imagenet100 import CLASSES
 
 LOOP = import_module("nuat.training.trainer")
@@ -213,7 +213,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(photos):
     for workers in (0, 1, 2):
         torch.manual_seed(workers)
         train = nuat.load_dataset(f"folder:{photos}(size=12, workers={workers})").train
-        batches.append(list(train.shuffled(6, 5, CROPS)))
+        batches.append(list(train.shuffled_batches(6, 5, CROPS)))
         assert torch.initial_seed() == workers and float(torch.rand(1)) == float(
             torch.rand(1, generator=torch.Generator().manual_seed(workers))
         ), "the global generator is left alone"
@@ -223,15 +223,17 @@ def test_batches_do_not_depend_on_the_number_of_workers(photos):
 
 def test_crops_are_a_function_of_seed_and_image(photos):
     train = nuat.load_dataset(f"folder:{photos}(size=12, workers=0)").train
-    whole = list(train.shuffled(6, 5, CROPS))
+    whole = list(train.shuffled_batches(6, 5, CROPS))
     for start in (1, 3, 4):
-        assert same(list(train.shuffled(6, 5, CROPS, start=start)), whole[start:])
+        assert same(list(train.shuffled_batches(6, 5, CROPS, start=start)), whole[start:])
     one, other = ({} for _ in range(2))
     for batches, size in ((one, 6), (other, 20)):
-        x, y = (torch.cat(part) for part in zip(*train.shuffled(size, 5, CROPS), strict=True))
+        x, y = (
+            torch.cat(part) for part in zip(*train.shuffled_batches(size, 5, CROPS), strict=True)
+        )
         batches["x"], batches["y"] = x, y
     assert torch.equal(one["x"], other["x"]), "whatever the batch size"
-    assert not same(list(train.shuffled(6, 6, CROPS)), whole)
+    assert not same(list(train.shuffled_batches(6, 6, CROPS)), whole)
     assert not torch.equal(train.read(0, 5, CROPS), train.read(0, 6, CROPS)), (
         "another epoch, another crop"
     )
@@ -256,10 +258,10 @@ def test_the_crops_are_those_of_a_plain_reference(photos):
 
 def test_evaluation_reads_the_same_in_any_order(photos):
     test = nuat.load_dataset(f"folder:{photos}(size=12, workers=2)").test
-    ids, x, y = (torch.cat(part) for part in zip(*test.in_order(4), strict=True))
+    ids, x, y = (torch.cat(part) for part in zip(*test.batches(4), strict=True))
     assert ids.tolist() == list(range(6)) and torch.equal(y, test.y)
     assert torch.equal(test.batch(torch.tensor([4, 1, 1]))[0], x[[4, 1, 1]])
-    part = test.take(torch.tensor([5, 2]))
+    part = test.subset(torch.tensor([5, 2]))
     assert torch.equal(part.batch(torch.arange(2))[0], x[[5, 2]]) and part.y.tolist() == [1, 1]
 
 
@@ -267,7 +269,7 @@ def test_a_file_that_breaks_later_is_named_in_one_line(photos):
     train = nuat.load_dataset(f"folder:{photos}(size=12, workers=2)").train
     train.files[3].write_bytes(b"gone")
     with pytest.raises(nuat.InputError, match=r"cat/11\.png cannot be read") as error:
-        list(train.shuffled(6, 5, CROPS))
+        list(train.shuffled_batches(6, 5, CROPS))
     assert "\n" not in str(error.value)
 
 
@@ -323,9 +325,13 @@ def test_paths_in_names(text, name, settings):
 
 def test_short_names_and_bad_images():
     assert (
-        slug("folder:~/my/photos(size=64)") == "photos" and slug("cifar10(train=10)") == "cifar10"
+        dataset_slug("folder:~/my/photos(size=64)") == "photos"
+        and dataset_slug("cifar10(train=10)") == "cifar10"
     )
-    assert slug("npz:x/blood.npz") == "blood" and slug("own.data:make") == "own.data-make"
+    assert (
+        dataset_slug("npz:x/blood.npz") == "blood"
+        and dataset_slug("own.data:make") == "own.data-make"
+    )
     assert with_bad_images("folder:a b(size=8)", "skip") == "folder:a b(size=8, bad_images='skip')"
     assert with_bad_images("cifar10", None) == "cifar10"
     with pytest.raises(nuat.InputError, match="--bad-images is for files"):
@@ -358,7 +364,7 @@ def test_nothing_is_lent_to_a_typing_error():
 def test_the_photographs_of_the_house(real):
     data = nuat.load_dataset(f"folder:{Path(real) / 'photos'}(size=32)")
     assert sizes(data) == [360, 40, 200] and len(data.classes) == 10
-    grey = data.train.take(
+    grey = data.train.subset(
         torch.tensor([i for i, file in enumerate(data.train.files) if Image.open(file).mode == "L"])
     )
     assert len(grey) and all(

@@ -141,9 +141,11 @@ def test_crops_and_flips_of_a_thousand_photographs(real, readings):
     from PIL import Image, ImageOps
 
     data, *_ = both(real, readings, "cifar10")
-    part = data.train.take(torch.arange(1000))
+    part = data.train.subset(torch.arange(1000))
     numbered = InMemoryDataset(part.x, torch.arange(1000))
-    x, ids = (torch.cat(p) for p in zip(*numbered.shuffled(128, 7, Augment(4, True)), strict=True))
+    x, ids = (
+        torch.cat(p) for p in zip(*numbered.shuffled_batches(128, 7, Augment(4, True)), strict=True)
+    )
     assert sorted(ids.tolist()) == list(range(1000))
     draws = []
     for place, size in enumerate([128] * 7 + [104]):

@@ -49,7 +49,7 @@ def net(run):
 
 @pytest.fixture(scope="module")
 def images():
-    return nuat.load_dataset("digits").test.take(torch.arange(IMAGES))
+    return nuat.load_dataset("digits").test.subset(torch.arange(IMAGES))
 
 
 @pytest.fixture(scope="module")

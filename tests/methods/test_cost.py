@@ -8,7 +8,7 @@ import nuat
 from nuat.losses import nuclear_svd
 from nuat.methods import AT, AWP, GAT, RMGM, TRADES, NuAT, NuAT2, Standard
 from nuat.methods.cost import forward_equivalents
-from nuat.runtime.flops import flops
+from nuat.runtime.flops import count_flops
 
 
 class Deep(nn.Module):
@@ -58,5 +58,5 @@ def test_forward_equivalents_of_a_step(method, expected):
 
 def test_flops_of_a_convolution_and_a_product():
     weight, x = torch.rand(5, 3, 3, 3), torch.rand(2, 3, 8, 8)
-    assert flops(lambda: nn.functional.conv2d(x, weight, padding=1)) == 2 * 2 * 5 * 64 * 27
-    assert flops(lambda: torch.rand(4, 6) @ torch.rand(6, 7)) == 2 * 4 * 6 * 7
+    assert count_flops(lambda: nn.functional.conv2d(x, weight, padding=1)) == 2 * 2 * 5 * 64 * 27
+    assert count_flops(lambda: torch.rand(4, 6) @ torch.rand(6, 7)) == 2 * 4 * 6 * 7

@@ -1,4 +1,4 @@
-"""nuat bench: what it measures adds up, and what it cannot do it says."""
+"""`nuat bench`: its figures are consistent, and its errors name the fix."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ import nuat
 from nuat import cli
 from nuat.models import build_model
 from nuat.profiling import SECTIONS, Candidate, benchmark
-from nuat.profiling.costs import ratio
+from nuat.profiling.costs import paired_ratio
 from nuat.profiling.timers import SectionTimer, TimedModel
 
 DATA = nuat.Splits(
@@ -33,42 +33,42 @@ def test_a_table_of_costs():
     found = benchmark([row(name) for name in names], DATA, CPU, rounds=2)
     costs = {cost["name"]: cost for cost in found["costs"]}
     assert list(costs) == ["standard", *names]
-    assert costs["standard"]["standard_steps"] == (1, 1, 1)
+    assert costs["standard"]["relative_time"] == (1, 1, 1)
     assert costs["nuat-wa"]["forward_equivalents"] == pytest.approx(8, abs=0.4)
     for cost in costs.values():
-        middle, low, high = cost["standard_steps"]
+        middle, low, high = cost["relative_time"]
         assert 0 < low <= middle <= high
         assert cost["images_per_s"] * cost["ms"] == pytest.approx(8000)
-        assert list(cost["shares"]) == [*SECTIONS]
-        assert sum(cost["shares"].values()) == pytest.approx(1)
+        assert list(cost["time_shares"]) == [*SECTIONS]
+        assert sum(cost["time_shares"].values()) == pytest.approx(1)
         assert cost["gflops"] > 0 and cost["peak_mib"] > 10
-    assert costs["awp"]["shares"]["attack"] > costs["standard"]["shares"]["attack"]
+    assert costs["awp"]["time_shares"]["attack"] > costs["standard"]["time_shares"]["attack"]
     assert json.loads(json.dumps(found))["batch_size"] == 8
 
 
 def test_ratios_are_paired():
-    assert ratio([2, 40, 6], [1, 10, 2]) == (3.0, 2.5, 3.5)
-    assert ratio([3], [2]) == (1.5, 1.5, 1.5)
+    assert paired_ratio([2, 40, 6], [1, 10, 2]) == (3.0, 2.5, 3.5)
+    assert paired_ratio([3], [2]) == (1.5, 1.5, 1.5)
 
 
-def test_whose_time_is_whose():
-    """By a clock that ticks a second at each look: every lap is one."""
+def test_each_pass_is_counted_in_its_section():
+    """The clock advances one second at each reading, so every section takes one second."""
     ticks = iter(range(100))
-    laps = SectionTimer(lambda: next(ticks))
-    f = TimedModel(build_model("small-cnn(width=4)", 10, 1), laps)
+    timer = SectionTimer(lambda: next(ticks))
+    f = TimedModel(build_model("small-cnn(width=4)", 10, 1), timer)
     x, y = DATA.train.batch(torch.arange(4))
     for _ in nuat.NuAT().step(f, x, y, nuat.StepContext(1, 1)):
-        laps("forward")
-    # before the clean pass, the attack; after each pass, and the loss
-    assert laps.spent == {**dict.fromkeys(SECTIONS, 0), "attack": 2, "forward": 3}
+        timer.end_section("forward")
+    # The attack comes before the clean pass; each pass and the loss count as forward.
+    assert timer.seconds == {**dict.fromkeys(SECTIONS, 0), "attack": 2, "forward": 3}
 
 
-def test_an_arm_trains_as_the_engine_does():
+def test_a_candidate_trains_the_model():
     f = build_model("small-cnn(width=4)", 10, 1)
     before = f.head.weight.clone()
-    arm = Candidate(row("nuat-wa", lr=nuat.Constant(0.1)), f, DATA.train)
+    candidate = Candidate(row("nuat-wa", lr=nuat.Constant(0.1)), f, DATA.train)
     for _ in range(3):
-        arm.run()
+        candidate.run_round()
     assert not torch.equal(f.head.weight, before)
     assert f.features[1].num_batches_tracked == 3 * 6
 
@@ -88,7 +88,7 @@ def test_an_arm_trains_as_the_engine_does():
         (["nuat", "--cuda-graphs"], "CUDA graphs need a cuda device"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_line(arguments, words, tmp_path, monkeypatch, capsys):
+def test_an_invalid_argument_is_one_line(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["nuat", "bench", *arguments, "--device", "cpu"])
     with pytest.raises(SystemExit) as stopped:
@@ -114,8 +114,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert (found["precision"], found["rounds"]) == ("bf16", 1)
 
 
-def test_data_that_are_read_from_files(tmp_path):
-    """They have no tensor of images to ask."""
+def test_images_read_from_files(tmp_path):
+    """Images in files are not a tensor in memory."""
     for split in ("train", "val", "test"):
         for label in "ab":
             folder = tmp_path / split / label

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nuat.data import dataset_registry, load_dataset
-from nuat.data.paths import root
+from nuat.data.paths import data_dir
 from nuat.errors import InputError
 from nuat.models import building
 from tests.cli.test_cli import assert_refused, call, copy, here, place  # noqa: F401
@@ -27,7 +27,7 @@ def narrow(classes, channels):
 
 def elsewhere():
     """The digits, if a folder `elsewhere` lies where data are looked for."""
-    if not (root() / "elsewhere").is_dir():
+    if not (data_dir() / "elsewhere").is_dir():
         raise InputError("elsewhere was not found; name the folder that holds it with --data-dir")
     return load_dataset("digits")
 

@@ -28,7 +28,7 @@ def trained(row, graphs=None, epochs=(0, 40)):
     descent = TrainStep(row, build_model(row.model, 10, 3), batches=4, seed=1, graphs=graphs)
     seen = []
     for epoch in epochs:
-        for batch, (x, y) in enumerate(IMAGES.shuffled(8, seed=epoch)):
+        for batch, (x, y) in enumerate(IMAGES.shuffled_batches(8, seed=epoch)):
             t = descent.begin(epoch, batch)
             seen += [*descent.step(x, y, t), *t.logs.values()]
     return [*descent.f.state_dict().values(), *descent.kept.state_dict().values(), *seen]

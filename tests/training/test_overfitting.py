@@ -120,7 +120,7 @@ def test_what_is_wrong_on_the_clean_image_does_not_stand_under_an_attack():
 def data():
     digits = nuat.load_dataset("digits")
     few = torch.arange(96)
-    return replace(digits, train=digits.train.take(few), val=digits.val.take(few[:20]))
+    return replace(digits, train=digits.train.subset(few), val=digits.val.subset(few[:20]))
 
 
 def row(on_overfitting, epochs=4, method=None, **changes):

@@ -60,7 +60,7 @@ def bench_command(
     splits, torch_device = load_dataset(data), get_device(device)
     configure_threads(threads)
     results = benchmark(
-        recipes, splits, torch_device, rounds=rounds, graphs=cuda_graphs, say=print_line
+        recipes, splits, torch_device, rounds=rounds, cuda_graphs=cuda_graphs, print_line=print_line
     )
     console.print(_cost_table(results))
     console.print(_section_table(results))
@@ -77,7 +77,7 @@ def _cost_table(results: dict[str, Any]) -> Table:
     for heading in (*headings, "GFLOP/s", "of matmul", "peak MiB"):
         table.add_column(heading, justify="right", overflow="fold")
     for cost in results["costs"]:
-        median, lower, upper = cost["standard_steps"]
+        median, lower, upper = cost["relative_time"]
         table.add_row(
             cost["name"],
             f"{cost['forward_equivalents']:.2f}",
@@ -87,7 +87,7 @@ def _cost_table(results: dict[str, Any]) -> Table:
             f"{cost['ms']:.{1 if cost['ms'] < 100 else 0}f}",
             f"{cost['images_per_s']:.0f}",
             f"{cost['gflops']:.0f}",
-            f"{cost['of_matmul']:.0%}",
+            f"{cost['matmul_fraction']:.0%}",
             f"{cost['peak_mib']:.0f}",
         )
     return table
@@ -100,5 +100,7 @@ def _section_table(results: dict[str, Any]) -> Table:
     for section in SECTIONS:
         table.add_column(section, justify="right")
     for cost in results["costs"]:
-        table.add_row(cost["name"], *(f"{cost['shares'][section]:.1%}" for section in SECTIONS))
+        table.add_row(
+            cost["name"], *(f"{cost['time_shares'][section]:.1%}" for section in SECTIONS)
+        )
     return table

@@ -67,7 +67,7 @@ def evaluate_command(
     """Attack a model, image by image. Run the same command again to resume."""
     apply_common_options(imports, data_dir)
     from nuat.checkpoints import load_model, read_metadata
-    from nuat.data import load_dataset, slug, with_bad_images
+    from nuat.data import dataset_slug, load_dataset, with_bad_images
     from nuat.evaluation import ATTACKS, evaluate
     from nuat.runtime.device import get_device
     from nuat.runtime.ranks import local_device, rank
@@ -95,7 +95,7 @@ def evaluate_command(
         eps=eps,
         norm=norm,
         seed=seed or None,
-        data=slug(data) if on_other_data else None,
+        data=dataset_slug(data) if on_other_data else None,
         search=search_precision if search_precision != "fp32" else None,
     )
     folder = out
@@ -137,11 +137,11 @@ def evaluate_command(
 
 def _training_data(source: Path, trained_on: str | None) -> str:
     """The data set named in the metadata of the weights, or InputError if it cannot be loaded."""
-    from nuat.data import is_known
+    from nuat.data import is_dataset_name
 
     if trained_on is None:
         raise InputError(f"{source} does not name its training data: give --data")
-    if not is_known(trained_on):
+    if not is_dataset_name(trained_on):
         raise InputError(
             f"{source} was trained on {trained_on!r}, which was passed from Python: give --data, "
             "or call nuat.evaluate in Python"

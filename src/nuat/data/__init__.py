@@ -88,13 +88,13 @@ def _own(name: str, settings: dict[str, Any]) -> Splits:
     return as_splits(make(**settings), name)
 
 
-def is_known(text: str) -> bool:
+def is_dataset_name(text: str) -> bool:
     """Whether `text` names a data set that `load` could read."""
     name, _ = parse_call(text)
     return name in dataset_registry or ":" in name
 
 
-def slug(text: str) -> str:
+def dataset_slug(text: str) -> str:
     """A data set's name as part of the name of a file: `folder:~/my/photos(size=64)` -> photos."""
     name, _ = parse_call(text)
     kind, colon, place = name.partition(":")
@@ -123,10 +123,10 @@ __all__ = [
     "list_datasets",
     "register_dataset",
     "as_dataset",
-    "is_known",
+    "is_dataset_name",
     "load_dataset",
     "set_data_dir",
-    "slug",
+    "dataset_slug",
     "as_splits",
     "with_bad_images",
 ]

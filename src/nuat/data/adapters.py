@@ -26,7 +26,7 @@ from torch.utils.data import (
 from nuat.data.augment import Augment
 from nuat.data.base import ImageDataset
 from nuat.data.loader import StreamedDataset
-from nuat.data.splits import NAMES, InMemoryDataset, Splits, completed
+from nuat.data.splits import NAMES, InMemoryDataset, Splits, fill_missing_splits
 from nuat.data.validation import check_images, check_labels
 from nuat.errors import InputError
 from nuat.rng import derive_seed
@@ -56,7 +56,7 @@ def as_splits(given: Any, name: str = "data") -> Splits:
             "train, and may have val, test and classes"
         )
     parts = {split: as_dataset(given[split]) for split in NAMES if split in given}
-    done, notes = completed(parts, name)
+    done, notes = fill_missing_splits(parts, name)
     own = given.get("classes") or getattr(given["train"], "classes", None)
     classes = own or range(int(parts["train"].y.max()) + 1)
     return Splits(**done, classes=tuple(map(str, classes)), name=name, notes=notes)
@@ -192,7 +192,7 @@ class DatasetImages(StreamedDataset):
         """The same images on a device."""
         return replace(self, y=self.y.to(device), device=device)
 
-    def take(self, indices: Tensor) -> DatasetImages:
+    def subset(self, indices: Tensor) -> DatasetImages:
         """A part of the images."""
         places = indices.cpu() if self.places is None else self.places[indices.cpu()]
         return replace(self, y=self.y[indices.to(self.y.device)], places=places)

@@ -48,20 +48,20 @@ class ImageDataset(ABC):
         """The same images on a device."""
 
     @abstractmethod
-    def take(self, indices: Tensor) -> Any:
+    def subset(self, indices: Tensor) -> Any:
         """A part of the images."""
 
     @abstractmethod
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images, float32 in [0, 1], [B, C, H, W], and labels [B], at these places."""
 
-    def in_order(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(ids, images, labels) in batches, in order."""
         for ids in torch.arange(len(self)).split(size):
             yield ids, *self.batch(ids)
 
     @abstractmethod
-    def shuffled(
+    def shuffled_batches(
         self, size: int, seed: int, augment: Augment | None = None, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """(images, labels) in batches, in an order and with crops that are a function of the seed.

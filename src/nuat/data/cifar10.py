@@ -11,9 +11,9 @@ import numpy
 import torch
 from torch import Tensor
 
-from nuat.data.paths import Official, Remote, checked, find
+from nuat.data.paths import DatasetSource, RemoteFile, checked, find
 from nuat.data.sampling import first_of_each_class, without
-from nuat.data.splits import InMemoryDataset, Splits, in_part
+from nuat.data.splits import InMemoryDataset, Splits, limit_per_class
 
 CLASSES = (
     "airplane",
@@ -29,12 +29,14 @@ CLASSES = (
 )
 HOSTS = "https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/"
 ARCHIVE = "cifar-10-python.tar.gz"
-OFFICIAL = Official(
+OFFICIAL = DatasetSource(
     name="cifar10",
     inside="cifar-10-batches-py",
     what="the python version of CIFAR-10",
     page=f"{HOSTS[0]}cifar.html",
-    files=(Remote(ARCHIVE, "c58f30108f718f92721af3b95e74349a", tuple(h + ARCHIVE for h in HOSTS)),),
+    files=(
+        RemoteFile(ARCHIVE, "c58f30108f718f92721af3b95e74349a", tuple(h + ARCHIVE for h in HOSTS)),
+    ),
 )
 MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -63,14 +65,14 @@ def cifar10(
     whole = _read(folder, [f"data_batch_{i}" for i in range(1, 6)])
     held = first_of_each_class(whole.y, 100)
     parts = {
-        "train": whole.take(without(whole.y, held)),
-        "val": whole.take(held),
+        "train": whole.subset(without(whole.y, held)),
+        "val": whole.subset(held),
         "test": _read(folder, ["test_batch"]),
     }
     parts = {
-        name: images.take((images.y < classes).nonzero()[:, 0]) for name, images in parts.items()
+        name: images.subset((images.y < classes).nonzero()[:, 0]) for name, images in parts.items()
     }
-    parts = in_part(parts, {"train": train, "val": val, "test": test}, classes)
+    parts = limit_per_class(parts, {"train": train, "val": val, "test": test}, classes)
     return Splits(**parts, classes=CLASSES[:classes], name="cifar10")
 
 

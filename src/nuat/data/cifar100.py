@@ -7,17 +7,19 @@ from pathlib import Path
 import torch
 
 from nuat.data.cifar10 import HOSTS, pixels, unpickled
-from nuat.data.paths import Official, Remote, find
+from nuat.data.paths import DatasetSource, RemoteFile, find
 from nuat.data.sampling import first_of_each_class, without
 from nuat.data.splits import InMemoryDataset, Splits
 
 ARCHIVE = "cifar-100-python.tar.gz"
-OFFICIAL = Official(
+OFFICIAL = DatasetSource(
     name="cifar100",
     inside="cifar-100-python",
     what="the python version of CIFAR-100",
     page=f"{HOSTS[0]}cifar.html",
-    files=(Remote(ARCHIVE, "eb9058c3a382ffc7106e4002c42a8d85", tuple(h + ARCHIVE for h in HOSTS)),),
+    files=(
+        RemoteFile(ARCHIVE, "eb9058c3a382ffc7106e4002c42a8d85", tuple(h + ARCHIVE for h in HOSTS)),
+    ),
 )
 MD5 = {
     "train": "16019d7e3df5f24257cddd939b257f8d",
@@ -37,7 +39,7 @@ def cifar100() -> Splits:
     names = unpickled(folder / "meta", MD5["meta"])[b"fine_label_names"]
     whole = _read(folder, "train")
     held = first_of_each_class(whole.y, 10)
-    train, val = whole.take(without(whole.y, held)), whole.take(held)
+    train, val = whole.subset(without(whole.y, held)), whole.subset(held)
     classes = tuple(name.decode() for name in names)
     return Splits(train, val, _read(folder, "test"), classes, "cifar100")
 

@@ -15,7 +15,7 @@ from typing import IO
 from nuat.data.cifar10 import OFFICIAL as CIFAR10
 from nuat.data.cifar100 import OFFICIAL as CIFAR100
 from nuat.data.mnist import OFFICIAL as MNIST
-from nuat.data.paths import Official, Remote, root
+from nuat.data.paths import DatasetSource, RemoteFile, data_dir
 from nuat.errors import InputError, unknown_name
 from nuat.runtime.progress import Progress
 
@@ -41,7 +41,7 @@ def download(name: str, into: Path | None = None) -> Path:
     if name not in OFFICIAL:
         raise unknown_name("data set to download", name, OFFICIAL)
     data = OFFICIAL[name]
-    home = (into or root()) / name
+    home = (into or data_dir()) / name
     place = home / data.inside
     if place.is_dir() and data.files[0].name.endswith(".tar.gz"):
         return place
@@ -53,7 +53,7 @@ def download(name: str, into: Path | None = None) -> Path:
     return place
 
 
-def _fetch(remote: Remote, folder: Path, data: Official) -> Path:
+def _fetch(remote: RemoteFile, folder: Path, data: DatasetSource) -> Path:
     """The file, whole and checked, from the first address that has it."""
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,7 @@ class ImageFiles(StreamedDataset):
         """The same images on a device."""
         return replace(self, y=self.y.to(device), device=device)
 
-    def take(self, indices: Tensor) -> ImageFiles:
+    def subset(self, indices: Tensor) -> ImageFiles:
         """A part of the images."""
         files = tuple(self.files[place] for place in indices.tolist())
         return replace(self, files=files, y=self.y[indices.to(self.y.device)])

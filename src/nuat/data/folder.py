@@ -10,7 +10,7 @@ import torch
 
 from nuat.data.files import ImageFiles
 from nuat.data.image_folder import Tree, class_names, some, unreadable, walk
-from nuat.data.splits import Splits, completed
+from nuat.data.splits import Splits, fill_missing_splits
 from nuat.errors import InputError, unknown_name
 
 FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -71,7 +71,7 @@ class FolderReader:
         trees = {split: walk(place, classes, only is None) for split, place in places.items()}
         trees, notes = self._readable(trees, top)
         parts = {split: self._images(tree) for split, tree in trees.items()}
-        done, made = completed(parts, name, self.val, self.test, self.seed, classes)
+        done, made = fill_missing_splits(parts, name, self.val, self.test, self.seed, classes)
         said = [note for tree in trees.values() for note in tree.notes]
         return Splits(**done, classes=classes, name=name, notes=(*said, *notes, *made))
 

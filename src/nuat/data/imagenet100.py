@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nuat.data.folder import FolderReader
 from nuat.data.image_folder import some
-from nuat.data.paths import Official, find, root
+from nuat.data.paths import DatasetSource, find, data_dir
 from nuat.data.splits import Splits
 from nuat.errors import InputError
 
@@ -24,7 +24,7 @@ NUMBERS = """
     n11939491 n12768682 n12985857 n13052670
 """
 CLASSES = tuple(NUMBERS.split())
-OFFICIAL = Official(
+OFFICIAL = DatasetSource(
     name="imagenet",
     inside="train",
     what="the training and validation images of ILSVRC 2012, each in a folder of its class,",
@@ -40,7 +40,7 @@ def imagenet100(size: int = 224, bad_images: str = "error", workers: int | None 
     are not known. Looks for `train` and `val` with class folders in imagenet100/ or imagenet/, and
     reads no others. `bad_images`, `workers`: as for folder:PATH.
     """
-    own = root() / "imagenet100"
+    own = data_dir() / "imagenet100"
     top = own if (own / "train").is_dir() else find(OFFICIAL).parent
     for split in ("train", "val"):
         lacking = [name for name in CLASSES if not (top / split / name).is_dir()]

@@ -51,13 +51,13 @@ class StreamedDataset(ImageDataset):
         read = [here.read(place, 0, None) for place in indices.tolist()]
         return self._ready(torch.stack(read)), self.y[indices.to(self.y.device)]
 
-    def in_order(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(ids, images, labels) in batches, in order."""
         parts = torch.arange(len(self)).split(size)
         for ids, x in zip(parts, self._stream(parts, _Reader(self.to("cpu"))), strict=True):
             yield ids, x, self.y[ids.to(self.y.device)]
 
-    def shuffled(
+    def shuffled_batches(
         self, size: int, seed: int, augment: Augment | None = None, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """(images, labels) in batches, in an order and with crops that are a function of the seed.

@@ -9,8 +9,8 @@ import numpy
 import torch
 from torch import Tensor
 
-from nuat.data.paths import Official, Remote, checked, find
-from nuat.data.splits import InMemoryDataset, Splits, in_part
+from nuat.data.paths import DatasetSource, RemoteFile, checked, find
+from nuat.data.splits import InMemoryDataset, Splits, limit_per_class
 
 MD5 = {
     "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -20,12 +20,12 @@ MD5 = {
 }
 
 HOSTS = "https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"
-OFFICIAL = Official(
+OFFICIAL = DatasetSource(
     name="mnist",
     inside="MNIST/raw",
     what="the four idx.gz files of MNIST",
     page=HOSTS[1],
-    files=tuple(Remote(name, md5, tuple(h + name for h in HOSTS)) for name, md5 in MD5.items()),
+    files=tuple(RemoteFile(name, md5, tuple(h + name for h in HOSTS)) for name, md5 in MD5.items()),
 )
 
 
@@ -40,9 +40,9 @@ def mnist(train: int | None = None, val: int | None = None, test: int | None = N
     folder = find(OFFICIAL)
     order = torch.from_numpy(numpy.random.RandomState(0).permutation(60_000))
     whole = _read(folder, "train")
-    first, last = (whole.take(part) for part in order.split([50_000, 10_000]))
+    first, last = (whole.subset(part) for part in order.split([50_000, 10_000]))
     parts = {"train": first, "val": last, "test": _read(folder, "t10k")}
-    parts = in_part(parts, {"train": train, "val": val, "test": test}, classes=10)
+    parts = limit_per_class(parts, {"train": train, "val": val, "test": test}, classes=10)
     return Splits(**parts, classes=tuple("0123456789"), name="mnist")
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nuat.data.splits import NAMES, InMemoryDataset, Splits, completed
+from nuat.data.splits import NAMES, InMemoryDataset, Splits, fill_missing_splits
 from nuat.errors import InputError
 
 KEYS = ("x_{}", "y_{}"), ("{}_images", "{}_labels")
@@ -39,7 +39,7 @@ def npz(path: str, val: float = 0.1, test: float = 0.2, seed: int = 0) -> Splits
         raise InputError(
             f"{file} holds {', '.join(arrays) or 'nothing'}; it should hold x_train and y_train"
         )
-    done, notes = completed(parts, f"npz:{path}", val, test, seed)
+    done, notes = fill_missing_splits(parts, f"npz:{path}", val, test, seed)
     names = arrays.get("classes")
     classes = _names(parts["train"].y) if names is None else tuple(str(name) for name in names)
     return Splits(**done, classes=classes, name=f"npz:{path}", notes=notes)

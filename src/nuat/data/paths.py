@@ -11,7 +11,7 @@ from nuat.errors import InputError
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteFile:
     """A file as published: the addresses it can be had from, and its md5."""
 
     name: str
@@ -20,7 +20,7 @@ class Remote:
 
 
 @dataclass(frozen=True)
-class Official:
+class DatasetSource:
     """A published data set.
 
     Attributes:
@@ -35,10 +35,10 @@ class Official:
     inside: str
     what: str
     page: str
-    files: tuple[Remote, ...] = ()
+    files: tuple[RemoteFile, ...] = ()
 
 
-def root() -> Path:
+def data_dir() -> Path:
     """The folder that holds the data sets: $NUAT_DATA, or ./data."""
     return Path(os.environ.get("NUAT_DATA") or "data")
 
@@ -52,12 +52,12 @@ def set_data_dir(folder: Path | None) -> None:
     os.environ["NUAT_DATA"] = str(folder)
 
 
-def find(data: Official) -> Path:
-    """The folder of a data set, under NAME/ or directly, in `root()`.
+def find(data: DatasetSource) -> Path:
+    """The folder of a data set, under NAME/ or directly, in `data_dir()`.
 
     Raises InputError that says where it looked, what to get, and where to lay it.
     """
-    places = [root() / data.name / data.inside, root() / data.inside]
+    places = [data_dir() / data.name / data.inside, data_dir() / data.inside]
     for place in places:
         if place.is_dir():
             return place

@@ -32,7 +32,7 @@ def class_balanced(y: Tensor, count: int, seed: int) -> Tensor:
     return shuffled[turn.argsort(stable=True)][:count].sort().values
 
 
-def held_out(y: Tensor, share: float, seed: int, classes: Sequence[str] = ()) -> Tensor:
+def stratified_holdout(y: Tensor, share: float, seed: int, classes: Sequence[str] = ()) -> Tensor:
     """The places of that share of each class, one image at least, drawn by the seed; in order.
 
     `classes` are their names, for the message. Raises InputError if a class has a single image,

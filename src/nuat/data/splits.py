@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nuat.data.augment import Augment
 from nuat.data.base import ImageDataset, floats, order_of
-from nuat.data.sampling import first_of_each_class, held_out, without
+from nuat.data.sampling import first_of_each_class, stratified_holdout, without
 from nuat.data.validation import check_images, check_labels
 from nuat.errors import InputError
 
@@ -49,12 +49,12 @@ class InMemoryDataset(ImageDataset):
         indices = indices.to(self.y.device)
         return floats(self.x[indices]), self.y[indices]
 
-    def take(self, indices: Tensor) -> InMemoryDataset:
+    def subset(self, indices: Tensor) -> InMemoryDataset:
         """A part of the images."""
         indices = indices.to(self.y.device)
         return InMemoryDataset(self.x[indices], self.y[indices])
 
-    def shuffled(
+    def shuffled_batches(
         self, size: int, seed: int, augment: Augment | None = None, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """(images, labels) in batches, in an order and with crops that are a function of the seed.
@@ -114,7 +114,7 @@ class Splits:
         return replace(self, **{split: self[split].to(device) for split in NAMES})
 
 
-def in_part(
+def limit_per_class(
     parts: Mapping[str, InMemoryDataset], counts: Mapping[str, int | None], classes: int
 ) -> dict[str, InMemoryDataset]:
     """Only so many images of each split, the first of each class; None: all."""
@@ -130,10 +130,10 @@ def _first(name: str, images: InMemoryDataset, count: int, classes: int) -> InMe
         raise InputError(
             f"{name} is {count}, but must be a multiple of {classes} (classes) up to {least}"
         )
-    return images.take(first_of_each_class(images.y, count // classes))
+    return images.subset(first_of_each_class(images.y, count // classes))
 
 
-def completed(
+def fill_missing_splits(
     parts: Mapping[str, ImageDataset],
     data: str = "data",
     val: float = 0.1,
@@ -155,9 +155,9 @@ def completed(
     for name, share in (("test", test), ("val", val)):
         if name not in done:
             y = done["train"].y
-            places = held_out(y, share, seed, classes)
-            done[name] = done["train"].take(places)
-            done["train"] = done["train"].take(without(y, places))
+            places = stratified_holdout(y, share, seed, classes)
+            done[name] = done["train"].subset(places)
+            done["train"] = done["train"].subset(without(y, places))
             notes.append(
                 f"the {name} split is held out of train: {len(places)} of {len(y)} images, "
                 f"{share:.0%} of each class, drawn by seed {seed}"

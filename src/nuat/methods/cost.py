@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nuat.methods import Method, StepContext
 from nuat.nn.ema import EMAs
 from nuat.nn.validation import check_loss
-from nuat.runtime.flops import flops
+from nuat.runtime.flops import count_flops
 
 
 def forward_equivalents(
@@ -37,9 +37,9 @@ def forward_equivalents(
                 loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
 
     with torch.random.fork_rng():
-        step_flops = flops(two_steps) / 2
+        step_flops = count_flops(two_steps) / 2
     with torch.no_grad():
-        forward_flops = flops(lambda: model(x))
+        forward_flops = count_flops(lambda: model(x))
     model.zero_grad()
     model.load_state_dict(before)
     for module, training in modes:

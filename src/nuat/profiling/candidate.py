@@ -9,80 +9,95 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
-from nuat.data import InMemoryDataset
+from nuat.data import ImageDataset
 from nuat.profiling.timers import Clock, SectionTimer, TimedModel
 from nuat.recipes import Recipe
 from nuat.runtime.device import device_of
 from nuat.training.cuda_graphs import Graphs
 from nuat.training.train_step import TrainStep
 
-STEPS = 2
-"""Steps in a round: both parities of a method that alternates."""
+STEPS_PER_ROUND = 2
+"""Two, because some methods alternate between even and odd steps."""
 
 
 class Candidate:
-    """A recipe in the last epoch of its schedules, on whole batches."""
+    """A recipe to be timed: training steps in the last epoch of its schedules, on full batches."""
 
     def __init__(
         self,
         recipe: Recipe,
-        f: nn.Module,
-        images: InMemoryDataset,
-        graphs: bool = False,
-        say: Callable[[str], None] = print,
+        model: nn.Module,
+        images: ImageDataset,
+        cuda_graphs: bool = False,
+        print_line: Callable[[str], None] = print,
     ):
-        """`f` is trained; with `graphs` in recorded steps, and `say` is told if that cannot be."""
-        self.recipe, self.images = recipe, images
-        self.whole = len(images) // recipe.batch_size
-        self.descent = TrainStep(recipe, f.train(), self.whole)
-        self.descent.graphs = Graphs(recipe.method, say) if graphs else None
-        self.epoch, self.batches = recipe.epochs - 1, self._batches()
-        self.on_gpu = device_of(f).type == "cuda"
-        self.times: list[float] = []
-        self.peak = 0.0
+        """Prepare training.
 
-    def run(self) -> None:
-        """The steps of a round."""
-        for _ in range(STEPS):
-            place, x, y = next(self.batches)
-            for _ in self.descent.step(x, y, self.descent.begin(self.epoch, place)):
+        Args:
+            recipe: the recipe.
+            model: the network; its weights change.
+            images: the training images.
+            cuda_graphs: capture each step as a CUDA graph and replay it.
+            print_line: is called with the reason if a step cannot be captured.
+        """
+        self.recipe, self.images = recipe, images
+        self.num_batches = len(images) // recipe.batch_size
+        self.train_step = TrainStep(recipe, model.train(), self.num_batches)
+        self.train_step.graphs = Graphs(recipe.method, print_line) if cuda_graphs else None
+        self.epoch = recipe.epochs - 1
+        self.batches = self._full_batches()
+        self.on_gpu = device_of(model).type == "cuda"
+        self.seconds_per_step: list[float] = []
+        self.peak_mib = 0.0
+
+    def run_round(self) -> None:
+        """Take `STEPS_PER_ROUND` training steps."""
+        for _ in range(STEPS_PER_ROUND):
+            batch, x, y = next(self.batches)
+            for _ in self.train_step.step(x, y, self.train_step.begin(self.epoch, batch)):
                 pass
 
-    def timed(self, clock: Clock) -> None:
-        """A round, its time and memory noted."""
+    def time_round(self, clock: Clock) -> None:
+        """Take the steps of one round, and record their time and the peak memory."""
         if self.on_gpu:
             torch.cuda.reset_peak_memory_stats()
         start = clock()
-        self.run()
-        self.times.append((clock() - start) / STEPS)
-        self.peak = _peak_mib(self.on_gpu)
+        self.run_round()
+        self.seconds_per_step.append((clock() - start) / STEPS_PER_ROUND)
+        self.peak_mib = _peak_mib(self.on_gpu)
 
-    def shares(self, clock: Clock) -> dict[str, float]:
-        """Where the time of a round goes, by section; the same work, step by step in Python."""
-        descent, laps = self.descent, SectionTimer(clock)
-        seen = TimedModel(descent.seen, laps)
-        for _ in range(STEPS):
-            place, x, y = next(self.batches)
-            laps("data")
-            t = descent.begin(self.epoch, place)
-            laps("optimizer")
-            for loss in self.recipe.method.step(seen, x, y, t):
-                laps("forward")
-                descent.optimizer.zero_grad()
+    def time_shares(self, clock: Clock) -> dict[str, float]:
+        """Return the share of each section of the step in the time of one round.
+
+        The steps are the same as in `run_round`, but always without CUDA graphs, as a graph cannot
+        be timed in sections.
+        """
+        train_step, timer = self.train_step, SectionTimer(clock)
+        timed_model = TimedModel(train_step.seen, timer)
+        for _ in range(STEPS_PER_ROUND):
+            batch, x, y = next(self.batches)
+            timer.end_section("data")
+            ctx = train_step.begin(self.epoch, batch)
+            timer.end_section("optimizer")
+            for loss in self.recipe.method.step(timed_model, x, y, ctx):
+                timer.end_section("forward")
+                train_step.optimizer.zero_grad()
                 loss.backward()
-                laps("backward")
-                descent.optimizer.step()
-                laps("optimizer")
-            laps("forward")
-            descent.averages.update()
-            laps("average")
-        return laps.shares
+                timer.end_section("backward")
+                train_step.optimizer.step()
+                timer.end_section("optimizer")
+            timer.end_section("forward")
+            train_step.averages.update()
+            timer.end_section("average")
+        return timer.shares
 
-    def _batches(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(place, images, labels) of whole batches, for ever."""
+    def _full_batches(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield (index of the batch, images, labels) for ever; partial batches are left out."""
         for epoch in count():
-            images = self.images.shuffled(self.recipe.batch_size, epoch, self.recipe.augment)
-            yield from ((place, *next(images)) for place in range(self.whole))
+            batches = self.images.shuffled_batches(
+                self.recipe.batch_size, epoch, self.recipe.augment
+            )
+            yield from ((index, *next(batches)) for index in range(self.num_batches))
 
 
 def _peak_mib(on_gpu: bool) -> float:

@@ -1,7 +1,8 @@
-"""Recipes timed in interleaved rounds, in rotated order, in one process.
+"""The cost of a training step of several recipes, relative to standard training.
 
-A ratio is that of two neighbours in a round, so that what else the machine does falls on both.
-Times alone are those of this machine at this moment.
+The recipes take turns in rounds, in rotated order, in one process. A relative time compares two
+recipes within one round, so that other work on the machine slows both of them. Absolute times
+describe only this machine at this moment.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from nuat.data import Splits
-from nuat.errors import InputError
+from nuat.errors import InputError, check_positive_int
 from nuat.methods import Standard
 from nuat.methods.cost import forward_equivalents
 from nuat.models import build_model
@@ -23,41 +24,39 @@ from nuat.nn.freeze import frozen_eval
 from nuat.nn.precision import set_memory_format
 from nuat.nn.validation import check_logits
 from nuat.profiling.candidate import Candidate
-from nuat.profiling.timers import Clock, Matmul, clock_of
+from nuat.profiling.timers import Clock, MatmulBaseline, get_clock
 from nuat.recipes import Recipe
-from nuat.runtime.flops import flops
+from nuat.runtime.flops import count_flops
 from nuat.runtime.oom import unify_oom_errors
 from nuat.runtime.versions import versions
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
-class Cost:
-    """What a step of a recipe costs: a row of the table.
+class StepCost:
+    """The cost of one training step of a recipe.
 
     Attributes:
-        name: of the recipe.
-        forward_equivalents: counted, in forward passes of the batch.
-        ms: milliseconds, median over the rounds.
-        images_per_s: training images a second.
-        standard_steps: in steps of standard training: median of the ratios in each round, and their
-            lower and upper quartile.
-        gflops: floating-point operations a second, in billions, counted over timed.
-        of_matmul: the same as a share of what a product of matrices reaches beside it.
-        peak_mib: most memory in use, MiB: of this recipe on a GPU, of the process so far on a CPU.
-        shares: of the time, by section of the step.
+        name: the name of the recipe.
+        forward_equivalents: the counted work, in forward passes of the batch.
+        ms: milliseconds per step, median over the rounds.
+        images_per_s: training images per second.
+        relative_time: time relative to standard training: median, lower and upper quartile over
+            the rounds.
+        gflops: billions of floating-point operations per second (counted work / measured time).
+        matmul_fraction: `gflops` as a fraction of the speed of a matrix product on this device.
+        peak_mib: peak memory in MiB: of this recipe on a GPU, of the process so far on a CPU.
+        time_shares: share of the time of each section of the step, in [0, 1].
     """
 
     name: str
     forward_equivalents: float
     ms: float
     images_per_s: float
-    standard_steps: tuple[float, float, float]
+    relative_time: tuple[float, float, float]
     gflops: float
-    of_matmul: float
+    matmul_fraction: float
     peak_mib: float
-    shares: dict[str, float]
+    time_shares: dict[str, float]
 
 
 def benchmark(
@@ -66,34 +65,35 @@ def benchmark(
     device: torch.device,
     *,
     rounds: int = 9,
-    graphs: bool = False,
-    say: Say = print,
+    cuda_graphs: bool = False,
+    print_line: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Time recipes against standard training, on the network and the batch size of the first.
+    """Time recipes against standard training, with the network and batch size of the first recipe.
 
     Args:
-        recipes: what to compare. Precision and memory layout are each recipe's own; standard
-            training takes those of the first.
-        data: images to train on; nothing is kept.
-        device: where.
-        rounds: how often each is timed, two steps at a time, in the last epoch of its schedules.
-        graphs: in recorded steps (see nuat.training.cuda_graphs).
-        say: told what there is to remark.
+        recipes: the recipes to compare. Each keeps its own precision and memory layout; standard
+            training uses those of the first recipe.
+        data: the images to train on. The trained weights are discarded.
+        device: the device to time.
+        rounds: number of timings per recipe; each covers two steps of the last epoch.
+        cuda_graphs: capture and replay the steps (see `nuat.training.cuda_graphs`).
+        print_line: is called with each note for the user.
 
     Returns:
-        For JSON: the circumstances, and under "costs" a `Cost` for each recipe, standard first.
+        A JSON-compatible dictionary: the settings, the versions, and under "costs" one `StepCost`
+        per recipe as a dictionary, standard training first.
 
     Raises:
-        InputError: something given cannot be used, or does not fit into memory.
+        InputError: an argument is invalid, or the batches do not fit into memory.
     """
-    _check(recipes[0], data, device, rounds, graphs)
+    _check_arguments(recipes[0], data, device, rounds, cuda_graphs)
     torch.manual_seed(0)
-    arms = _arms(recipes, data.to(device), device, graphs, say)
-    clock, matmul = clock_of(device), Matmul(device, recipes[0].precision)
+    candidates = _build_candidates(recipes, data.to(device), device, cuda_graphs, print_line)
+    clock, matmul = get_clock(device), MatmulBaseline(device, recipes[0].precision)
     try:
         with unify_oom_errors():
-            _time(arms, matmul, clock, rounds, warm=4 if graphs else 1)
-            costs = [_cost(arm, arms[0], matmul, clock) for arm in arms]
+            _time_candidates(candidates, matmul, clock, rounds, warmup=4 if cuda_graphs else 1)
+            costs = [_step_cost(each, candidates[0], matmul, clock) for each in candidates]
     except torch.OutOfMemoryError:
         raise InputError(
             f"batches of {recipes[0].batch_size} do not fit into the memory of {device}: "
@@ -107,7 +107,7 @@ def benchmark(
         "batch_size": recipes[0].batch_size,
         "precision": recipes[0].precision,
         "channels_last": recipes[0].channels_last,
-        "graphs": graphs,
+        "cuda_graphs": cuda_graphs,
         "rounds": rounds,
         "matmul_gflops": matmul.flops_per_s / 1e9,
         "versions": versions(),
@@ -115,11 +115,12 @@ def benchmark(
     }
 
 
-def _check(first: Recipe, data: Splits, device: torch.device, rounds: int, graphs: bool) -> None:
-    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
-        raise InputError(f"rounds is {rounds!r}, but must be a whole number from 1 up")
-    if graphs and device.type != "cuda":
-        raise InputError(f"CUDA graphs need a cuda device, but this is {device}")
+def _check_arguments(
+    first: Recipe, data: Splits, device: torch.device, rounds: int, cuda_graphs: bool
+) -> None:
+    check_positive_int("rounds", rounds)
+    if cuda_graphs and device.type != "cuda":
+        raise InputError(f"CUDA graphs need a cuda device, but the device is {device}")
     if first.batch_size > len(data.train):
         raise InputError(
             f"a batch of {first.batch_size} is more than the {len(data.train)} training images "
@@ -127,57 +128,68 @@ def _check(first: Recipe, data: Splits, device: torch.device, rounds: int, graph
         )
 
 
-def _arms(
-    recipes: Sequence[Recipe], data: Splits, device: torch.device, graphs: bool, say: Say
+def _build_candidates(
+    recipes: Sequence[Recipe],
+    data: Splits,
+    device: torch.device,
+    cuda_graphs: bool,
+    print_line: Callable[[str], None],
 ) -> list[Candidate]:
     first, classes = recipes[0], len(data.classes)
-    f = build_model(first.model, classes, data.train.channels).to(device)
+    initial = build_model(first.model, classes, data.train.channels).to(device)
     x, _ = data.train.batch(torch.arange(2))
-    check_logits(f, x, classes)
-    arms = []
+    check_logits(initial, x, classes)
+    candidates = []
     for recipe in (replace(first, name="standard", method=Standard(), ema_decay=None), *recipes):
-        alike = replace(recipe, model=first.model, batch_size=first.batch_size)
-        g = copy.deepcopy(f)
-        if remark := set_memory_format(g, x, alike.channels_last):
-            say(f"{recipe.name}: {remark}")
-        arms.append(Candidate(alike, g, data.train, graphs, say))
-    return arms
+        recipe = replace(recipe, model=first.model, batch_size=first.batch_size)
+        model = copy.deepcopy(initial)
+        if note := set_memory_format(model, x, recipe.channels_last):
+            print_line(f"{recipe.name}: {note}")
+        candidates.append(Candidate(recipe, model, data.train, cuda_graphs, print_line))
+    return candidates
 
 
-def _time(arms: list[Candidate], matmul: Matmul, clock: Clock, rounds: int, warm: int) -> None:
-    for arm in arms:
-        for _ in range(warm):
-            arm.run()
-    for turn in range(rounds):
-        matmul.timed(clock)
-        for place in range(len(arms)):
-            arms[(place + turn) % len(arms)].timed(clock)
+def _time_candidates(
+    candidates: list[Candidate], matmul: MatmulBaseline, clock: Clock, rounds: int, warmup: int
+) -> None:
+    for candidate in candidates:
+        for _ in range(warmup):
+            candidate.run_round()
+    for first in range(rounds):
+        matmul.measure(clock)
+        for offset in range(len(candidates)):
+            # The order rotates, so that no recipe always follows the same other one.
+            candidates[(first + offset) % len(candidates)].time_round(clock)
 
 
-def _cost(arm: Candidate, standard: Candidate, matmul: Matmul, clock: Clock) -> Cost:
-    f, batch = arm.descent.f, arm.recipe.batch_size
-    x, y = arm.images.batch(torch.arange(2))
-    forwards = forward_equivalents(arm.recipe.method, f, x, y, arm.epoch)
-    with frozen_eval(f) as g, torch.no_grad():
-        operations = forwards * flops(lambda: g(x)) / len(x) * batch
-    seconds = statistics.median(arm.times)
-    return Cost(
-        name=arm.recipe.name,
+def _step_cost(
+    candidate: Candidate, standard: Candidate, matmul: MatmulBaseline, clock: Clock
+) -> StepCost:
+    model, batch_size = candidate.train_step.f, candidate.recipe.batch_size
+    x, y = candidate.images.batch(torch.arange(2))
+    forwards = forward_equivalents(candidate.recipe.method, model, x, y, candidate.epoch)
+    with frozen_eval(model) as frozen_model, torch.no_grad():
+        flops = forwards * count_flops(lambda: frozen_model(x)) / len(x) * batch_size
+    seconds = statistics.median(candidate.seconds_per_step)
+    return StepCost(
+        name=candidate.recipe.name,
         forward_equivalents=forwards,
         ms=1e3 * seconds,
-        images_per_s=batch / seconds,
-        standard_steps=ratio(arm.times, standard.times),
-        gflops=operations / seconds / 1e9,
-        of_matmul=operations / seconds / matmul.flops_per_s,
-        peak_mib=arm.peak,
-        shares=arm.shares(clock),
+        images_per_s=batch_size / seconds,
+        relative_time=paired_ratio(candidate.seconds_per_step, standard.seconds_per_step),
+        gflops=flops / seconds / 1e9,
+        matmul_fraction=flops / seconds / matmul.flops_per_s,
+        peak_mib=candidate.peak_mib,
+        time_shares=candidate.time_shares(clock),
     )
 
 
-def ratio(times: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
-    """The median of the paired ratios, and their lower and upper quartile."""
-    ratios = [one / other for one, other in zip(times, others, strict=True)]
+def paired_ratio(
+    times: Sequence[float], reference_times: Sequence[float]
+) -> tuple[float, float, float]:
+    """Return median, lower and upper quartile of the ratios times[i] / reference_times[i]."""
+    ratios = [time / other for time, other in zip(times, reference_times, strict=True)]
     if len(ratios) == 1:
         return ratios[0], ratios[0], ratios[0]
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    return middle, low, high
+    lower, median, upper = statistics.quantiles(ratios, n=4, method="inclusive")
+    return median, lower, upper

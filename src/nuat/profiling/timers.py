@@ -1,4 +1,4 @@
-"""Clocks, and what they are held against."""
+"""Clocks, a timer for the sections of a training step, and a matrix product to compare with."""
 
 from __future__ import annotations
 
@@ -9,85 +9,103 @@ import torch
 from torch import Tensor, nn
 
 Clock = Callable[[], float]
+"""A function that returns seconds since some fixed moment."""
 
 SECTIONS = ("data", "attack", "forward", "backward", "optimizer", "average")
-"""Parts of a step. `forward` is the passes that the weights learn from, and the loss."""
+"""The sections of a training step.
+
+`forward` is the forward passes whose gradient reaches the weights, and the loss.
+"""
 
 
-def clock_of(device: torch.device) -> Clock:
-    """Seconds of work: of this process on one thread of a CPU, else by the wall.
+def get_clock(device: torch.device) -> Clock:
+    """Return the clock for work on `device`.
 
-    A GPU is waited for.
+    On a GPU the clock waits for the device before it is read. On a CPU with one thread it counts
+    the processor time of this process, so that other processes do not disturb it.
     """
     if device.type == "cuda":
-        return _after_the_device
+        return _synchronized_clock
     return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
-def _after_the_device() -> float:
+def _synchronized_clock() -> float:
     torch.cuda.synchronize()
     return time.perf_counter()
 
 
 class SectionTimer:
-    """`laps("data")`: the time since the last call went there."""
+    """Measures how the time of a step divides into `SECTIONS`."""
 
     def __init__(self, clock: Clock):
-        """The first lap begins now."""
-        self.clock, self.last = clock, clock()
-        self.spent = dict.fromkeys(SECTIONS, 0.0)
+        """Start the timer."""
+        self.clock = clock
+        self.last_read = clock()
+        self.seconds = dict.fromkeys(SECTIONS, 0.0)
 
-    def __call__(self, section: str) -> None:
-        """End a lap."""
+    def end_section(self, section: str) -> None:
+        """Add the time since the last call (or since the start) to `section`."""
         now = self.clock()
-        self.spent[section] += now - self.last
-        self.last = now
+        self.seconds[section] += now - self.last_read
+        self.last_read = now
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of all the time so far."""
-        whole = sum(self.spent.values()) or 1.0
-        return {section: spent / whole for section, spent in self.spent.items()}
+        """The share of each section in the time measured so far, in [0, 1]."""
+        total = sum(self.seconds.values()) or 1.0
+        return {section: seconds / total for section, seconds in self.seconds.items()}
 
 
 class TimedModel(nn.Module):
-    """A network that times the passes the weights learn from; what comes before one is attack."""
+    """A model that times its training passes and counts the time before each one as attack.
 
-    def __init__(self, f: nn.Module, laps: SectionTimer):
-        """Stand before `f`."""
+    A training pass is one with gradients enabled and at least one trainable parameter; attacks
+    freeze the parameters, which tells the two apart.
+    """
+
+    def __init__(self, model: nn.Module, timer: SectionTimer):
+        """Wrap `model`."""
         super().__init__()
-        self.f, self.laps = f, laps
+        self.model, self.timer = model, timer
 
     def forward(self, x: Tensor) -> Tensor:
-        """f(x)."""
-        learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.f.parameters())
-        if learns:
-            self.laps("attack")
-        z: Tensor = self.f(x)
-        if learns:
-            self.laps("forward")
+        """Return the logits [B, C] of `x`."""
+        is_training_pass = torch.is_grad_enabled() and any(
+            parameter.requires_grad for parameter in self.model.parameters()
+        )
+        if is_training_pass:
+            self.timer.end_section("attack")
+        z: Tensor = self.model(x)
+        if is_training_pass:
+            self.timer.end_section("forward")
         return z
 
 
-class Matmul:
-    """A product of two square matrices, timed beside the rest: what the machine reaches."""
+class MatmulBaseline:
+    """The product of two square matrices, as an estimate of the device's attainable speed."""
 
     def __init__(self, device: torch.device, precision: str, size: int | None = None):
-        """Of a size that keeps the device busy, unless one is given; in float32 or bfloat16."""
+        """Draw the matrices.
+
+        Args:
+            device: the device to measure.
+            precision: "bf16" for bfloat16, any other for float32.
+            size: rows and columns; None for a size that keeps the device busy.
+        """
         self.size = size or (8192 if device.type == "cuda" else 1024)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.a, self.b = torch.randn(2, self.size, self.size, device=device).to(dtype)
-        self.times: list[float] = []
+        self.seconds: list[float] = []
 
-    def timed(self, clock: Clock) -> None:
-        """Once more, once untimed before."""
+    def measure(self, clock: Clock) -> None:
+        """Time one product, after one product that warms up and is not counted."""
         for _ in range(2):
             start = clock()
             self.a @ self.b
-            spent = clock() - start
-        self.times.append(spent)
+            elapsed = clock() - start
+        self.seconds.append(elapsed)
 
     @property
     def flops_per_s(self) -> float:
-        """At its fastest."""
-        return 2 * self.size**3 / max(min(self.times), 1e-9)
+        """Floating-point operations per second of the fastest product measured so far."""
+        return 2 * self.size**3 / max(min(self.seconds), 1e-9)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nuat.config.parsing import parse_call
-from nuat.data import Augment, is_known
+from nuat.data import Augment, is_dataset_name
 from nuat.errors import InputError, unknown_name
 from nuat.recipes.recipe import Recipe
 
@@ -37,7 +37,7 @@ def get_recipe(name: str, data: str, own: bool = False) -> Recipe:
     data, _ = parse_call(data)
     if (name, data) in _table:
         return _table[name, data]
-    rowless = not any(data == of for _, of in _table) and (own or is_known(text))
+    rowless = not any(data == of for _, of in _table) and (own or is_dataset_name(text))
     if rowless and (lent := _lent(name, text)):
         return lent
     names = list(dict.fromkeys(name for name, _ in _table))

@@ -20,7 +20,7 @@ class _Counter(TorchDispatchMode):
         return result
 
 
-def flops(work: Callable[[], Any]) -> int:
+def count_flops(work: Callable[[], Any]) -> int:
     """Floating-point operations of the convolutions and matrix products in a piece of work."""
     with _Counter() as counter:
         work()

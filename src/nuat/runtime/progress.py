@@ -51,7 +51,7 @@ class Progress:
         shown = "  ".join(f"{name} {value}" for name, value in self.now.items())
         self.bar.update(self.task, advance=steps, now=shown)
 
-    def line(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """A line that stays."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nuat.checkpoints import resolve_init
 from nuat.checkpoints.run import Run
 from nuat.config.serialization import to_dict
-from nuat.data import Splits, as_splits, load_dataset, slug
+from nuat.data import Splits, as_splits, dataset_slug, load_dataset
 from nuat.errors import InputError
 from nuat.methods.cost import forward_equivalents
 from nuat.models import build_model, model_name, startup_notes
@@ -75,7 +75,7 @@ def fit(
     if graphs and device.type != "cuda":
         raise InputError(f"CUDA graphs need a cuda device, but this is {device}")
     splits.train.check_augment(recipe.augment)
-    folder = Path(out or Path("runs") / f"{recipe.name}-{slug(splits.name)}-{seed}")
+    folder = Path(out or Path("runs") / f"{recipe.name}-{dataset_slug(splits.name)}-{seed}")
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "weights"))
         shape = len(splits.classes), splits.train.channels

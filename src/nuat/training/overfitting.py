@@ -21,7 +21,7 @@ def validate(
     """
     pgd = PGD(ball, steps=7, size=Constant(1 / 7), start=NoStart())
     standing = {"val_clean": 0, "val_fgsm": 0, "val_robust": 0}
-    for _, x, y in images.in_order(batch_size):
+    for _, x, y in images.batches(batch_size):
         right = correct(f, x, y)
         standing["val_clean"] += int(right.sum())
         for name, attack in (("val_fgsm", FGSM(ball)), ("val_robust", pgd)):

@@ -87,17 +87,19 @@ class Trainer:
         total = self.recipe.epochs * self.batches
         with Progress(self.recipe.name, total, self.done) as progress:
             if self.done:
-                progress.line(f"{self.run.path}: going on after {self.place()}")
+                progress.print_line(f"{self.run.path}: going on after {self.place()}")
             once = [] if self.done else self.once
             own = self.recipe.method.startup_notes(self.recipe.batch_size)
             for remark in filter(None, (*once, *self.engine, *own)):
-                progress.line(remark)
+                progress.print_line(remark)
             if self.graphs:
-                self.descent.graphs = Graphs(self.recipe.method, progress.line)
+                self.descent.graphs = Graphs(self.recipe.method, progress.print_line)
             while not self.run.finished:
                 self.train(progress)
                 if self.batch < self.batches:
-                    progress.line(f"time is up after {self.place()}; the same command goes on")
+                    progress.print_line(
+                        f"time is up after {self.place()}; the same command goes on"
+                    )
                     return
                 self.end_epoch(progress)
         self.f.load_state_dict(self.run.weights())
@@ -106,7 +108,7 @@ class Trainer:
         """The rest of an epoch, or as much of it as there is time for."""
         self.f.train()
         order = derive_seed(self.seed, "order", self.epoch)
-        batches = self.data.train.shuffled(
+        batches = self.data.train.shuffled_batches(
             self.recipe.batch_size, order, self.recipe.augment, start=self.batch
         )
         with self.watch.running(), self.naming_the_batch():
@@ -141,7 +143,7 @@ class Trainer:
             self.best = rank
             self.keep("model")
         progress.advance(0, clean=f"{clean:.1%}", robust=f"{robust:.1%}")
-        progress.line(self.summary(metrics))
+        progress.print_line(self.summary(metrics))
         self.guard(metrics, progress)
         if not metrics.get("stopped"):
             self.keep("last")
@@ -163,7 +165,7 @@ class Trainer:
         )
         if finding:
             metrics["collapse"] = finding
-            progress.line(f"WARNING: {finding} (on_overfitting={answer})")
+            progress.print_line(f"WARNING: {finding} (on_overfitting={answer})")
         if answer == "stop":
             metrics["stopped"] = True
         elif answer == "rollback" and (good := self.run.load_state("good", self.device)):
