@@ -291,7 +291,7 @@ def test_a_run_on_a_folder_goes_on_to_the_same_weights(photos, tmp_path, monkeyp
     monkeypatch.setenv("NUAT_WORKERS", "0")
     whole = nuat.fit(row, data=text, out=tmp_path / "whole")
     with monkeypatch.context() as stopped:
-        stopped.setattr(LOOP.Training, "time_is_up", property(lambda run: run.done >= 7))
+        stopped.setattr(LOOP.Trainer, "time_is_up", property(lambda run: run.done >= 7))
         part = nuat.fit(row, data=text, out=tmp_path / "part")
     assert not part.finished and len(part.metrics) == 1
     monkeypatch.setenv("NUAT_WORKERS", "2")
