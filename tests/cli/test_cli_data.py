@@ -60,8 +60,8 @@ def test_a_folder_is_trained_on_and_evaluated(here, call):
     assert "1 of 24 images in my pets cannot be read: dog/7.png" in error
     done = call(f"train nuat-wa --data 'folder:my pets(size=8)' {TINY} --bad-images skip")
     assert done.status == 0, done.err
-    lent = "no recipe 'nuat-wa' of its own for folder:my pets: that for cifar10 is taken"
-    assert lent in done.err
+    warning = "there is no recipe 'nuat-wa' for folder:my pets; using the one for cifar10"
+    assert warning in done.err
     assert "left out: dog/7.png" in done.out and "held out of train" in done.out
     run = nuat.Run.open(here / "runs" / "nuat-wa-my pets-0")
     assert run.config["data"]["name"] == "folder:my pets(size=8, bad_images='skip')"

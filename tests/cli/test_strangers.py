@@ -179,7 +179,7 @@ def mine(tmp_path_factory):
     return folder
 
 
-@pytest.mark.filterwarnings("default:no recipe")
+@pytest.mark.filterwarnings("default:there is no recipe")
 @pytest.mark.parametrize(
     "line, said",
     [
@@ -210,7 +210,7 @@ def test_what_does_not_fit_a_run_is_said(call, mine, monkeypatch, line, said):  
     assert not (mine / "none").exists()
 
 
-@pytest.mark.filterwarnings("default:no recipe")
+@pytest.mark.filterwarnings("default:there is no recipe")
 def test_what_is_lent_is_said_once_the_data_are_there(call, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     outcome = call("train nuat --data folder:nowhere --out none")
@@ -220,7 +220,7 @@ def test_what_is_lent_is_said_once_the_data_are_there(call, tmp_path, monkeypatc
     np.savez("own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     tiny = "--model 'small-cnn(width=4)' --max-time 0s"
     assert (
-        "no recipe 'nuat' of its own for npz:own.npz"
+        "there is no recipe 'nuat' for npz:own.npz"
         in call(f"train nuat --data npz:own.npz {tiny} --out run").err
     )
 
@@ -252,11 +252,11 @@ def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatc
     assert call(line).status == 0
 
 
-@pytest.mark.filterwarnings("default:no recipe")
+@pytest.mark.filterwarnings("default:there is no recipe")
 @pytest.mark.parametrize(
     "line, said",
     [
-        ("train nuat --data photos", "for your own files, folder:photos"),
+        ("train nuat --data photos", "for files of your own, folder:photos"),
         ("train nuat --data folder:", "folder needs a place: folder:PATH"),
         ("train nuat --data 'folder:photos(size=64'", "bracket missing? folder:photos(size=64)"),
         (

@@ -175,8 +175,8 @@ def test_a_last_batch_of_one_that_batchnorm_cannot_take_is_said_at_once(
 
 
 def test_a_recipe_by_name_is_lent_to_ones_own_data():
-    with pytest.warns(UserWarning, match="no recipe 'normal' of its own for data"):
-        assert nuat.get_recipe("normal", "data", own=True).epochs == 100
+    with pytest.warns(UserWarning, match="there is no recipe 'normal' for data"):
+        assert nuat.get_recipe("normal", "data", in_memory=True).epochs == 100
     with pytest.raises(InputError, match=r"augment.scale.*folder:PATH"):
         nuat.fit(row(augment=Augment(scale=(0.5, 1.0))), data={"train": (X, Y)}, out="never")
 

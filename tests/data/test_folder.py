@@ -348,14 +348,14 @@ def test_short_names_and_bad_images():
         ("own:make", "cifar10", Augment(pad=4, flip=True)),
     ],
 )
-def test_a_recipe_is_lent_and_said_to_be(text, lender, augment):
-    with pytest.warns(UserWarning, match=f"no recipe 'nuat-wa' of its own.*that for {lender} is"):
+def test_a_fallback_recipe_is_used_with_a_warning(text, lender, augment):
+    with pytest.warns(UserWarning, match=f"there is no recipe 'nuat-wa' .*the one for {lender}"):
         row = nuat.get_recipe("nuat-wa", text)
     assert row.method == nuat.get_recipe("nuat-wa", lender).method and row.augment == augment
-    assert row.data == text and f"lent by {lender}" in row.note and row.source == "ours"
+    assert row.data == text and f"fallback from {lender}" in row.note and row.source == "ours"
 
 
-def test_nothing_is_lent_to_a_typing_error():
+def test_a_typing_error_has_no_fallback():
     for name, data in (("nuat-wa", "cifar"), ("nuat-w", "folder:x"), ("nuat-w", "cifar100")):
         with pytest.raises(nuat.InputError, match="unknown"):
             nuat.get_recipe(name, data)

@@ -287,8 +287,10 @@ def test_validation_is_against_the_ball_that_training_is_against(row):
 
 
 def test_every_row_has_a_data_set_to_run_on():
-    lent = {"cifar100", "folder", "npz"}
-    assert {row.data for row in nuat.list_recipes()} == set(nuat.data.dataset_registry) - lent
+    without_recipes = {"cifar100", "folder", "npz"}
+    assert {row.data for row in nuat.list_recipes()} == set(
+        nuat.data.dataset_registry
+    ) - without_recipes
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Recipes: the table of named rows. `recipe("nuat-wa", "digits")`."""
+"""Recipes: a value for each named line of the published tables; `get_recipe("nuat", "digits")`."""
 
-from nuat.recipes import cifar10, cifar10_wrn, digits, imagenet100, mnist  # noqa: F401  their rows
+# importing a table registers its recipes
+from nuat.recipes import cifar10, cifar10_wrn, digits, imagenet100, mnist  # noqa: F401
 from nuat.recipes.recipe import Recipe
 from nuat.recipes.registry import get_recipe, list_recipes, register_recipe
 

@@ -1,49 +1,51 @@
-"""Rows for CIFAR-10 on WideResNet-34-10: Table 2 of the NuAT paper, linf 8/255.
+"""Recipes for CIFAR-10 on WideResNet-34-10: Table 2 of the NuAT paper, linf 8/255.
 
-NuAT2 and NuAT2-WA: as in their published code. TRADES and AWP: the recipes of the public
-checkpoints whose figures the table prints.
+NuAT2 and NuAT2-WA follow their published code. TRADES and AWP are the recipes of the public
+checkpoints whose figures the table prints. The others are ours: their ResNet-18 recipes with the
+schedules rescaled.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from nuat.methods import GAT, TRADES, NuAT, NuAT2, NuATH
 from nuat.recipes import cifar10
-from nuat.recipes.cifar10 import BALL, CODE, OURS, WA
+from nuat.recipes.cifar10 import BALL, EMA_DECAY
 from nuat.recipes.recipe import Recipe
-from nuat.recipes.registry import get_recipe, register_recipe
+from nuat.recipes.registry import register_recipe
+from nuat.recipes.table import CODE, OURS, TRIGGER_NOTE
 from nuat.schedules import LinearRamp, Piecewise, StepDecay, triangle
 
 NUAT_MODEL, TRADES_MODEL = "wrn-34-10-nuat", "wrn-34-10"
-TRIGGER = "reconstruction: the published trigger is unknown"
-UNKNOWN = "no published code for this network; the rest as on ResNet-18"
+CHECKPOINT_NOTE = "the recipe of the public checkpoint that the table prints"
+
+GAT_METHOD = GAT(BALL, StepDecay(10.0, at=(73,), by=4.0))
+RAMP_50, RAMP_60 = LinearRamp(4.0, epochs=50), LinearRamp(4.0, epochs=60)
+NUAT_H = NuATH(NuAT(BALL, RAMP_50), NuAT2(BALL, RAMP_50))
+NUAT_WA_H = NuATH(NuAT(BALL, RAMP_60), NuAT2(BALL, RAMP_60, attack_ema_decay=0.99))
 
 
-def _wide(name: str, row: Recipe, epochs: int, **changes: object) -> Recipe:
-    row = replace(row.with_epochs(epochs), name=f"{name}-wrn", model=NUAT_MODEL, source=OURS)
-    changed: Recipe = replace(row, **{"note": UNKNOWN, **changes})
-    return register_recipe(changed)
+def _row(name: str, resnet18: Recipe, epochs: int, **changes: Any) -> None:
+    """Register the recipe for ResNet-18, with its schedules rescaled, for WideResNet-34-10."""
+    settings: dict[str, Any] = {
+        "name": f"{name}-wrn",
+        "model": NUAT_MODEL,
+        "source": OURS,
+        "note": "no published code for this network; the rest is as on ResNet-18",
+    }
+    register_recipe(replace(resnet18.with_epochs(epochs), **settings | changes))
 
 
-def _hybrid(epochs: int, attack_ema_decay: float | None) -> NuATH:
-    lam = LinearRamp(4.0, epochs)
-    return NuATH(NuAT(BALL, lam), NuAT2(BALL, lam, attack_ema_decay=attack_ema_decay))
-
-
-_wide("fbf", get_recipe("fbf", "cifar10"), 30)
-_wide("gat", get_recipe("gat", "cifar10"), 85, method=GAT(BALL, StepDecay(10.0, at=(73,), by=4.0)))
-_wide(
-    "gat-wa",
-    get_recipe("gat-wa", "cifar10"),
-    85,
-    method=GAT(BALL, StepDecay(10.0, at=(73,), by=4.0)),
-)
-_wide("nuat", cifar10.NUAT, 55)
-_wide("nuat-wa", cifar10.NUAT_WA, 50)
-_wide("nuat-h", cifar10.NUAT, 50, method=_hybrid(50, None), note=TRIGGER)
-_wide("nuat-wa-h", cifar10.NUAT_WA, 60, method=_hybrid(60, 0.99), note=TRIGGER)
-_wide(
+_row("fbf", cifar10.FBF, 30)
+_row("gat", cifar10.GAT_ROW, 85, method=GAT_METHOD)
+_row("gat-wa", cifar10.GAT_WA, 85, method=GAT_METHOD)
+_row("nuat", cifar10.NUAT, 55)
+_row("nuat-wa", cifar10.NUAT_WA, 50)
+_row("nuat-h", cifar10.NUAT, 50, method=NUAT_H, note=TRIGGER_NOTE)
+_row("nuat-wa-h", cifar10.NUAT_WA, 60, method=NUAT_WA_H, note=TRIGGER_NOTE)
+_row(
     "nuat2",
     cifar10.NUAT2,
     55,
@@ -54,20 +56,20 @@ _wide(
     ),
     momentum=Piecewise(((0, 0.9), (20, 0.8), (35, 0.875))),
     source=CODE,
-    note="learning rate and momentum frozen at epoch 35",
+    note="learning rate and momentum are frozen at epoch 35",
 )
-_wide(
+_row(
     "nuat2-wa",
     cifar10.NUAT2,
     80,
     method=NuAT2(BALL, LinearRamp(4.0, epochs=80), attack_ema_decay=0.99),
-    ema_decay=WA,
+    ema_decay=EMA_DECAY,
     lr=triangle(0.0, 0.1, up=20, down=60),
     momentum=triangle(0.9, 0.8, up=20, down=60),
     source=CODE,
     note="momentum cycles with the learning rate",
 )
-_wide(
+_row(
     "trades",
     cifar10.TRADES_ROW,
     110,
@@ -76,20 +78,13 @@ _wide(
     lr=StepDecay(0.1, at=(100, 105)),
     weight_decay=5e-4,
     source=CODE,
-    note="the recipe of the public checkpoint that the table prints",
+    note=CHECKPOINT_NOTE,
 )
-_wide(
+_row(
     "pgd-at",
-    get_recipe("pgd-at", "cifar10"),
+    cifar10.PGD_AT,
     200,
     model=TRADES_MODEL,
-    note="the table's row is probably a public checkpoint, not identified",
+    note="the table's row is probably a public checkpoint, which is not identified",
 )
-_wide(
-    "awp",
-    get_recipe("awp", "cifar10"),
-    200,
-    model=TRADES_MODEL,
-    source=CODE,
-    note="the recipe of the public checkpoint that the table prints",
-)
+_row("awp", cifar10.AWP_ROW, 200, model=TRADES_MODEL, source=CODE, note=CHECKPOINT_NOTE)

@@ -1,4 +1,4 @@
-"""What a recipe is: method x averaging x optimizer x schedule x data set."""
+"""What a recipe is: method x weight averaging x optimizer x schedule x data set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nuat.attacks import WORDS
 from nuat.config.instances import replace_instances
 from nuat.config.overrides import set_field
 from nuat.data import Augment
-from nuat.errors import InputError, unknown_name
+from nuat.errors import InputError, check_positive_int, unknown_name
 from nuat.methods import Method
 from nuat.nn.precision import check_precision
 from nuat.schedules import Constant, Schedule, StartAt, coerce_schedules, triangle
@@ -26,32 +26,39 @@ CONFIG_NAMES: dict[str, Any] = {
     "StartAt": StartAt,
     "triangle": triangle,
 }
-"""What may be written in `--set`."""
+"""The names that the value of `--set` may contain."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that a training run is made of, except its seed. A value: change it with `replace`.
+    """Everything that defines a training run, except its seed.
 
     Attributes:
-        name: what people type, such as "nuat-wa".
+        name: its name, such as "nuat-wa".
         method: the training method.
-        data, model: names out of their tables, such as "digits" and "small-cnn(width=16)".
-        epochs: passes over the training split.
-        batch_size: images in a batch.
-        lr, momentum: of SGD, by epoch (a float; set before every step).
-        weight_decay: of SGD, on all parameters.
-        ema_decay: decay of the weights' EMA, which is then evaluated and saved; None: no EMA.
-        augment: what is done to training images.
-        precision: what the layers compute in during training, "fp32" or "bf16"; weights, logits,
-            losses, perturbations, statistics and averages are float32, and so is all evaluation.
-        channels_last: the memory layout of weights and activations; None: on a GPU, if the network
-            supports it.
-        ball: the threat model that validation and evaluation use, the method's own if it has one.
-        on_overfitting: what to do when a catastrophic overfitting is seen (see nuat.training.overfitting): "warn",
-            "stop" with the weights from before, or "rollback" to them and go on.
-        source: "published code", "paper" or "ours".
-        note: what to know about this row.
+        data: the data set it is for, by its registered name, such as "digits".
+        model: the network, by its registered name and settings, such as "small-cnn(width=16)".
+        epochs: number of passes over the training split.
+        batch_size: number of images in a batch.
+        lr: learning rate of SGD as a function of the epoch (a float), set before every step.
+        momentum: momentum of SGD, likewise.
+        weight_decay: weight decay of SGD, on all parameters.
+        ema_decay: decay of the EMA of the weights, which is then what is validated and saved; None
+            saves the trained weights themselves.
+        augment: the augmentation of training images.
+        precision: data type of the layers in training, "fp32" or "bf16". Weights, logits, losses,
+            perturbations, BatchNorm statistics, EMAs and every evaluation are float32 in both.
+        channels_last: memory format of weights and activations. None uses channels_last on a GPU if
+            the network supports it.
+        ball: threat model of validation and evaluation: the method's, if it has one.
+        on_overfitting: what to do after catastrophic overfitting (see nuat.training.overfitting):
+            "warn" and continue, "stop" and keep the weights from before it, or "rollback" to those
+            weights and continue.
+        source: origin of the settings: "published code", "paper" or "ours".
+        note: how the recipe deviates from its source, or what is unknown about it.
+
+    Raises:
+        InputError: a setting is out of its range.
     """
 
     name: str
@@ -74,34 +81,30 @@ class Recipe:
 
     def __post_init__(self) -> None:
         coerce_schedules(self)
-        if isinstance(self.epochs, bool) or not (isinstance(self.epochs, int) and self.epochs > 0):
-            raise InputError(f"epochs is {self.epochs!r}, but must be a whole number from 1 up")
+        check_positive_int("epochs", self.epochs)
+        check_positive_int("batch_size", self.batch_size)
         check_precision(self.precision)
         if not (self.channels_last is None or isinstance(self.channels_last, bool)):
             raise InputError(
                 f"channels_last is {self.channels_last!r}, but must be True, False or None"
             )
         if self.on_overfitting not in ON_OVERFITTING:
-            raise unknown_name("answer to a collapse", self.on_overfitting, ON_OVERFITTING)
+            raise unknown_name("value of on_overfitting", self.on_overfitting, ON_OVERFITTING)
         if not self.weight_decay >= 0:
-            raise InputError(f"weight_decay is {self.weight_decay!r}, but must be from 0 up")
+            raise InputError(f"weight_decay is {self.weight_decay!r}, but must be at least 0")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise InputError(f"ema_decay is {self.ema_decay!r}, but must be a decay in [0, 1)")
+            raise InputError(f"ema_decay is {self.ema_decay!r}, but must be in [0, 1), or None")
         if min(self.lr(epoch) for epoch in range(self.epochs + 1)) < 0:
-            raise InputError(f"lr falls below 0: {self.lr}")
-        if not (isinstance(self.batch_size, int) and self.batch_size > 0):
-            raise InputError(
-                f"batch_size is {self.batch_size!r}, but must be a whole number from 1"
-            )
+            raise InputError(f"lr is {self.lr}, which is negative at some epoch")
 
     def with_threat_model(self, ball: Ball) -> Recipe:
-        """The same recipe against another ball, wherever one stands."""
+        """The same recipe with `ball` for training, validation and evaluation."""
         changed: Recipe = replace_instances(self, Ball, ball)
         return changed
 
     def with_epochs(self, epochs: int) -> Recipe:
-        """The same recipe over another number of epochs, every schedule stretched to fit."""
-        replace(self, epochs=epochs)  # refuses what cannot be
+        """The same recipe for another number of epochs, with every schedule rescaled to it."""
+        check_positive_int("epochs", epochs)
         factor = epochs / self.epochs
         return replace(
             self,
@@ -112,30 +115,40 @@ class Recipe:
         )
 
     def with_override(self, path: str, text: str) -> Recipe:
-        """The same recipe with one field set from text.
+        """The same recipe with one field set to the value of `text`, as `--set path=text` does.
 
-        `path` is a field of the recipe or, failing that, of its method: `batch_size`, `lam.to`. An
-        attack or method written in `text` is against the ball of the recipe.
+        `path` is a field of the recipe or else of its method, such as `batch_size` or `lam.to`. An
+        attack or a method in `text` gets the threat model of the recipe.
+
+        Raises:
+            InputError: there is no such field, it cannot be set, or the value does not fit it.
         """
-        own = {f.name for f in fields(self)}
-        head = path.split(".")[0]
-        full = path if head in own else f"method.{path}"
-        if head not in own | (theirs := {f.name for f in fields(self.method)}):
-            raise unknown_name(
-                f"field of the recipe or of {type(self.method).__name__}", head, own | theirs
-            )
-        if "ball" in full.split("."):
-            raise InputError("the threat model is one for the whole recipe: use --eps and --norm")
-        if full in ("name", "data", "source", "note"):
-            raise InputError(f"{full} cannot be set: name the recipe, and its data with --data")
-        if full == "epochs":
-            raise InputError("epochs stretch every schedule with them: use --epochs")
+        path = self._absolute_path(path)
+        if "ball" in path.split("."):
+            raise InputError("the threat model is set with --eps and --norm, not with --set")
+        if path in ("name", "data", "source", "note"):
+            raise InputError(f"{path} cannot be set: choose a recipe by name, its data with --data")
+        if path == "epochs":
+            raise InputError("epochs cannot be set: --epochs sets them and rescales the schedules")
         if any(re.search(rf"\b{norm.__name__}\b", text) for norm in norms.values()):
             raise InputError(
-                f"{path}: the threat model is given with --eps and --norm, not in {text}"
+                f"{path}: the threat model is set with --eps and --norm, not in {text}"
             )
+        # without this, an attack such as PGD(steps=2) would have its own default eps
         ball = self.method.threat_model or self.ball
         changed: Recipe = set_field(
-            self, full, text, CONFIG_NAMES, lambda new: replace_instances(new, Ball, ball)
+            self, path, text, CONFIG_NAMES, lambda value: replace_instances(value, Ball, ball)
         )
         return changed
+
+    def _absolute_path(self, path: str) -> str:
+        """The path from the recipe on: `lam.to` becomes `method.lam.to`."""
+        first = path.partition(".")[0]
+        recipe_fields = {field.name for field in fields(self)}
+        method_fields = {field.name for field in fields(self.method)}
+        if first in recipe_fields:
+            return path
+        if first in method_fields:
+            return f"method.{path}"
+        kind = f"field of the recipe or of {type(self.method).__name__}"
+        raise unknown_name(kind, first, recipe_fields | method_fields)

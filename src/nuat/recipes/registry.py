@@ -1,4 +1,4 @@
-"""The table of named rows. An outside row goes in through the same `register`."""
+"""The registry of recipes. A recipe of yours enters through the same `register_recipe`."""
 
 from __future__ import annotations
 
@@ -13,61 +13,80 @@ from nuat.recipes.recipe import Recipe
 
 _table: dict[tuple[str, str], Recipe] = {}
 
+LARGE_IMAGE = 128
+"""Pixels of the side from which on image files get the ImageNet-100 recipe."""
 
-def register_recipe(row: Recipe) -> Recipe:
-    """Add a row. Raises InputError if there is one of this name for this data set."""
-    if (row.name, row.data) in _table:
-        raise InputError(f"there is already a recipe {row.name!r} for {row.data!r}")
-    return _table.setdefault((row.name, row.data), row)
+SMALL_IMAGE_AUGMENT = Augment(flip=True, scale=(0.25, 1.0))
+"""Augmentation of image files below LARGE_IMAGE (ours): crops less small than ImageNet's."""
+
+
+def register_recipe(recipe: Recipe) -> Recipe:
+    """Register a recipe under its name and data set, and return it.
+
+    Raises:
+        InputError: the data set has a recipe of this name already.
+    """
+    key = recipe.name, recipe.data
+    if key in _table:
+        raise InputError(f"there is already a recipe {recipe.name!r} for {recipe.data!r}")
+    _table[key] = recipe
+    return recipe
 
 
 def list_recipes() -> list[Recipe]:
-    """All rows, in the order in which they were registered."""
+    """All recipes, in the order of registration."""
     return list(_table.values())
 
 
-def get_recipe(name: str, data: str, own: bool = False) -> Recipe:
-    """The row of this name for this data set, whatever the latter's settings, or InputError.
+def get_recipe(name: str, data: str, in_memory: bool = False) -> Recipe:
+    """The recipe of this name for this data set; settings of the data set do not matter.
 
-    A data set that has no row of its own, such as `folder:PATH`, gets a row of CIFAR-10, or for
-    files of 128 pixels or more of ImageNet-100, with a warning that says so. With `own` it need
-    not have a name that `load` knows.
+    A data set for which nothing is registered, such as `folder:PATH`, gets the recipe for CIFAR-10,
+    or for ImageNet-100 if its images are large files, and a warning that names it.
+
+    Args:
+        name: name of the recipe, such as "nuat-wa".
+        data: name of the data set, such as "digits" or "folder:photos(size=64)".
+        in_memory: the data were passed from Python, so `data` need not be a registered name.
+
+    Raises:
+        InputError: there is no such recipe or data set.
     """
-    text = data
-    data, _ = parse_call(data)
-    if (name, data) in _table:
-        return _table[name, data]
-    rowless = not any(data == of for _, of in _table) and (own or is_dataset_name(text))
-    if rowless and (lent := _lent(name, text)):
-        return lent
-    names = list(dict.fromkeys(name for name, _ in _table))
+    data_name, _ = parse_call(data)
+    if (name, data_name) in _table:
+        return _table[name, data_name]
+    has_recipes = any(data_name == registered for _, registered in _table)
+    if not has_recipes and (in_memory or is_dataset_name(data)):
+        fallback = _fallback_recipe(name, data)
+        if fallback is not None:
+            return fallback
+    names = list(dict.fromkeys(registered for registered, _ in _table))
     if name not in names:
         raise unknown_name("recipe", name, names)
-    there = [data for there_name, data in _table if there_name == name]
-    if Path(data).exists():
-        kind = "npz" if data.endswith(".npz") else "folder"
-        raise InputError(f"{data!r} is no data set by name; for your own files, {kind}:{data}")
-    raise unknown_name(f"data set for {name!r}", data, there)
+    if Path(data_name).exists():
+        kind = "npz" if data_name.endswith(".npz") else "folder"
+        raise InputError(
+            f"{data_name!r} is not the name of a data set; for files of your own, "
+            f"{kind}:{data_name}"
+        )
+    data_sets = [registered for other, registered in _table if other == name]
+    raise unknown_name(f"data set for {name!r}", data_name, data_sets)
 
 
-SMALL = Augment(flip=True, scale=(0.25, 1.0))
-"""Crops of files below 128 pixels: ours; not as small a part as the ImageNet recipes take."""
-
-
-def _lent(name: str, text: str) -> Recipe | None:
-    """A row of another data set for one that has none; None if that has none of this name."""
-    data, settings = parse_call(text)
-    files = data.startswith("folder:")
-    large = files and settings.get("size", 224) >= 128
-    row = _table.get((name, "imagenet100" if large else "cifar10"))
-    if row is None:
+def _fallback_recipe(name: str, data: str) -> Recipe | None:
+    """The recipe of another data set for `data`; None if that has no recipe of this name."""
+    data_name, settings = parse_call(data)
+    is_folder = data_name.startswith("folder:")
+    is_large = is_folder and settings.get("size", 224) >= LARGE_IMAGE
+    recipe = _table.get((name, "imagenet100" if is_large else "cifar10"))
+    if recipe is None:
         return None
     warnings.warn(
-        f"no recipe {name!r} of its own for {data}: that for {row.data} is taken (model "
-        f"{row.model}, {row.epochs} epochs, {row.ball}); change it with --model, --epochs, --eps",
+        f"there is no recipe {name!r} for {data_name}; using the one for {recipe.data} (model "
+        f"{recipe.model}, {recipe.epochs} epochs, {recipe.ball}): change these with --model, "
+        "--epochs, --eps",
         stacklevel=3,
     )
-    lent = replace(
-        row, data=text, note=f"{row.note}; lent by {row.data}".strip("; "), source="ours"
-    )
-    return replace(lent, augment=SMALL) if files and not large else lent
+    note = f"{recipe.note}; fallback from {recipe.data}".removeprefix("; ")
+    augment = SMALL_IMAGE_AUGMENT if is_folder and not is_large else recipe.augment
+    return replace(recipe, data=data, note=note, source="ours", augment=augment)

@@ -105,7 +105,7 @@ def _settled(recipe: Recipe | str, data: Any) -> tuple[Recipe, Splits]:
     given = None if data is None or isinstance(data, str) else as_splits(data)
     if isinstance(recipe, str):
         name = given.name if given else data or "digits"
-        recipe = named_recipe(recipe, name, own=given is not None)
+        recipe = named_recipe(recipe, name, in_memory=given is not None)
     return recipe, given or load_dataset(data or recipe.data)
 
 

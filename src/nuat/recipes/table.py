@@ -1,0 +1,70 @@
+"""The rows that the tables of digits, MNIST and ImageNet-100 share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from nuat.attacks import FGSM, PGD, RFGSM
+from nuat.methods import AT, AWP, GAT, RMGM, TRADES, Free, Method, NuAT, NuAT2, NuATH, Standard
+from nuat.recipes.recipe import Recipe
+from nuat.recipes.registry import register_recipe
+from nuat.threat_models import Uniform
+
+CODE, OURS = "published code", "ours"
+TRIGGER_NOTE = "reconstruction: the published trigger is unknown"
+RMGM_NOTE = "reconstruction from the abstract alone"
+
+SHARED_NOTES = {"r-mgm": RMGM_NOTE, "nuat-h": TRIGGER_NOTE, "nuat-wa-h": TRIGGER_NOTE}
+
+
+def shared_methods(
+    nuat: NuAT, gat: GAT, trades: TRADES, *, replays: int, attack_ema_decay: float
+) -> dict[str, Method]:
+    """The method of each row, by the name of the row.
+
+    NuAT2 has the settings of `nuat`; every baseline is trained in its ball.
+    """
+    ball = nuat.ball
+    nuat2 = NuAT2(ball, nuat.lam, nuat.start)
+    nuat2_wa = replace(nuat2, attack_ema_decay=attack_ema_decay)
+    return {
+        "normal": Standard(),
+        "fgsm-at": AT(FGSM(ball)),
+        "rfgsm-at": AT(RFGSM(ball)),
+        "atf": Free(ball, replays=replays),
+        "fbf": AT(PGD(ball, steps=1, size=1.25, start=Uniform(), train_mode=True)),
+        "r-mgm": RMGM(ball),
+        "gat": gat,
+        "gat-wa": gat,
+        "nuat": nuat,
+        "nuat-wa": nuat,
+        "nuat-h": NuATH(nuat, nuat2),
+        "nuat-wa-h": NuATH(nuat, nuat2_wa),
+        "nuat2": nuat2,
+        "nuat2-wa": nuat2_wa,
+        "pgd-at": AT(PGD(ball, steps=10)),
+        "trades": trades,
+        "trades-wa": trades,
+        "awp": AWP(replace(trades, clean_first=False)),
+    }
+
+
+def register_table(
+    base: Recipe,
+    methods: Mapping[str, Method],
+    ema_decay: float,
+    changes: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Register one recipe for each method: `base` with the method and the changes of its row.
+
+    Rows named -wa or -wa-h average the weights with `ema_decay`.
+    """
+    for name, method in methods.items():
+        row: dict[str, Any] = {"name": name, "method": method}
+        if name.endswith(("-wa", "-wa-h")):
+            row["ema_decay"] = ema_decay
+        if name in SHARED_NOTES:
+            row["note"] = SHARED_NOTES[name]
+        register_recipe(replace(base, **row | dict(changes.get(name, {}))))
