@@ -1,4 +1,4 @@
-"""The examples do what they and docs/own.md say."""
+"""The examples work as they and docs/own.md describe."""
 
 import ast
 import json
@@ -20,7 +20,7 @@ OWN_METHOD = EXAMPLES / "own_method.py"
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """`call("train ...")`; what an example registers is forgotten afterwards."""
+    """Run a nuat command; what an example registers is removed afterwards."""
     monkeypatch.setattr(registry, "_table", dict(registry._table))
 
     def run(line):
@@ -56,9 +56,11 @@ def test_own_method_is_trained_and_evaluated_by_name(call, tmp_path):
     assert scores["clean_accuracy"] > 0.3
 
 
-def test_own_method_goes_on_and_refuses_another_setting(call, tmp_path):
+def test_own_method_resumes_and_refuses_a_changed_setting(call, tmp_path):
     out = tmp_path / "run"
-    line = f"train half-half --import {OWN_METHOD} --epochs 1 --model 'small-cnn(width=4)' --out {out}"
+    line = (
+        f"train half-half --import {OWN_METHOD} --epochs 1 --model 'small-cnn(width=4)' --out {out}"
+    )
     assert call(f"{line} --max-time 0")[0] == 0
     assert not Run.open(out).finished
     status, _, err = call(f"{line} --set inner=RFGSM()")
@@ -67,8 +69,8 @@ def test_own_method_goes_on_and_refuses_another_setting(call, tmp_path):
     assert Run.open(out).finished
 
 
-def test_own_method_attacks_where_the_run_is_judged(call):
-    """The ball of the method is the one that validation and evaluation use."""
+def test_own_method_trains_against_the_threat_model_of_its_recipe(call):
+    """Validation and evaluation use the threat model of the method."""
     runpy.run_path(str(OWN_METHOD))
     row = nuat.get_recipe("half-half", "digits")
     assert row.method.threat_model == row.ball
@@ -94,7 +96,7 @@ def test_own_method_takes_less_than_twenty_lines():
 
 
 def test_own_loop_trains_a_network_that_is_robust(capsys):
-    """Two epochs of it, and an attack that is soon over."""
+    """Run two epochs and a short attack."""
     text = (EXAMPLES / "own_loop.py").read_text()
     for long, short in (("EPOCHS = 15", "EPOCHS = 2"), ('["pgd-20", "gama-100"]', '["pgd-5"]')):
         assert text.count(long) == 1
@@ -108,8 +110,8 @@ def test_own_loop_trains_a_network_that_is_robust(capsys):
     assert isinstance(space["method"], nuat.NuAT) and space["method"].lam.epochs == 2
 
 
-def test_the_loop_of_the_readme_and_of_the_documents_is_the_loop_of_the_example():
-    """The snippets that people copy."""
+def test_the_readme_and_the_docs_show_the_loop_of_the_example():
+    """These snippets are copied by users."""
     root = EXAMPLES.parent
     loop = ["optimizer.zero_grad()", "loss.backward()", "optimizer.step()"]
     for file in (root / "README.md", root / "docs" / "own.md", EXAMPLES / "own_loop.py"):

@@ -111,7 +111,7 @@ def test_known_value(algorithm: str) -> None:
     assert torch.allclose(gradient, torch.tensor([[1.0, 0.0], [0.0, -1.0], [0.0, 0.0]]), atol=1e-6)
 
 
-def test_the_algorithm_is_named_or_that_of_the_device() -> None:
+def test_the_algorithm_defaults_to_that_of_the_device() -> None:
     d, zero = torch.randn(64, 10), torch.zeros(64, 10)
     svd, polar = (value_and_gradient(d, name) for name in ("svd", "polar"))
     assert not torch.equal(svd[1], polar[1])
@@ -122,14 +122,14 @@ def test_the_algorithm_is_named_or_that_of_the_device() -> None:
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_polar_lets_what_is_not_finite_be_seen_in_the_loss(bad: float) -> None:
+def test_polar_returns_nan_for_a_matrix_that_is_not_finite(bad: float) -> None:
     d = torch.randn(64, 10)
     d[3, 4] = bad
     assert nuclear_norm(d, "polar").isnan()
 
 
 @pytest.mark.parametrize("algorithm", ["svd", "polar"])
-def test_lower_precision_of_products_stays_outside(algorithm: str) -> None:
+def test_the_precision_of_float32_products_outside_has_no_effect(algorithm: str) -> None:
     d = torch.randn(256, 256)
     plain, product = value_and_gradient(d, algorithm), d @ d
     torch.set_float32_matmul_precision("medium")
@@ -148,7 +148,7 @@ def test_finite_differences_at_a_point_of_full_rank() -> None:
     assert torch.autograd.gradcheck(lambda d: 3 * nuclear_norm(d), (d,), eps=1e-6, atol=1e-7)
 
 
-def test_what_comes_from_above_scales_the_gradient() -> None:
+def test_the_incoming_gradient_scales_the_subgradient() -> None:
     d = torch.randn(8, 5, requires_grad=True)
     (alone,) = torch.autograd.grad(nuclear_norm(d), d)
     (scaled,) = torch.autograd.grad(nuclear_norm(d).square(), d)
@@ -165,7 +165,7 @@ def test_a_transposed_view_has_the_same_norm_and_the_transposed_gradient() -> No
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("count", [1, 3])
-def test_refuses_what_is_not_finite(bad: float, count: int) -> None:
+def test_svd_refuses_a_matrix_that_is_not_finite(bad: float, count: int) -> None:
     d = torch.randn(64, 10)
     d[:count, 4] = bad
     with pytest.raises(NonFiniteError, match=rf"64 x 10 matrix with {count} NaN or infinite"):
@@ -174,7 +174,7 @@ def test_refuses_what_is_not_finite(bad: float, count: int) -> None:
 
 @pytest.mark.parametrize("algorithm", ["svd", "polar"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_float32_under_autocast_is_what_it_is_without(family: str, algorithm: str) -> None:
+def test_autocast_does_not_change_float32_results(family: str, algorithm: str) -> None:
     d = FAMILIES[family](64, 10).float()
     plain = value_and_gradient(d, algorithm)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -188,7 +188,7 @@ def test_float32_under_autocast_is_what_it_is_without(family: str, algorithm: st
 @pytest.mark.parametrize(
     "family", ["gaussian", "condition 1e2", "rank 1", "identical rows", "zero"]
 )
-def test_bfloat16_is_right_to_its_rounding(family: str, autocast: bool, algorithm: str) -> None:
+def test_bfloat16_is_accurate_to_its_rounding(family: str, autocast: bool, algorithm: str) -> None:
     d = FAMILIES[family](64, 10).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         value, gradient = value_and_gradient(d, algorithm)

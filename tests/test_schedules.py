@@ -1,4 +1,4 @@
-"""Schedules are functions of the epoch that stretch and read back."""
+"""Schedules: values, rescaling, and reading back what they print."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -43,7 +43,7 @@ def test_values(schedule: Schedule, values: dict[float, float]) -> None:
 
 @table
 @pytest.mark.parametrize("factor", [0.5, 1, 3.7])
-def test_stretched_is_the_same_shape_over_another_time(
+def test_rescaled_has_the_same_shape_over_other_epochs(
     schedule: Schedule, values: dict[float, float], factor: float
 ) -> None:
     rescaled = schedule.rescaled(factor)
@@ -53,7 +53,7 @@ def test_stretched_is_the_same_shape_over_another_time(
 
 
 @table
-def test_a_schedule_prints_as_it_is_written(schedule: Schedule, values: dict[float, float]) -> None:
+def test_a_schedule_is_parsed_from_its_repr(schedule: Schedule, values: dict[float, float]) -> None:
     kinds = {kind.__name__: kind for kind in (Constant, LinearRamp, Piecewise, StepDecay)}
     assert parse_value(repr(schedule), kinds) == schedule
     assert hash(parse_value(repr(schedule), kinds)) == hash(schedule)
@@ -76,7 +76,7 @@ RAMP = LinearRamp(to=4.0, epochs=10)
 
 @dataclass(frozen=True)
 class Scheduled:
-    """What a method looks like."""
+    """A dataclass with a schedule, like a method."""
 
     lam: Schedule = RAMP
     share: float = 0.5
@@ -86,7 +86,7 @@ class Scheduled:
 
 
 @pytest.mark.parametrize("number", [3, 3.0])
-def test_a_number_stands_for_a_schedule_where_the_default_is_one(number: float) -> None:
+def test_a_number_becomes_a_constant_where_the_default_is_a_schedule(number: float) -> None:
     assert Scheduled(lam=number) == Scheduled(lam=Constant(3.0))
     assert type(Scheduled(lam=number).lam.value) is float
     assert Scheduled(share=number).share == number

@@ -1,4 +1,4 @@
-"""What a step must compute, counted in forwards of the batch."""
+"""The cost of a step of each method, in forward passes of the batch."""
 
 import pytest
 import torch
@@ -47,13 +47,13 @@ def conv(inputs, outputs):
     ids=lambda value: type(value).__name__ if isinstance(value, nuat.Method) else str(value),
 )
 def test_forward_equivalents_of_a_step(method, expected):
-    f = Deep()
+    model = Deep()
     x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
-    before = {name: value.clone() for name, value in f.state_dict().items()}
-    f.eval()
-    assert forward_equivalents(method, f, x, y, epoch=20) == pytest.approx(expected, abs=0.05)
-    assert not f.training
-    assert all(torch.equal(before[name], value) for name, value in f.state_dict().items())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.eval()
+    assert forward_equivalents(method, model, x, y, epoch=20) == pytest.approx(expected, abs=0.05)
+    assert not model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_flops_of_a_convolution_and_a_product():

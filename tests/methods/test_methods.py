@@ -1,4 +1,4 @@
-"""Every row of the table, on a network with BatchNorm and on one without."""
+"""Every method of the digits recipes, on a network with BatchNorm and on one without."""
 
 from dataclasses import dataclass, replace
 
@@ -36,7 +36,7 @@ COSTS = {
 
 
 class Net(nn.Module):
-    """Deep enough that the first layer is a negligible part of the cost."""
+    """A network whose first layer is a negligible part of the cost."""
 
     def __init__(self, norm: bool, width: int = 40):
         super().__init__()
@@ -62,43 +62,43 @@ def batches(count=3, size=8):
         yield x, torch.randint(10, (size,), generator=generator)
 
 
-def test_the_table_has_the_eighteen_rows():
+def test_there_are_eighteen_recipes():
     assert set(ROWS) == set(COSTS)
 
 
 @pytest.mark.parametrize("norm", [True, False], ids=["batchnorm", "plain"])
 @pytest.mark.parametrize("name", COSTS)
-def test_three_steps_train_and_cost_what_they_must(name, norm):
+def test_three_steps_train_at_the_expected_cost(name, norm):
     torch.manual_seed(0)
-    row, f = ROWS[name], Net(norm)
+    row, model = ROWS[name], Net(norm)
     x, y = next(batches())
-    assert forward_equivalents(row.method, f, x, y, epoch=20) == pytest.approx(
+    assert forward_equivalents(row.method, model, x, y, epoch=20) == pytest.approx(
         COSTS[name], abs=0.05
     )
 
-    f.train().body[-1].eval()
-    modes = [m.training for m in f.modules()]
-    before = {k: v.clone() for k, v in f.state_dict().items()}
-    optimizer = torch.optim.SGD(f.parameters(), lr=0.01)
-    emas, memory, losses = nuat.EMAs(f), {}, []
+    model.train().body[-1].eval()
+    modes = [m.training for m in model.modules()]
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    emas, memory, losses = nuat.EMAs(model), {}, []
     for batch, (x, y) in enumerate(batches()):
-        f.seen.clear()
-        t = nuat.StepContext(20, batch, 3, 8, lr=0.01, emas=emas, memory=memory)
-        for loss in row.method.step(f, x, y, t):
-            assert [m.training for m in f.modules()] == modes
-            assert all(p.requires_grad for p in f.parameters())
+        model.seen.clear()
+        ctx = nuat.StepContext(20, batch, 3, 8, lr=0.01, emas=emas, memory=memory)
+        for loss in row.method.step(model, x, y, ctx):
+            assert [m.training for m in model.modules()] == modes
+            assert all(p.requires_grad for p in model.parameters())
             optimizer.zero_grad()
             loss.backward()
-            assert all(p.grad is not None for p in f.parameters())
+            assert all(p.grad is not None for p in model.parameters())
             optimizer.step()
             losses.append(float(loss.detach()))
         emas.update()
-        assert f.seen, "no pass in train mode was seen"
-        for seen in f.seen:
+        assert model.seen, "there was no pass in train mode"
+        for seen in model.seen:
             assert row.ball.contains(seen, x).all()
     assert all(torch.isfinite(torch.tensor(losses)))
-    assert all(not torch.equal(before[k], p) for k, p in f.named_parameters())
-    assert [m.training for m in f.modules()] == modes
+    assert all(not torch.equal(before[k], p) for k, p in model.named_parameters())
+    assert [m.training for m in model.modules()] == modes
 
 
 ATTACKED = [
@@ -109,57 +109,59 @@ ATTACKED = [
 
 
 @pytest.mark.parametrize("method", ATTACKED, ids=lambda m: type(getattr(m, "inner", m)).__name__)
-def test_attacks_inside_leave_every_buffer_as_it_was(method):
-    f = Net(norm=True).train()
+def test_inner_attacks_leave_every_buffer_unchanged(method):
+    model = Net(norm=True).train()
     x, y = next(batches())
-    before = {k: v.clone() for k, v in f.state_dict().items()}
-    x_adv = method.attack(f, x, y, nuat.StepContext(20))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    x_adv = method.attack(model, x, y, nuat.StepContext(20))
     assert method.threat_model.contains(x_adv, x).all()
-    assert all(torch.equal(before[k], v) for k, v in f.state_dict().items())
-    assert all(p.grad is None for p in f.parameters())
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", ["gat", "nuat", "nuat2", "nuat2-wa"])
-def test_guided_methods_change_buffers_only_by_their_own_passes(name):
-    """BatchNorm counts what the loss passes through, and the published second clean pass."""
-    f = Net(norm=True).train()
+def test_single_and_two_step_methods_update_batchnorm_as_published(name):
+    """BatchNorm counts the passes of the loss, and the second clean pass of GAT and NuAT."""
+    model = Net(norm=True).train()
     x, y = next(batches())
-    t = nuat.StepContext(20, 1, 3, 8, emas=nuat.EMAs(f))
-    for loss in ROWS[name].method.step(f, x, y, t):
+    ctx = nuat.StepContext(20, 1, 3, 8, emas=nuat.EMAs(model))
+    for loss in ROWS[name].method.step(model, x, y, ctx):
         loss.backward()
-    counted = f.state_dict()["body.3.num_batches_tracked"]
+    counted = model.state_dict()["body.3.num_batches_tracked"]
     assert int(counted) == (3 if name in ("gat", "nuat") else 2)
 
 
-def test_awp_moves_only_weights_and_its_gradient_lands_on_the_network():
+def test_awp_leaves_the_weights_and_gives_them_the_gradient_of_a_larger_loss():
     torch.manual_seed(0)
-    f = Net(norm=True).train()
+    model = Net(norm=True).train()
     x, y = next(batches())
-    before = {k: v.clone() for k, v in f.state_dict().items()}
+    before = {k: v.clone() for k, v in model.state_dict().items()}
     method = AWP(AT(nuat.FGSM(nuat.Linf(0.1))), gamma=Constant(0.5))
-    (plain,) = method.base.step(f, x, y, nuat.StepContext(20))
-    (loss,) = method.step(f, x, y, nuat.StepContext(20))
-    assert float(loss.detach()) > float(plain.detach()) + 0.1, "the weights nearby are not worse"
+    (plain,) = method.base.step(model, x, y, nuat.StepContext(20))
+    (loss,) = method.step(model, x, y, nuat.StepContext(20))
+    assert float(loss.detach()) > float(plain.detach()) + 0.1, (
+        "the perturbed weights do not increase the loss"
+    )
     loss.backward()
-    assert all(p.grad is not None for p in f.parameters())
-    assert all(torch.equal(before[k], p) for k, p in f.named_parameters())
+    assert all(p.grad is not None for p in model.parameters())
+    assert all(torch.equal(before[k], p) for k, p in model.named_parameters())
 
 
-def test_the_distance_is_one_line():
-    f = Net(norm=True).train()
+def test_the_distance_of_nuat_can_be_replaced():
+    model = Net(norm=True).train()
     x, y = next(batches())
     losses = {}
     for distance in (nuat.nuclear, nuat.frobenius, nuat.squared_l2):
         torch.manual_seed(0)
         method = NuAT(nuat.Linf(0.1), lam=4.0, distance=distance)
-        for loss in method.step(f, x, y, nuat.StepContext(5, 1, batch_size=8)):
+        for loss in method.step(model, x, y, nuat.StepContext(5, 1, batch_size=8)):
             loss.backward()
             losses[distance.__name__] = float(loss)
     assert len(set(losses.values())) == 3
     assert losses["frobenius"] < losses["nuclear"]
 
 
-def test_lam_keeps_its_meaning_at_64_and_is_scaled_and_said_elsewhere():
+def test_lam_is_scaled_with_a_note_unless_the_batch_size_is_64():
     method = NuAT(lam=4.0)
     x = torch.rand(64, 1, 4, 4)
     assert method.loss_weight(x, nuat.StepContext(5, batch_size=64)) == 4.0 / 64
@@ -172,31 +174,35 @@ def test_lam_keeps_its_meaning_at_64_and_is_scaled_and_said_elsewhere():
     assert NuATH().startup_notes(128) == NuAT().startup_notes(128)
 
 
-def test_the_divisor_of_a_short_last_batch():
-    short, t = torch.rand(40, 1, 4, 4), nuat.StepContext(5, batch_size=64)
-    assert NuAT(lam=4.0).loss_weight(short, t) == 4.0 / 64
-    assert NuAT(lam=4.0, constant_divisor=False).loss_weight(short, t) == 4.0 / 40
+def test_the_divisor_of_a_smaller_last_batch():
+    short, ctx = torch.rand(40, 1, 4, 4), nuat.StepContext(5, batch_size=64)
+    assert NuAT(lam=4.0).loss_weight(short, ctx) == 4.0 / 64
+    assert NuAT(lam=4.0, constant_divisor=False).loss_weight(short, ctx) == 4.0 / 40
 
 
-def test_free_carries_its_perturbation_from_batch_to_batch():
-    f, memory = Net(norm=False).train(), {}
+def test_free_keeps_its_perturbation_from_batch_to_batch():
+    model, memory = Net(norm=False).train(), {}
     method = Free(nuat.Linf(0.1), replays=2)
     carried = []
     for batch, (x, y) in enumerate(batches(2)):
-        f.seen.clear()
+        model.seen.clear()
         size = 8 if batch == 0 else 5
-        for loss in method.step(f, x[:size], y[:size], nuat.StepContext(0, batch, memory=memory)):
-            f.zero_grad()
+        for loss in method.step(
+            model, x[:size], y[:size], nuat.StepContext(0, batch, memory=memory)
+        ):
+            model.zero_grad()
             loss.backward()
         carried.append(memory["delta"].clone())
-    assert torch.equal(carried[0][5:], carried[1][5:]), "places a short batch lacks must stay"
+    assert torch.equal(carried[0][5:], carried[1][5:]), (
+        "positions that a smaller batch lacks must stay"
+    )
     assert carried[0].abs().max() == pytest.approx(0.1)
     assert not torch.equal(carried[0][:5], carried[1][:5])
 
 
 @dataclass(frozen=True)
 class Recorder(Attack):
-    """Says in which mode it found the network."""
+    """Records the mode in which it sees the network."""
 
     def run(self, g, x, y, noise):
         MODES.append((g.training, g.body[3].training))
@@ -207,14 +213,14 @@ MODES: list = []
 
 
 @pytest.mark.parametrize("train_mode", [True, False])
-def test_an_attack_sees_the_mode_it_asks_for(train_mode):
+def test_an_attack_runs_the_network_in_the_requested_mode(train_mode):
     MODES.clear()
     Recorder(train_mode=train_mode)(Net(norm=True), *next(batches()))
     assert [(train_mode, train_mode)] == MODES
     assert ROWS["fbf"].method.inner.train_mode and not ROWS["pgd-at"].method.inner.train_mode
 
 
-def test_every_row_says_where_it_comes_from():
+def test_every_recipe_names_its_source():
     for row in nuat.list_recipes():
         assert row.source in ("published code", "paper", "ours"), row.name
         base = row.name.removesuffix("-wrn")
@@ -226,12 +232,12 @@ def test_every_row_says_where_it_comes_from():
             assert "reconstruction" in row.note, (row.name, row.data)
 
 
-def test_every_data_set_of_the_tables_has_its_rows():
+def test_every_published_data_set_has_all_recipes():
     for data in ("digits", "cifar10", "mnist", "imagenet100"):
         assert {row.name for row in nuat.list_recipes() if row.data == data} >= set(COSTS), data
 
 
-def test_a_recipe_against_another_ball_holds_no_other_ball():
+def test_a_recipe_with_another_threat_model_contains_no_other_ball():
     for row in nuat.list_recipes():
         changed = replace(row).with_threat_model(nuat.L2(0.5))
         assert "Linf" not in repr(changed), row.name

@@ -40,7 +40,7 @@ GRID = {"eps": 1 / 32, "step": 1 / 128, "std": 1 / 1024}
 
 
 class Given(Noise):
-    """The noise it was made with."""
+    """Noise that returns the given tensors."""
 
     def __init__(self, signs, uniform, normal):
         self.signs, self.unit, self.gauss = signs, uniform, normal
@@ -57,7 +57,7 @@ class Given(Noise):
 
 @dataclass
 class Batch:
-    """Images, labels, noise and the place in training."""
+    """Images, labels, noise, epoch and index of a batch."""
 
     x: torch.Tensor
     y: torch.Tensor
@@ -73,7 +73,7 @@ class Batch:
 
 
 def training(dtype=F64, epochs=(0, 90), grid=False, inner=False, seed=0):
-    """Five batches; `inner` leaves out images at and near 0 and 1."""
+    """Five batches; with `inner` no pixel is at or near 0 or 1."""
     memory = {}
     places = [(0, 0, 64), (0, 1, 64), (0, 2, 40), (1, 0, 64), (1, 1, 40)]
     for k, (turn, batch, size) in enumerate(places):
@@ -90,14 +90,14 @@ def training(dtype=F64, epochs=(0, 90), grid=False, inner=False, seed=0):
 
 
 def our_updates(method, f, optimizer, b):
-    """One batch as a user writes it: [(x_adv, loss)], x_adv what f last saw in train mode but x."""
+    """One batch of a user's loop: (x_adv, loss) per update; x_adv is the last input of f but x."""
     seen = []
     hook = f.register_forward_pre_hook(
         lambda module, given: seen.append(given[0]) if module.training else None
     )
-    t = nuat.StepContext(b.epoch, b.batch, batch_size=64, noise=b.noise, memory=b.memory)
+    ctx = nuat.StepContext(b.epoch, b.batch, batch_size=64, noise=b.noise, memory=b.memory)
     found = []
-    for loss in method.step(f, b.x, b.y, t):
+    for loss in method.step(f, b.x, b.y, ctx):
         x_adv = [given for given in seen if given is not b.x][-1]
         optimizer.zero_grad()
         loss.backward()
@@ -184,7 +184,7 @@ CASES = {
 
 
 def compare(theirs, method, f, batches, pixels="equal", loss_rtol=1e-12, **switches):
-    """Both trainings from f on; images and losses compared on the way. The two networks."""
+    """Train two copies of f, compare images and losses in each update, and return both."""
     f, g = copy.deepcopy(f), copy.deepcopy(f)
     f_optimiser, g_optimiser = sgd(f), sgd(g)
     for b in batches:
@@ -208,7 +208,7 @@ def statistics(f):
 
 
 def counts(f, since):
-    """How many passes BatchNorm has counted since, which must be the same in each layer."""
+    """The number of passes that BatchNorm has counted since, which must agree in all layers."""
     now, before = dict(f.named_buffers()), dict(since.named_buffers())
     (count,) = {int(now[key] - before[key]) for key in now if "num_batches" in key}
     return count
@@ -221,7 +221,7 @@ DTYPES = pytest.mark.parametrize("dtype", [F32, F64], ids=["f32", "f64"])
 @NETWORKS
 @pytest.mark.parametrize("kind", ["cifar10", "mnist"])
 def test_gat_for_five_updates(kind, name, dtype):
-    """Nothing is otherwise: images are equal bit for bit, the statistics count the same passes."""
+    """GAT does not differ: images are bit-equal, and the statistics count the same passes."""
     method = GAT() if kind == "cifar10" else get_recipe("gat", "mnist").method
 
     def theirs(f, optimizer, b):
@@ -266,10 +266,8 @@ def test_five_updates_with_the_switches_as_ours(case, dtype, grid, name):
     ],
     ids=["fbf", "at-awp"],
 )
-def test_an_attack_in_train_mode_is_published_to_count_in_the_statistics(
-    theirs, switches, method, counted
-):
-    """With nothing else switched. Statistics are not looked at in train mode: all else is equal."""
+def test_published_attacks_in_train_mode_update_the_statistics(theirs, switches, method, counted):
+    """Nothing else is switched: train mode ignores the statistics, so all else is equal."""
     start = network(WITH, 3, F64)
     f, g = compare(theirs, method, start, training(), "rounded", **switches)
     assert distance(weights(f), weights(g)) < STATE_TOLERANCE[F64]
@@ -277,8 +275,8 @@ def test_an_attack_in_train_mode_is_published_to_count_in_the_statistics(
     assert distance(statistics(f), statistics(g)) > 1e-3
 
 
-def test_at_awp_is_published_to_count_a_clean_pass_for_its_log():
-    """It lies after the first update, and moves the statistics that a later eval attack sees."""
+def test_the_clean_logging_pass_of_published_at_awp_updates_the_statistics():
+    """It follows the first update and changes the statistics that a later eval attack uses."""
     start, method = network(WITH, 3, F64), our_at_awp(False)
     first, *later = training()
     f, g = compare(their_at_awp, method, start, [first], "rounded", decay="w", mode="eval")
@@ -290,8 +288,8 @@ def test_at_awp_is_published_to_count_a_clean_pass_for_its_log():
 
 @NETWORKS
 @pytest.mark.parametrize("kind", ["trades", "at"])
-def test_awp_is_published_to_decay_the_perturbed_weights(kind, name):
-    """After an update weights are  lr * decay * v  apart; those that are not perturbed, equal."""
+def test_published_awp_decays_the_perturbed_weights(kind, name):
+    """An update leaves perturbed weights  lr * decay * v  apart, and the others equal."""
     (b, *_), start = training(inner=True), network(name, 3, F64)
     f, g = copy.deepcopy(start), copy.deepcopy(start)
     if kind == "trades":
@@ -318,7 +316,7 @@ def test_awp_is_published_to_decay_the_perturbed_weights(kind, name):
 
 @NETWORKS
 def test_decay_of_the_perturbed_weights_stays_small_over_five_updates(name):
-    """No layer is further from the published one than the sum of what momentum makes of each v."""
+    """The distance of each layer is bounded by the sum of its perturbations under momentum."""
     start = network(name, 3, F64)
     f, g = compare(
         their_at_awp, our_at_awp(True), start, training(), "rounded", 1e-5, counting=False
@@ -330,8 +328,8 @@ def test_decay_of_the_perturbed_weights_stays_small_over_five_updates(name):
 
 
 @pytest.mark.parametrize("kind", ["trades", "trades-awp"])
-def test_trades_with_nothing_switched_without_batchnorm(kind):
-    """Five published updates, of images that lie in the box with their noise; AWP's decay of w."""
+def test_trades_without_switches_without_batchnorm(kind):
+    """Five published updates of images whose noise stays in [0, 1]; AWP decays w."""
     theirs, switches = their_trades, {}
     if kind == "trades-awp":
         theirs, switches = their_trades_awp, {"decay": "w"}
@@ -341,8 +339,8 @@ def test_trades_with_nothing_switched_without_batchnorm(kind):
 
 
 @pytest.mark.parametrize("kind", ["trades", "trades-awp"])
-def test_trades_is_published_to_count_the_clean_images_twice(kind):
-    """Without the replay, or in the other order, what the next attack sees differs."""
+def test_published_trades_counts_the_clean_images_twice(kind):
+    """Without the double update, or in the other order, the next attack differs."""
     theirs, switches = their_trades, {}
     base = TRADES()
     if kind == "trades-awp":
@@ -367,8 +365,8 @@ def share_of_pixels(a, b):
     return float(((a - b).abs() > 1e-6).float().mean())
 
 
-def test_trades_is_published_to_start_out_of_the_box():
-    """Where a pixel is 0 or 1 half of the noise would go with a clamp."""
+def test_published_trades_does_not_clamp_its_start():
+    """At pixels of 0 or 1, a clamp would remove half of the noise."""
     f = network(WITH, 3, F64)
     for inner in (False, True):
         b, *_ = training(inner=inner)
@@ -377,14 +375,14 @@ def test_trades_is_published_to_start_out_of_the_box():
             boxed = trades.attack(f, b.x, b.noise.gauss, boxed=True)
         apart = share_of_pixels(theirs, boxed)
         assert apart == 0 if inner else apart > 0.05
-        t = nuat.StepContext(noise=b.noise)
-        assert share_of_pixels(TRADES().attack(f, b.x, b.y, t), theirs) == 0
-        clamped = TRADES(start=Gaussian(0.001)).attack(f, b.x, b.y, t)
+        ctx = nuat.StepContext(noise=b.noise)
+        assert share_of_pixels(TRADES().attack(f, b.x, b.y, ctx), theirs) == 0
+        clamped = TRADES(start=Gaussian(0.001)).attack(f, b.x, b.y, ctx)
         assert share_of_pixels(clamped, boxed) == 0
 
 
-def test_gat_on_imagenet100_is_published_without_the_first_train_mode_pass():
-    """Its attack compares with eval mode, and sees statistics that have not counted this batch."""
+def test_published_gat_on_imagenet100_has_no_first_pass_in_train_mode():
+    """Its attack uses eval-mode clean logits, and statistics that do not count this batch yet."""
     method = get_recipe("gat", "imagenet100").method
 
     def theirs(f, optimizer, b):
@@ -405,7 +403,7 @@ def test_gat_on_imagenet100_is_published_without_the_first_train_mode_pass():
     assert (counts(f, start), counts(g, start)) == (2, 3)
 
 
-def test_the_cases_above_can_tell_the_published_arithmetic_from_its_neighbours():
+def test_the_cases_above_distinguish_the_published_arithmetic_from_variants():
     f = network(WITH, 3, F64)
     first, odd, *_ = training()
 

@@ -42,7 +42,7 @@ NETWORKS = pytest.mark.parametrize(
 
 
 class Given(Noise):
-    """The signs it was made with, once."""
+    """Noise that returns the given signs once."""
 
     def __init__(self, signs):
         self.signs = [signs]
@@ -61,7 +61,7 @@ def images(seed, size, dtype):
 
 
 def network(name, seed, dtype):
-    """A network some steps into training, so that its statistics and logits are not those of 0."""
+    """A network after some training steps, so that its statistics and logits are not initial."""
     torch.manual_seed(seed)
     if name == "without BatchNorm":
         # nothing looks at the last row and column of an 8x8 image: their gradient is exactly 0
@@ -88,7 +88,7 @@ def sgd(f):
 
 
 def teacher_of(f, averages):
-    """The average with decay 0.99, moved away from f in weights and statistics."""
+    """The EMA with decay 0.99, its weights and statistics perturbed away from those of f."""
     teacher = averages(0.99)
     with torch.no_grad():
         for tensor in (*teacher.parameters(), *teacher.buffers()):
@@ -98,7 +98,7 @@ def teacher_of(f, averages):
 
 
 def our_iteration(method, f, optimizer, x, y, signs, epoch, batch, averages=None):
-    """One iteration as a user writes it; x_adv is what f saw in train mode besides x."""
+    """One iteration of a user's loop; x_adv is the input of f in train mode that is not x."""
     seen = []
 
     def look(module, given):
@@ -106,8 +106,10 @@ def our_iteration(method, f, optimizer, x, y, signs, epoch, batch, averages=None
             seen.append(given[0])
 
     hook = f.register_forward_pre_hook(look)
-    t = nuat.StepContext(epoch=epoch, batch=batch, batch_size=64, noise=Given(signs), emas=averages)
-    for loss in method.step(f, x, y, t):
+    ctx = nuat.StepContext(
+        epoch=epoch, batch=batch, batch_size=64, noise=Given(signs), emas=averages
+    )
+    for loss in method.step(f, x, y, ctx):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -163,7 +165,7 @@ def test_one_iteration_gives_the_published_pixels_and_loss(both, name, seed, epo
             torch.testing.assert_close(our_loss, their_loss, rtol=LOSS_RTOL[dtype], atol=0)
 
 
-def test_the_cases_above_can_tell_the_published_arithmetic_from_its_neighbours():
+def test_the_cases_above_distinguish_the_published_arithmetic_from_variants():
     f, (x, y, signs) = network("small-cnn(width=4)", 1, torch.float32), images(7, 40, torch.float32)
 
     def pixels(iteration, *args):
@@ -191,7 +193,7 @@ ITERATIONS = [(0, 0, 64), (0, 1, 40), (30, 0, 64), (30, 1, 64), (30, 2, 64), (30
 
 
 def train_theirs(kind, f, dtype):
-    """The published iterations, and the averages by decay."""
+    """Run the published iterations and return the averages by decay."""
     optimizer = sgd(f)
     averages = {tau: published.begin_average(f) for tau in (0.99, 0.9998)}
     for k, (epoch, batch, size) in enumerate(ITERATIONS):
@@ -212,7 +214,7 @@ def train_theirs(kind, f, dtype):
 
 
 def train_ours(kind, f, dtype):
-    """The same in ours; the method itself asks for the teacher's average, in its first step."""
+    """Run the same iterations with our methods, which request the EMA in the first step."""
     methods = {
         "NuAT": nuat.NuAT(),
         "NuAT2": nuat.NuAT2(),
@@ -264,7 +266,7 @@ def test_six_iterations_give_the_published_weights_statistics_and_averages(kind,
 
 
 @pytest.mark.parametrize("decay", [0.99, 0.9998])
-def test_the_average_begins_with_the_weights_after_the_first_optimiser_step(decay):
+def test_the_average_starts_from_the_weights_after_the_first_optimizer_step(decay):
     f = network("small-cnn(width=4)", 1, torch.float64)
     g = copy.deepcopy(f)
     before = copy.deepcopy(f.state_dict())
@@ -284,7 +286,7 @@ def test_the_average_begins_with_the_weights_after_the_first_optimiser_step(deca
     assert distance(without_counters(ours), without_counters(before)) > 1e-4
 
 
-def test_lambda_rises_as_published():
+def test_lam_ramps_up_as_published():
     for epoch in range(100):
         assert nuat.NuAT().lam(epoch) == pytest.approx(published.ramp_nuat(epoch), rel=1e-12)
     for epoch in range(55):

@@ -19,7 +19,7 @@ QUICK = CleanLossDrop(short=5, long=50, warmup=10, drop=0.25, hold=12, cooldown=
 
 
 def drive(trigger, losses, lr=0.1, memory=None, batches=10**6):
-    """The places of the two-step batches in a run whose clean losses are these."""
+    """The indices of the two-step batches in a run with these clean losses."""
     memory = {} if memory is None else memory
     two = []
     for place, loss in enumerate(losses):
@@ -91,7 +91,7 @@ def test_the_means_restart_after_the_two_step_batches():
 
 @pytest.mark.parametrize("hold", [1, 2, 3, 12])
 def test_only_single_step_batches_enter_the_means(hold):
-    """Batches of the two-step attack have losses of their own, here 100: they must not count."""
+    """The clean losses of two-step batches, here 100, must not count."""
     trigger = replace(QUICK, hold=hold)
     memory, two = {}, []
     for place in range(200):
@@ -128,7 +128,7 @@ def test_a_learning_rate_that_falls_a_little_or_rises_starts_no_cooldown():
 
 
 def test_an_outside_loop_may_leave_the_learning_rate_out():
-    """A StepContext without one has lr 0."""
+    """The learning rate of a StepContext is 0 by default."""
     losses = [1.0] * 100 + [0.3] * QUICK.cooldown
     assert StepContext().lr == 0.0
     assert drive(QUICK, losses, lr=0.0) == drive(QUICK, losses) != []
@@ -144,7 +144,7 @@ def test_a_new_drop_counts_after_the_cooldown():
 
 @pytest.mark.parametrize("level", [0.6, 0.5, 0.3, 0.1])
 def test_a_fall_caused_by_the_learning_rate_never_counts_later(level):
-    """The fall comes from the lr, however far it goes: the long mean must not remember it."""
+    """The long mean must not remember the loss from before the learning rate fell."""
     losses = [1.0] * 1000 + [level] * 1000
     assert drive(CleanLossDrop(), losses, lr=lambda i: 0.1 if i < 1000 else 0.01) == []
 
@@ -170,20 +170,20 @@ def network(seed=0):
 
 
 def one_step(method, batch, epoch=3):
-    """The loss, the gradient, the statistics and how many forwards, for a step of a method."""
-    f = network().train()
+    """One step of a method: losses, gradients and buffers; the number of forward passes; ctx."""
+    model = network().train()
     torch.manual_seed(1)
     x, y = torch.rand(8, 1, 8, 8), torch.randint(10, (8,))
     forwards = []
-    f.register_forward_hook(lambda *_: forwards.append(1))
+    model.register_forward_hook(lambda *_: forwards.append(1))
     ctx = StepContext(epoch, batch, 10, batch_size=8)
     losses = []
     torch.manual_seed(2)
-    for loss in method.step(f, x, y, ctx):
-        f.zero_grad()
+    for loss in method.step(model, x, y, ctx):
+        model.zero_grad()
         loss.backward()
         losses.append(loss.detach())
-    made = [*losses, *(weight.grad for weight in f.parameters()), *f.buffers()]
+    made = [*losses, *(weight.grad for weight in model.parameters()), *model.buffers()]
     return made, len(forwards), ctx
 
 
@@ -200,18 +200,18 @@ def test_a_step_is_that_of_nuat_or_of_nuat2(batch):
 
 
 def test_the_ema_averages_from_the_first_step_on():
-    f = network().train()
-    averages = EMAs(f)
+    model = network().train()
+    averages = EMAs(model)
     method = NuATH(NuAT(BALL, 3.0), NuAT2(BALL, 2.0, attack_ema_decay=0.9), ScheduledTrigger((3,)))
-    optimizer, expected = torch.optim.SGD(f.parameters(), lr=0.1), None
+    optimizer, expected = torch.optim.SGD(model.parameters(), lr=0.1), None
     for batch in range(3):
         x, y = torch.rand(8, 1, 8, 8), torch.randint(10, (8,))
-        for loss in method.step(f, x, y, StepContext(1, batch, 4, 8, emas=averages)):
+        for loss in method.step(model, x, y, StepContext(1, batch, 4, 8, emas=averages)):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         averages.update()
-        w = f[4].weight.detach().clone()
+        w = model[4].weight.detach().clone()
         expected = w if expected is None else 0.9 * expected + 0.1 * w
     assert torch.allclose(averages(0.9)[4].weight, expected, atol=1e-6)
     assert not torch.allclose(averages(0.9)[4].weight, w, atol=1e-3)
@@ -219,11 +219,11 @@ def test_the_ema_averages_from_the_first_step_on():
 
 def test_the_trigger_sees_the_clean_loss_of_the_step():
     x, y = torch.rand(8, 1, 8, 8), torch.randint(10, (8,))
-    f = network().train()
-    clean = nuat.ce(f(x), y).detach()
-    f = network().train()
+    model = network().train()
+    clean = nuat.ce(model(x), y).detach()
+    model = network().train()
     ctx = StepContext(2, 0, batch_size=8)
-    list(NuATH(NuAT(BALL), NuAT2(BALL), CleanLossDrop()).step(f, x, y, ctx))
+    list(NuATH(NuAT(BALL), NuAT2(BALL), CleanLossDrop()).step(model, x, y, ctx))
     assert ctx.memory["clean_loss"]["seen"] == 1
     assert ctx.memory["clean_loss"]["long"] == pytest.approx(float(clean), rel=1e-5)
 
@@ -246,7 +246,7 @@ def test_the_trigger_can_be_set_by_name():
 
 
 def row(trigger, epochs=3):
-    """19 batches an epoch."""
+    """A recipe of 19 batches per epoch."""
     base = nuat.get_recipe("nuat-wa-h", "digits").with_epochs(epochs)
     method = replace(base.method, trigger=trigger)
     return replace(base, method=method, model="small-cnn(width=4)")
