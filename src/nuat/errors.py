@@ -1,4 +1,4 @@
-"""What a user is told when something they gave us cannot be used."""
+"""Exceptions of nuat, and checks and messages that several rooms share."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -7,35 +7,35 @@ from inspect import signature
 
 
 class InputError(ValueError):
-    """Something given is wrong; the message names the value, what is allowed, the likely fix."""
+    """An input cannot be used; the message names the value, what is allowed and the likely fix."""
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss or a logit is NaN or infinite; training stops and the last good checkpoint stays."""
+    """A loss or a logit is NaN or infinite. Training stops and keeps its last checkpoint."""
 
 
 def check_positive_int(name: str, value: object) -> None:
-    """Raise InputError unless `value` is a whole number from 1 up; `name` says what it is."""
+    """Raise InputError unless `value` is a whole number from 1 up; `name` is what to call it."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(f"{name} is {value!r}, but must be a whole number from 1 up")
 
 
 def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> InputError:
-    """The error for a name nobody registered, with the nearest one that somebody did."""
+    """The error for a name that is not allowed: it lists those that are, the most similar first."""
     allowed = sorted(allowed)
-    near = get_close_matches(str(name), allowed, n=1, cutoff=0.5)
-    guess = f"; did you mean {near[0]!r}?" if near else ""
+    similar = get_close_matches(str(name), allowed, n=1, cutoff=0.5)
+    guess = f"; did you mean {similar[0]!r}?" if similar else ""
     return InputError(f"unknown {kind} {name!r}{guess} (there are: {', '.join(allowed) or 'none'})")
 
 
 RESERVED = ("self", "ball", "classes", "channels", "place", "name", "path")
-"""Parameters of factories that nuat fills in itself; they are no settings."""
+"""Parameters of factories that nuat sets itself, so that they are not settings."""
 
 
 def explain_type_error(error: Exception, name: str, make: Callable[..., object]) -> str:
-    """Why `make` did not take its settings: for one it does not have, those that it has."""
+    """The message of an error of `make(**settings)`; for an unknown setting, the valid ones."""
     match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if not isinstance(error, TypeError) or match is None:
         return str(error)
-    allowed = [each for each in signature(make).parameters if each not in RESERVED]
+    allowed = [parameter for parameter in signature(make).parameters if parameter not in RESERVED]
     return str(unknown_name(f"setting of {name}", match[1], allowed))

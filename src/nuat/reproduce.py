@@ -1,4 +1,4 @@
-"""Whole tables: train the rows, attack each, put them side by side."""
+"""Reproducing a table: train its recipes, attack each model, write one report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nuat.checkpoints import load_model
 from nuat.checkpoints.run import Run
 from nuat.config.serialization import to_dict
 from nuat.data import Splits, load_dataset
-from nuat.errors import InputError
+from nuat.errors import check_positive_int
 from nuat.evaluation import ATTACKS, EvaluationResult, evaluate
 from nuat.nn.fingerprint import fingerprint
 from nuat.recipes import get_recipe
@@ -21,58 +21,75 @@ from nuat.training import fit
 
 def reproduce(
     data: str,
-    rows: Sequence[str],
+    recipes: Sequence[str],
     out: Path | str,
     *,
     seeds: int = 1,
     attacks: Sequence[str] = ATTACKS,
     epochs: int | None = None,
     device: str | None = None,
-    threads: int | str | None = None,
+    threads: int | None = None,
 ) -> list[Run]:
-    """Train each named row on a data set with so many seeds, and attack its test split.
+    """Train the named recipes on a data set and attack the models on its test split.
 
-    What is already done in `out` is not done again. `threads` is that of `fit`. The page is
-    `out`/report.html.
+    What is already finished in `out` is not repeated. The report is `out`/report.html.
+
+    Args:
+        data: name of the data set.
+        recipes: names of the recipes.
+        out: folder of the runs, which are named RECIPE-SEED.
+        seeds: each recipe is trained with the seeds 0 to `seeds` - 1.
+        attacks: names of the attacks.
+        epochs: number of epochs instead of the recipes'; rescales their schedules.
+        device: as in `fit`.
+        threads: as in `fit`.
 
     Returns:
-        The runs, row by row.
+        The runs, recipe by recipe.
+
+    Raises:
+        InputError: an argument cannot be used; nothing was trained.
     """
-    if seeds < 1:
-        raise InputError(f"seeds is {seeds}, but must be a whole number from 1 up")
+    check_positive_int("seeds", seeds)
     out, splits = Path(out), load_dataset(data)
-    chosen = [get_recipe(name, data) for name in rows]
-    chosen = [row if epochs is None else row.with_epochs(epochs) for row in chosen]
+    chosen = [get_recipe(name, data) for name in recipes]
+    if epochs is not None:
+        chosen = [recipe.with_epochs(epochs) for recipe in chosen]
     for name in attacks:
-        parse_attack(name, chosen[0].ball)
+        parse_attack(name, chosen[0].ball)  # to reject an unknown attack before training
     runs = []
-    for row in chosen:
+    for recipe in chosen:
         for seed in range(seeds):
-            folder = out / f"{row.name}-{seed}"
-            runs.append(
-                fit(row, data=splits, out=folder, seed=seed, device=device, threads=threads)
-            )
-            _attack(runs[-1], splits, attacks, device)
-    networks = {run.path: load_model(run.path).model for run in runs}
-    write_page(runs, out / "report.html", networks=networks, images=splits.test)
+            folder = out / f"{recipe.name}-{seed}"
+            run = fit(recipe, data=splits, out=folder, seed=seed, device=device, threads=threads)
+            _evaluate_run(run, splits, attacks, device)
+            runs.append(run)
+    models = {run.path: load_model(run.path).model for run in runs}
+    write_page(runs, out / "report.html", networks=models, images=splits.test)
     return runs
 
 
-def _attack(run: Run, data: Splits, attacks: Sequence[str], device: str | None) -> EvaluationResult:
-    """The scores of a run on the test split; read, if they are of these weights and attacks."""
-    network = load_model(run.path, device=device)
-    assert network.ball is not None, "a recipe always has a ball"
+def _evaluate_run(run: Run, data: Splits, attacks: Sequence[str], device: str | None) -> None:
+    """Attack the model of a run on the test split, unless the run has this result already."""
+    loaded = load_model(run.path, device=device)
+    assert loaded.ball is not None, "every recipe has a threat model"
+    model_fingerprint = fingerprint(loaded.model)
     if "test" in run.scores:
-        scores = EvaluationResult.from_dict(run.scores["test"])
-        wanted = to_dict({name: parse_attack(name, network.ball) for name in attacks})
-        same = scores.attacks == wanted and len(scores.indices) == len(data.test)
-        if same and scores.model_fingerprint == fingerprint(network.model):
-            return scores
-    digest = derive_seed(fingerprint(network.model), *attacks)
-    folder = run.path / "scores" / f"test-{digest:016x}"
-    metadata = {"data": data.name, "split": "test", "model": network.model_name}
-    scores = evaluate(
-        network.model, data.test, network.ball, attacks, out=folder, metadata=metadata, quiet=False
+        saved = EvaluationResult.from_dict(run.scores["test"])
+        same_attacks = saved.attacks == to_dict(
+            {name: parse_attack(name, loaded.ball) for name in attacks}
+        )
+        same_model = saved.model_fingerprint == model_fingerprint
+        if same_attacks and same_model and len(saved.indices) == len(data.test):
+            return
+    digest = derive_seed(model_fingerprint, *attacks)
+    result = evaluate(
+        loaded.model,
+        data.test,
+        loaded.ball,
+        attacks,
+        out=run.path / "scores" / f"test-{digest:016x}",
+        metadata={"data": data.name, "split": "test", "model": loaded.model_name},
+        quiet=False,
     )
-    run.save_scores("test", scores.to_dict())
-    return scores
+    run.save_scores("test", result.to_dict())

@@ -270,7 +270,7 @@ def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatc
         ("bench nuat --precision bf16", "--set precision=VALUE"),
         ("train nuat --set lam=abc", "takes a Schedule (one of: a number, Constant, "),
         ("train nuat --set lr=rampp", "did you mean 'LinearRamp'?), not rampp"),
-        ("train nuat --set batch_size=abc", "batch_size is 64 and takes a int, not abc"),
+        ("train nuat --set batch_size=abc", "batch_size is 64 and takes a whole number, not abc"),
         ("train nuat --set start=uniform", "(one of: Bernoulli, Gaussian, NoStart, Uniform; did"),
         ("train nuat --set distance=frobenus", "did you mean 'frobenius'?"),
         ("train nuat --model 'small-cnn(width=abc)'", "width is abc, but must be a number"),

@@ -29,7 +29,7 @@ from nuat import (
 )
 from nuat.config.instances import replace_instances
 from nuat.config.overrides import set_field
-from nuat.config.serialization import diff, to_dict, with_defaults
+from nuat.config.serialization import diff, to_dict
 from nuat.recipes.recipe import CONFIG_NAMES
 from nuat.schedules import Schedule
 from nuat.threat_models import Ball
@@ -55,12 +55,12 @@ class Tree:
     parts: tuple[Any, ...] = ()
 
 
-# ---- describe, differences
+# ---- to_dict, diff
 
 
-def test_describe() -> None:
-    described = to_dict(Tree(Leaf(lam=LinearRamp(4, 9)), parts=(1, None, {"a": (L2(0.5),)}, len)))
-    assert described == {
+def test_to_dict() -> None:
+    as_dict = to_dict(Tree(Leaf(lam=LinearRamp(4, 9)), parts=(1, None, {"a": (L2(0.5),)}, len)))
+    assert as_dict == {
         "is": "Tree",
         "leaf": {
             "is": "Leaf",
@@ -79,9 +79,9 @@ def test_describe() -> None:
 
 @pytest.mark.parametrize("row", list_recipes(), ids=lambda row: row.name)
 def test_recipes_survive_json(row: Any) -> None:
-    described = to_dict(row)
-    assert json.loads(json.dumps(described)) == described
-    assert diff(described, json.loads(json.dumps(described))) == []
+    as_dict = to_dict(row)
+    assert json.loads(json.dumps(as_dict)) == as_dict
+    assert diff(as_dict, json.loads(json.dumps(as_dict))) == []
 
 
 @pytest.mark.parametrize(
@@ -97,40 +97,16 @@ def test_recipes_survive_json(row: Any) -> None:
         ({"a": {"b": 1}}, {"a": 2}, ["a: {'b': 1} here, 2 there"]),
     ],
 )
-def test_differences(here: dict, there: dict, lines: list[str]) -> None:
+def test_diff(here: dict, there: dict, lines: list[str]) -> None:
     assert diff(here, there) == lines
 
 
-def test_differences_of_methods_name_the_field() -> None:
+def test_diff_of_methods_name_the_field() -> None:
     here, there = to_dict(NuAT(lam=LinearRamp(4.5, 90))), to_dict(NuAT(lam=LinearRamp(4.0, 90)))
     assert diff(here, there) == ["lam.to: 4.5 here, 4.0 there"]
 
 
-# ---- completed
-
-
-def test_what_a_description_lacks_counts_as_its_default() -> None:
-    old = to_dict(Tree(Leaf(count=7)))
-    for field in ("name", "lam", "share"):
-        del old["leaf"][field]
-    del old["parts"]
-    assert diff(to_dict(Tree(Leaf(count=7))), with_defaults(old, Tree())) == []
-    assert diff(to_dict(Tree(Leaf(name="oak"))), with_defaults(old, Tree())) == [
-        "leaf.count: 3 here, 7 there",
-        "leaf.name: oak here, leaf there",
-    ]
-    assert "name" not in old["leaf"], "the original is left as it was"
-
-
-def test_what_is_something_else_is_not_completed() -> None:
-    assert with_defaults({"is": "LinearRamp", "to": 4}, ONE) == {"is": "LinearRamp", "to": 4}
-    assert with_defaults({"is": "LinearRamp"}, LinearRamp(4, 9)) == {"is": "LinearRamp"}, (
-        "no default for `to`"
-    )
-    assert with_defaults(3, Tree()) == 3 and with_defaults({"a": 1}, Tree()) == {"a": 1}
-
-
-# ---- swap
+# ---- replace_instances
 
 
 def balls_in(value: Any) -> set[str]:
@@ -151,21 +127,21 @@ def balls_in(value: Any) -> set[str]:
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_swap_reaches_every_ball(value: Any) -> None:
-    swapped = replace_instances(value, Ball, L2(0.7))
-    assert type(swapped) is (L2 if isinstance(value, Linf) else type(value))
+def test_replace_instances_reaches_every_ball(value: Any) -> None:
+    replaced = replace_instances(value, Ball, L2(0.7))
+    assert type(replaced) is (L2 if isinstance(value, Linf) else type(value))
     assert balls_in(value) == {'"Linf"'}
-    assert balls_in(swapped) == {'"L2"'}
+    assert balls_in(replaced) == {'"L2"'}
 
 
-def test_swap_leaves_the_rest_and_the_original() -> None:
+def test_replace_instances_leaves_the_rest_and_the_original() -> None:
     tree = Tree(Leaf(eps=0.25), Linf(0.1))
     assert replace_instances(tree, Ball, L2(1.0)) == Tree(Leaf(eps=0.25), L2(1.0))
     assert tree == Tree(Leaf(eps=0.25), Linf(0.1))
     assert replace_instances(Leaf(), Ball, L2(1.0)) == Leaf()
 
 
-# ---- assign
+# ---- set_field
 
 
 @pytest.mark.parametrize(
@@ -197,13 +173,13 @@ def test_swap_leaves_the_rest_and_the_original() -> None:
     ],
     ids=lambda case: str(case)[:25],
 )
-def test_assign(value: Any, path: str, text: str, expected: Any) -> None:
-    assigned = set_field(value, path, text, CONFIG_NAMES)
-    assert assigned == expected
-    assert to_dict(assigned) == to_dict(expected)
+def test_set_field(value: Any, path: str, text: str, expected: Any) -> None:
+    changed = set_field(value, path, text, CONFIG_NAMES)
+    assert changed == expected
+    assert to_dict(changed) == to_dict(expected)
 
 
-def test_assign_leaves_the_original() -> None:
+def test_set_field_leaves_the_original() -> None:
     leaf = Leaf()
     set_field(leaf, "eps", "0.25")
     assert leaf == Leaf()
@@ -215,11 +191,11 @@ def test_assign_leaves_the_original() -> None:
         (Leaf(), "esp", "0.1", r"unknown field of Leaf 'esp'; did you mean 'eps'\?"),
         (Tree(), "leaf.coutn", "1", r"unknown field of Leaf 'coutn'; did you mean 'count'\?"),
         (Leaf(), "eps.deeper", "1", r"cannot set eps.deeper: 0.5 has no fields"),
-        (Leaf(), "count", "1.5", r"count is 3 and takes a int, not 1.5"),
+        (Leaf(), "count", "1.5", r"count is 3 and takes a whole number, not 1.5"),
         (Leaf(), "count", "True", r"count is 3"),
         (Leaf(), "eps", "True", r"eps is 0.5"),
         (Leaf(), "eps", "'0.1'", r"eps is 0.5"),
-        (Leaf(), "flag", "1", r"flag is True and takes a bool, not 1"),
+        (Leaf(), "flag", "1", r"flag is True and takes True or False, not 1"),
         (Leaf(), "lam", "Linf(0.1)", r"lam is Constant\(value=1.0\) and takes a Schedule"),
         (Leaf(), "lam", "True", r"lam is Constant"),
         (Leaf(), "distance", "3", r"distance is max and takes a function"),
@@ -234,7 +210,7 @@ def test_assign_leaves_the_original() -> None:
     ],
     ids=lambda case: str(case)[:25],
 )
-def test_assign_refuses(value: Any, path: str, text: str, message: str) -> None:
+def test_set_field_refuses(value: Any, path: str, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         set_field(value, path, text, CONFIG_NAMES)
 

@@ -167,8 +167,8 @@ def test_fields_of_parts_of_parts():
         ("lam.too", "3", r"field of LinearRamp 'too'; did you mean 'to'\?"),
         ("lam.to.x", "3", r"cannot set method\.lam\.to\.x"),
         ("lam", "Uniform()", "takes a Schedule, not Uniform"),
-        ("lam.to", "True", "takes a float, not True"),
-        ("batch_size", "64.5", "takes a int"),
+        ("lam.to", "True", "takes a number, not True"),
+        ("batch_size", "64.5", "takes a whole number"),
         ("batch_size", "-4", "batch_size is -4"),
         ("ball", "Linf(0.1)", "--eps and --norm"),
         ("ball.eps", "0.1", "--eps and --norm"),
@@ -177,7 +177,7 @@ def test_fields_of_parts_of_parts():
         ("", "3", "unknown field"),
         ("lam.", "3", "unknown field"),
         ("method", "NuAT", "takes a Method, not NuAT"),
-        ("double_bn_update", "3", "takes a bool, not 3"),
+        ("double_bn_update", "3", "takes True or False, not 3"),
     ],
 )
 def test_what_cannot_be_set_is_named(path, text, message):

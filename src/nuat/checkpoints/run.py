@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from nuat.checkpoints.weights_io import read_weights, write_weights
-from nuat.config.serialization import diff, with_defaults
+from nuat.config.serialization import diff
 from nuat.errors import InputError
 from nuat.runtime.files import atomic_write
 
@@ -40,17 +40,15 @@ class Run:
         object.__setattr__(self, "path", Path(self.path))
 
     @staticmethod
-    def start(path: Path | str, config: dict[str, Any], recipe: Any = None) -> Run:
+    def start(path: Path | str, config: dict[str, Any]) -> Run:
         """Make the folder, or go on with it if it holds this very run.
 
-        What only tells about it, such as the versions, may differ; fields of the `recipe` that it
-        knew nothing of count as their defaults. Raises InputError if the folder holds anything
-        else.
+        What only describes it, such as the versions, may differ. Raises InputError if the folder
+        contains anything else.
         """
         run = Run(Path(path))
         if run._config_file.exists():
-            there = run.config | {"recipe": with_defaults(run.config["recipe"], recipe)}
-            found = diff(_comparable(config), _comparable(there))
+            found = diff(_comparable(config), _comparable(run.config))
             if found:
                 raise InputError(
                     f"{run.path} holds another run; it differs in {'; '.join(found)}. "

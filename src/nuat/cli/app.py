@@ -70,7 +70,7 @@ def main() -> None:
     An error of the user is printed as one line. The exit status is 2 for it, 1 for a loss that is
     not finite, and 130 after Ctrl-C.
     """
-    warnings.showwarning = print_warning
+    warnings.showwarning = lambda message, *_: print_warning(str(message))
     try:
         status = app(standalone_mode=False) or 0
     except (InputError, NonFiniteError, OSError) as error:

@@ -12,9 +12,9 @@ def print_line(text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def print_warning(message: Warning | str, *_: object) -> None:
-    """Print a warning to stderr. The signature is that of `warnings.showwarning`."""
-    _print_stderr(f"warning: {message}")
+def print_warning(text: str) -> None:
+    """Print a warning to stderr."""
+    _print_stderr(f"warning: {text}")
 
 
 def print_error(text: str) -> None:

@@ -1,1 +1,1 @@
-"""Text to values and back: registries, parsing, overrides, serialization."""
+"""Text to values and back: registries, parsing, overrides and serialization."""

@@ -1,4 +1,4 @@
-"""A name of the user's own code, `module:name`, and what it stands for."""
+"""Objects of the user's own code, named `module:attribute` as entry points are."""
 
 from __future__ import annotations
 
@@ -10,45 +10,48 @@ from typing import Any
 
 from nuat.errors import InputError, unknown_name
 
-FORM = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def is_import_path(name: str) -> bool:
-    """Whether this is written as `module:name`, as entry points are."""
-    return FORM.fullmatch(name) is not None
+    """Whether `name` has the form `module:attribute`."""
+    return IMPORT_PATH.fullmatch(name) is not None
 
 
 def import_object(name: str) -> Any:
-    """What `module:name` stands for; modules in the working directory count.
+    """The object that `module:attribute` names; the working directory is searched as well.
 
-    Raises InputError if there is no such module, or no such name in it. What goes wrong within the
-    module itself is the user's to see, and comes through as it is.
+    An exception raised by the module itself is not caught: the user needs its traceback.
+
+    Raises:
+        InputError: there is no such module, or no such attribute in it.
     """
-    module, _, attribute = name.partition(":")
+    module_name, _, attribute = name.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
-        found: Any = importlib.import_module(module)
+        value: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+        # the module exists, but something that it imports does not
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise InputError(
-            f"there is no Python module {module!r} for {name!r}: run the command where {module} "
-            "lies, install it, or put its folder on PYTHONPATH"
+            f"there is no Python module {module_name!r} for {name!r}: run the command in the "
+            f"folder of {module_name}, install it, or put its folder on PYTHONPATH"
         ) from None
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            public = [each for each in dir(found) if not each.startswith("_")]
-            raise unknown_name(f"name in {module}", part, public)
-        found = getattr(found, part)
-    return found
+        if not hasattr(value, part):
+            public = [key for key in dir(value) if not key.startswith("_")]
+            raise unknown_name(f"name in {module_name}", part, public)
+        value = getattr(value, part)
+    return value
 
 
-def import_path(thing: type) -> str | None:
-    """`module:Class` for a class that can be imported under that name, None for any other."""
-    if thing.__module__ == "__main__":
+def import_path(cls: type) -> str | None:
+    """`module:Class` if the class can be imported by that name, else None."""
+    if cls.__module__ == "__main__":
         return None
-    found: Any = sys.modules.get(thing.__module__)
-    for part in thing.__qualname__.split("."):
-        found = getattr(found, part, None)
-    return f"{thing.__module__}:{thing.__qualname__}" if found is thing else None
+    value: Any = sys.modules.get(cls.__module__)
+    for part in cls.__qualname__.split("."):
+        value = getattr(value, part, None)
+    return f"{cls.__module__}:{cls.__qualname__}" if value is cls else None

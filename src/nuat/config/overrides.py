@@ -6,23 +6,23 @@ import collections.abc
 import dataclasses
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from nuat.config.parsing import parse_value
 from nuat.errors import InputError, unknown_name
 from nuat.schedules import Constant, Schedule
 
-T = TypeVar("T")
+TYPE_NAMES = {int: "a whole number", float: "a number", bool: "True or False", NoneType: "None"}
 
 
 def check_types(value: Any) -> None:
-    """Raise InputError if a field of a dataclass does not hold what its annotation says."""
-    fields = {field.name for field in dataclasses.fields(value)}
-    for name, hint in get_type_hints(type(value)).items():
-        given = getattr(value, name, None)
-        if name in fields and not _fits(_as(given, hint), hint):
-            raise InputError(f"{name} takes {_words(hint)}, not {given!r}")
+    """Raise InputError if a field of a dataclass does not conform to its annotation."""
+    hints = get_type_hints(type(value))
+    for field in dataclasses.fields(value):
+        given, hint = getattr(value, field.name), hints[field.name]
+        if not _conforms(_coerce(given, hint), hint):
+            raise InputError(f"{field.name} takes {_describe(hint)}, not {given!r}")
 
 
 def set_field(
@@ -30,16 +30,24 @@ def set_field(
     path: str,
     text: str,
     names: Mapping[str, Any] | None = None,
-    adapt: Callable[[Any], Any] = lambda new: new,
+    adapt: Callable[[Any], Any] = lambda parsed: parsed,
 ) -> Any:
-    """The same value with the field at the dotted `path` set to what `text` writes down.
+    """A copy of a dataclass whose field at the dotted `path` has the value written in `text`.
 
-    `adapt` is applied to what was written down.
+    Args:
+        value: the frozen dataclass.
+        path: names of nested fields, such as "method.lam.to".
+        text: the value in Python's notation, such as "8/255" (see `parse_value`).
+        names: the names that `text` may contain.
+        adapt: is applied to the parsed value.
+
+    Raises:
+        InputError: there is no such field, or the value does not conform to its annotation.
     """
-    return _assign(value, path.split("."), path, text, names or {}, adapt)
+    return _set_field(value, path.split("."), path, text, names or {}, adapt)
 
 
-def _assign(
+def _set_field(
     value: Any,
     steps: list[str],
     path: str,
@@ -47,89 +55,95 @@ def _assign(
     names: Mapping[str, Any],
     adapt: Callable[[Any], Any],
 ) -> Any:
-    if not dataclasses.is_dataclass(value):
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
         raise InputError(f"cannot set {path}: {value!r} has no fields")
-    fields = [f.name for f in dataclasses.fields(value) if f.init]
+    fields = [field.name for field in dataclasses.fields(value) if field.init]
     name = steps[0]
     if name not in fields:
         raise unknown_name(f"field of {type(value).__name__}", name, fields)
-    hint = get_type_hints(type(value))[name]
+    old, hint = getattr(value, name), get_type_hints(type(value))[name]
     if steps[1:]:
-        new = _assign(getattr(value, name), steps[1:], path, text, names, adapt)
+        new = _set_field(old, steps[1:], path, text, names, adapt)
     else:
-        old = getattr(value, name)
-        shown = getattr(old, "__name__", repr(old))
-        if hint is not str and _is_word(text) and text not in names:
-            wanted = f"{_words(hint)}{_choices(hint, text, names)}"
-            raise InputError(f"{path} is {shown} and takes {wanted}, not {text}")
-        try:
-            new = text if hint is str else adapt(parse_value(text, names))
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        new = _as(new, hint)
-        if not _fits(new, hint):
-            raise InputError(f"{path} is {shown} and takes {_words(hint)}, not {text}")
+        new = _parse_field(old, hint, path, text, names, adapt)
     return dataclasses.replace(value, **{name: new})
 
 
-def _is_word(text: str) -> bool:
-    """Whether this is a name and nothing else."""
-    return text.isidentifier() and text not in ("None", "True", "False")
+def _parse_field(
+    old: Any,
+    hint: Any,
+    path: str,
+    text: str,
+    names: Mapping[str, Any],
+    adapt: Callable[[Any], Any],
+) -> Any:
+    """The value of `text` for the field at `path`, whose present value is `old`."""
+    if hint is str:
+        return text
+    prefix = f"{path} is {getattr(old, '__name__', repr(old))} and takes {_describe(hint)}"
+    if text.isidentifier() and text not in ("None", "True", "False") and text not in names:
+        raise InputError(f"{prefix}{_suggest(hint, text, names)}, not {text}")
+    try:
+        new = _coerce(adapt(parse_value(text, names)), hint)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if not _conforms(new, hint):
+        raise InputError(f"{prefix}, not {text}")
+    return new
 
 
-def _choices(hint: Any, text: str, names: Mapping[str, Any]) -> str:
-    """The names that stand for something of this type, or make it; those near `text` first."""
-    kinds = [one for one in get_args(hint) or (hint,) if isinstance(one, type)]
-    made = [
+def _suggest(hint: Any, text: str, names: Mapping[str, Any]) -> str:
+    """The names that make or are a value of this type, and the one most similar to `text`."""
+    kinds = tuple(kind for kind in get_args(hint) or (hint,) if isinstance(kind, type))
+    fitting = sorted(
         name
         for name, value in names.items()
-        if (isinstance(value, type) and issubclass(value, tuple(kinds)))
-        or (not isinstance(value, type) and _fits(value, hint))
-    ]
-    number = ["a number"] if hint is Schedule else []
-    near = get_close_matches(text, made, n=1, cutoff=0.5)
-    guess = f"; did you mean {near[0]!r}?" if near else ""
-    listed = ", ".join([*number, *sorted(made)])
+        if (issubclass(value, kinds) if isinstance(value, type) else _conforms(value, hint))
+    )
+    similar = get_close_matches(text, fitting, n=1, cutoff=0.5)
+    guess = f"; did you mean {similar[0]!r}?" if similar else ""
+    listed = ", ".join([*(["a number"] if hint is Schedule else []), *fitting])
     return f" (one of: {listed}{guess})" if listed else ""
 
 
-def _as(new: Any, hint: Any) -> Any:
-    """A number as what a field of this type makes of it: a float, or a constant schedule."""
-    if not isinstance(new, int | float) or isinstance(new, bool):
-        return new
+def _coerce(value: Any, hint: Any) -> Any:
+    """A number as a float or as a constant schedule, if the field holds one of these."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return value
     if hint is Schedule:
-        return Constant(float(new))
-    return float(new) if hint is float or float in get_args(hint) else new
+        return Constant(float(value))
+    return float(value) if hint is float or float in get_args(hint) else value
 
 
-def _fits(new: Any, hint: Any) -> bool:
+def _conforms(value: Any, hint: Any) -> bool:
+    origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
-    origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return any(_fits(new, one) for one in inner)
+        return any(_conforms(value, arg) for arg in args)
     if origin is Literal:
-        return new in inner
-    if origin is tuple:
-        each = inner[:1] * len(new) if isinstance(new, tuple) and inner[1:] == (...,) else inner
-        return (
-            isinstance(new, tuple)
-            and len(new) == len(each)
-            and all(_fits(_as(part, one), one) for part, one in zip(new, each, strict=True))
-        )
+        return value in args
     if origin is collections.abc.Callable:
-        return callable(new) and not dataclasses.is_dataclass(new)
-    if isinstance(new, bool):
+        return callable(value) and not dataclasses.is_dataclass(value)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        hints = args[:1] * len(value) if args[1:] == (...,) else args
+        return len(value) == len(hints) and all(map(_conforms, map(_coerce, value, hints), hints))
+    if isinstance(value, bool):
         return hint is bool
-    return isinstance(new, hint)
+    return isinstance(value, hint)
 
 
-def _words(hint: Any) -> str:
-    origin = get_origin(hint)
+def _describe(hint: Any) -> str:
+    """The annotation in words, for an error."""
+    origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return " or ".join(_words(one) for one in get_args(hint))
+        return " or ".join(map(_describe, args))
     if origin is Literal:
-        return " or ".join(map(repr, get_args(hint)))
+        return " or ".join(map(repr, args))
     if origin is collections.abc.Callable:
         return "a function"
-    return "None" if hint is type(None) else str(hint) if origin else f"a {hint.__name__}"
+    if hint in TYPE_NAMES:
+        return TYPE_NAMES[hint]
+    return str(hint) if origin else f"a {hint.__name__}"

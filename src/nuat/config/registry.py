@@ -1,4 +1,4 @@
-"""Names people type, and what they stand for."""
+"""Registries: what the names that people type stand for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T]):
-    """A table of named things of one kind. A name is taken once."""
+    """A mapping from names to entries of one kind. Entries cannot be replaced."""
 
     def __init__(self, kind: str):
         self.kind = kind
@@ -25,7 +25,7 @@ class Registry(Mapping[str, T]):
         return entry
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Add what is decorated: `@model_registry.register("small-cnn")`."""
+        """A decorator that adds what it decorates: `@model_registry.register("small-cnn")`."""
         return lambda entry: self.add(name, entry)
 
     def __getitem__(self, name: str) -> T:
@@ -34,10 +34,10 @@ class Registry(Mapping[str, T]):
         return self._entries[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The entry, or `default` if there is none of this name."""
+        """The entry, or `default` if there is none. (Mapping.get expects a KeyError.)"""
         return self._entries.get(name, default)
 
-    def __contains__(self, name: Any) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._entries
 
     def __iter__(self) -> Iterator[str]:

@@ -10,6 +10,7 @@ from nuat.attacks import FGSM, PGD, RFGSM
 from nuat.methods import AT, AWP, GAT, RMGM, TRADES, Free, Method, NuAT, NuAT2, NuATH, Standard
 from nuat.recipes.recipe import Recipe
 from nuat.recipes.registry import register_recipe
+from nuat.schedules import Constant
 from nuat.threat_models import Uniform
 
 CODE, OURS = "published code", "ours"
@@ -34,7 +35,7 @@ def shared_methods(
         "fgsm-at": AT(FGSM(ball)),
         "rfgsm-at": AT(RFGSM(ball)),
         "atf": Free(ball, replays=replays),
-        "fbf": AT(PGD(ball, steps=1, size=1.25, start=Uniform(), train_mode=True)),
+        "fbf": AT(PGD(ball, steps=1, size=Constant(1.25), start=Uniform(), train_mode=True)),
         "r-mgm": RMGM(ball),
         "gat": gat,
         "gat-wa": gat,

@@ -89,7 +89,7 @@ def fit(
         try:
             configure_threads(threads)
             engine = [set_memory_format(f, two, recipe.channels_last)]
-            run = Run.start(folder, _config(recipe, f, splits, seed) | origin, recipe)
+            run = Run.start(folder, _config(recipe, f, splits, seed) | origin)
             if start is not None:
                 start.into(f)
                 once.append(str(start))
