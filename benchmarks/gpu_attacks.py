@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks import Attack, Ensemble, classes_by_logit, logits, parse_attack, run_attack
-from nuat.evaluation.inference import PLAIN, InferenceNet, build_inference_model, folded
+from nuat.evaluation.inference import InferenceModel, build_inference_model, fold_batchnorm
 from nuat.models import build_model
 from nuat.nn.freeze import frozen_eval
 from nuat.rng import PerImageNoise
@@ -48,10 +48,10 @@ FULL = {"apgd-ce": 101, "apgd-t": 9 * 101, "fab-t": 9 * 100, "square": 5001}
 
 TIMED = {"apgd-ce": 20, "apgd-t": 20, "fab-t": 20, "square": 100}
 SEARCHES = {
-    "fp32": ("fp32", False, PLAIN),
-    "fp32 folded": ("fp32", True, PLAIN),
+    "fp32": ("fp32", False, torch.contiguous_format),
+    "fp32 folded": ("fp32", True, torch.contiguous_format),
     "fp32 folded channels_last": ("fp32", True, torch.channels_last),
-    "bf16": ("bf16", False, PLAIN),
+    "bf16": ("bf16", False, torch.contiguous_format),
     "bf16 folded channels_last": ("bf16", True, torch.channels_last),
 }
 DEADLINE = 270.0
@@ -100,7 +100,7 @@ def network(model: str) -> nn.Module:
 
 def fallen(f: nn.Module, x: Tensor, y: Tensor, parts: Ensemble, batch: int) -> list[str]:
     """Of each image the part that it fell to, or "": as `nuat evaluate` packs its batches."""
-    g = build_inference_model(f, x[:32]).g
+    g = build_inference_model(f, x[:32])
     by, ranking = [""] * len(x), classes_by_logit(logits(f, x), y)
     standing = list(range(len(x)))
     for name, each in parts.parts:
@@ -161,8 +161,8 @@ def check(bench: Bench) -> None:
 def as_searched(f: nn.Module, name: str) -> nn.Module:
     precision, fold, layout = SEARCHES[name]
     twin = copy.deepcopy(f).eval().requires_grad_(False)
-    twin = (folded(twin) if fold else twin).to(memory_format=layout)
-    return InferenceNet(twin, precision, layout).eval()  # type: ignore[arg-type]
+    twin = (fold_batchnorm(twin) if fold else twin).to(memory_format=layout)
+    return InferenceModel(twin, precision, layout)  # type: ignore[arg-type]
 
 
 def waits(bench: Bench, run: Callable[[int], None]) -> float | None:

@@ -13,7 +13,7 @@ import torch
 import nuat
 from nuat.attacks import FrobeniusAttack, NuclearAttack, logits
 from nuat.data import load_dataset
-from nuat.evaluation.sanity_checks import confusion, diversity
+from nuat.evaluation.confusion import confusion_matrix, error_entropy
 from nuat.rng import PerImageNoise
 
 EPS = (4 / 255, 8 / 255)
@@ -24,7 +24,7 @@ def main(run: Path, count: int, seeds: int) -> None:
     test, classes = load_dataset(network.data).test, network.classes
     ids = torch.arange(min(count, len(test)))
     x, y = test.batch(ids)
-    clean = confusion(y, logits(network.model, x).argmax(1), len(classes))
+    clean = confusion_matrix(y, logits(network.model, x).argmax(1), len(classes))
     print(
         f"{network.model_name} on {network.data}, {len(ids)} images, clean accuracy {share(clean)}"
     )
@@ -37,8 +37,8 @@ def main(run: Path, count: int, seeds: int) -> None:
                     for part in ids.split(attack.batch)
                 ]
                 guesses = logits(network.model, torch.cat(points)).argmax(1)
-                found.append(confusion(y, guesses, len(classes)))
-            spread = ", ".join(f"{diversity(matrix):.3f}" for matrix in found)
+                found.append(confusion_matrix(y, guesses, len(classes)))
+            spread = ", ".join(f"{error_entropy(matrix):.3f}" for matrix in found)
             print(
                 f"\neps {eps * 255:g}/255, {kind.__name__}: accuracy {share(found[0])}; "
                 f"entropy of the classes wrongly given {spread} bits",

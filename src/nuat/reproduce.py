@@ -11,7 +11,7 @@ from nuat.checkpoints.run import Run
 from nuat.config.serialization import to_dict
 from nuat.data import Splits, load_dataset
 from nuat.errors import check_positive_int
-from nuat.evaluation import ATTACKS, EvaluationResult, evaluate
+from nuat.evaluation import DEFAULT_ATTACKS, EvaluationResult, evaluate
 from nuat.nn.fingerprint import fingerprint
 from nuat.recipes import get_recipe
 from nuat.report import write_page
@@ -25,7 +25,7 @@ def reproduce(
     out: Path | str,
     *,
     seeds: int = 1,
-    attacks: Sequence[str] = ATTACKS,
+    attacks: Sequence[str] = DEFAULT_ATTACKS,
     epochs: int | None = None,
     device: str | None = None,
     threads: int | None = None,

@@ -85,7 +85,7 @@ def test_a_folder_of_something_else_is_no_evaluation(tmp_path):
     (tmp_path / "config.json").write_text('{"recipe": {}, "data": {}}')
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(InputError, match="not an evaluation; choose another --out"):
-        EvaluationLog.start(tmp_path, {"model_fingerprint": "a", "attacks": {}})
+        EvaluationLog.open(tmp_path, {"model_fingerprint": "a", "attacks": {}})
     assert (tmp_path / "config.json").read_bytes() == before
 
 

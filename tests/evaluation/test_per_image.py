@@ -23,7 +23,7 @@ from nuat.errors import InputError
 from nuat.evaluation import runner
 from nuat.evaluation.intervals import wilson
 from nuat.evaluation.log import EvaluationLog
-from nuat.evaluation.sanity_checks import confusion, diversity
+from nuat.evaluation.confusion import confusion_matrix, error_entropy
 from nuat.rng import Noise
 from nuat.runtime import ranks
 
@@ -104,13 +104,13 @@ def test_two_processes_give_the_same_bytes(run, expected, tmp_path):
         for rank in (0, 1)
     ]
     assert [process.wait(timeout=300) for process in ranks] == [0, 0]
-    journals = [tmp_path / "out" / f"journal-{rank}.jsonl" for rank in (0, 1)]
-    assert all(journal.stat().st_size > 0 for journal in journals)
+    logs = [tmp_path / "out" / f"log-{rank}.jsonl" for rank in (0, 1)]
+    assert all(log.stat().st_size > 0 for log in logs)
     assert (tmp_path / "out" / "verdicts.jsonl").read_bytes() == expected
 
 
 def lines(out):
-    file = out / "journal-0.jsonl"
+    file = out / "log-0.jsonl"
     return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
@@ -126,8 +126,8 @@ def test_killed_five_times_gives_the_same_bytes(run, expected, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         kills += 1
-        with (out / "journal-0.jsonl").open("ab") as journal:
-            journal.write(b'{"attack": "cut off in the mid')
+        with (out / "log-0.jsonl").open("ab") as log:
+            log.write(b'{"attack": "cut off in the mid')
     subprocess.run(command(run, out), env=environment(), check=True, stdout=subprocess.DEVNULL)
     assert (out / "verdicts.jsonl").read_bytes() == expected
 
@@ -171,7 +171,7 @@ def test_a_folder_of_other_images_is_refused(net, images, tmp_path):
     asked = {"ball": BALL, "attacks": ["pgd-3"], "out": tmp_path / "out"}
     nuat.evaluate(net, (x, y), **asked)
     for other in ((x.flip(3), y), (x, (y + 1) % 10)):
-        with pytest.raises(InputError, match=r"images.content: \w+ here, \w+ there"):
+        with pytest.raises(InputError, match=r"images.content_hash: \w+ here, \w+ there"):
             nuat.evaluate(net, other, **asked)
 
 
@@ -184,35 +184,35 @@ def test_ranks_may_make_the_folder_at_once(tmp_path):
 
         def start(rank, folder=folder, ready=ready):
             ready.wait()
-            return EvaluationLog.start(folder, CONFIG, rank)
+            return EvaluationLog.open(folder, CONFIG, rank)
 
         with ThreadPoolExecutor(2) as ranks:
-            assert [journal.lines for journal in ranks.map(start, (0, 1))] == [[], []]
+            assert [log.entries for log in ranks.map(start, (0, 1))] == [[], []]
         assert [file.name for file in folder.iterdir()] == ["config.json"]
 
 
 def test_metadata_of_an_evaluation_must_stay_the_same(tmp_path):
     metadata = {"data": "digits", "model": "resnet18"}
     for _ in range(2):
-        EvaluationLog.start(tmp_path / "new", CONFIG | {"metadata": metadata})
+        EvaluationLog.open(tmp_path / "new", CONFIG | {"metadata": metadata})
     for other, message in (
         ({"data": "mnist", "model": "resnet18"}, "metadata.data: mnist here, digits there"),
         ({"data": "digits", "model": "resnet18-nuat"}, "model: resnet18-nuat here, resnet18 there"),
         ({"data": "digits"}, "metadata.model: nothing here, resnet18 there"),
     ):
         with pytest.raises(InputError, match=message):
-            EvaluationLog.start(tmp_path / "new", CONFIG | {"metadata": other})
+            EvaluationLog.open(tmp_path / "new", CONFIG | {"metadata": other})
 
 
 def test_a_kill_while_the_folder_was_made_leaves_one_to_use(tmp_path):
     (tmp_path / "config.json-0.partial").write_text("{")
-    assert EvaluationLog.start(tmp_path, CONFIG).lines == []
+    assert EvaluationLog.open(tmp_path, CONFIG).entries == []
 
 
 def test_a_damaged_line_is_named(net, images, tmp_path):
     asked = {"ball": BALL, "attacks": ["pgd-3"], "samples": 20, "out": tmp_path / "out"}
     first = nuat.evaluate(net, images, **asked, batch_size=8)
-    file = tmp_path / "out" / "journal-0.jsonl"
+    file = tmp_path / "out" / "log-0.jsonl"
     lines = file.read_text().splitlines()
     file.write_text("\n".join([lines[0], lines[1][:30] + "\0" * 9, *lines[2:]]) + "\n")
     with pytest.raises(InputError, match=r"line 2 of .* is damaged; delete that line"):
@@ -270,23 +270,23 @@ def test_a_folder_of_something_else_is_refused_and_kept(net, images, tmp_path):
 
 def test_records_tell_what_happened(net, images, expected):
     records = [json.loads(line) for line in expected.splitlines()]
-    assert [record["id"] for record in records] == list(range(len(images)))
+    assert [record["index"] for record in records] == list(range(len(images)))
     parts = nuat.parse_attack(ATTACKS[0], BALL).fitting(10)[0]
     seen = set()
     for record in records:
         found = record["attacks"][ATTACKS[0]]
-        assert record["label"] == int(images.y[record["id"]])
-        assert (record["lead"] < 0) == (record["predicted"] == record["label"])
-        if "by" not in found:
-            assert found["standing"] == (record["predicted"] == record["label"])
+        assert record["label"] == int(images.y[record["index"]])
+        assert (record["margin"] < 0) == (record["predicted"] == record["label"])
+        if found["broken_by"] is None:
+            assert found["robust"] == (record["predicted"] == record["label"])
             continue
-        seen.add(found["by"])
-        assert not found["standing"] and found["lead"] >= 0
+        seen.add(found["broken_by"])
+        assert not found["robust"] and found["margin"] >= 0
         assert 0 < found["distance"] <= BALL.eps + 1e-6
-        targeted = parts[found["by"]].targets > 0
+        targeted = parts[found["broken_by"]].targets > 0
         assert (found["target"] is not None) == targeted
         assert found["target"] != record["label"]
-        assert 0 <= found["iterate"] < found["forwards"] + 1
+        assert 0 <= found["step"] < found["forwards"] + 1
     assert len(seen) >= 2
 
 
@@ -296,7 +296,7 @@ def test_adversarial_images_are_kept_and_do_what_is_said(net, images, tmp_path):
         net, images, BALL, ["apgd-ce-20"], out=out, save_adversarial=True, batch_size=90
     )
     kept = load_file(out / "adversarial.safetensors")
-    ids, points = kept["apgd-ce-20/id"], kept["apgd-ce-20/x"]
+    ids, points = kept["apgd-ce-20/index"], kept["apgd-ce-20/x_adv"]
     fell = [i for i, stood in enumerate(scores.robust["apgd-ce-20"]) if not stood]
     assert set(ids.tolist()) == {i for i in fell if scores.predicted[i] == scores.labels[i]}
     x, y = images.batch(ids)
@@ -318,8 +318,8 @@ def test_memory_that_runs_out_halves_the_batches_and_loses_nothing(
     out = tmp_path / "out"
     scores = nuat.evaluate(net, images, BALL, ATTACKS, out=out, batch_size=130)
     assert [note for note in scores.notes if "halved" in note] == [
-        "memory did not suffice for batches of 130: halved",
-        "memory did not suffice for batches of 65: halved",
+        "out of memory with batches of 130 images: halved",
+        "out of memory with batches of 65 images: halved",
     ]
     assert (out / "verdicts.jsonl").read_bytes() == expected
 
@@ -342,8 +342,8 @@ def test_batches_are_halved_where_a_cpu_has_no_memory_left(net, images):
         Greedy(net, 40)(images.batch(torch.arange(41))[0])
     scores = nuat.evaluate(Greedy(net, 40), images, BALL, ["pgd-2"], batch_size=130)
     assert [note for note in scores.notes if "halved" in note] == [
-        "memory did not suffice for batches of 130: halved",
-        "memory did not suffice for batches of 65: halved",
+        "out of memory with batches of 130 images: halved",
+        "out of memory with batches of 65 images: halved",
     ]
     plain = nuat.evaluate(net, images, BALL, ["pgd-2"])
     assert scores.robust == plain.robust
@@ -393,12 +393,12 @@ def test_snapshots_are_those_of_shorter_runs_with_as_many_restarts(net, images, 
     right = sum(a == b for a, b in zip(found.labels, found.predicted, strict=True))
     assert tally["images"] - tally["broken"] == sum(found.robust["pgd"]) < right
     records = (out / "verdicts.jsonl").read_text().splitlines()
-    told = {r["id"]: r["attacks"]["pgd"] for r in map(json.loads, records)}
+    told = {r["index"]: r["attacks"]["pgd"] for r in map(json.loads, records)}
     kept = load_file(out / "adversarial.safetensors")
-    ids, points = kept["pgd/id"], kept["pgd/x"]
+    ids, points = kept["pgd/index"], kept["pgd/x_adv"]
     lead = nuat.losses.margin(net(points), images.batch(ids)[1]).tolist()
     assert all(
-        math.isclose(z, told[i]["lead"], abs_tol=1e-4)
+        math.isclose(z, told[i]["margin"], abs_tol=1e-4)
         for i, z in zip(ids.tolist(), lead, strict=True)
     )
     assert len(ids) == tally["broken"]
@@ -524,7 +524,7 @@ class Noisy(torch.nn.Module):
     ("how", "said"),
     [
         ("randomized", "randomized"),
-        ("neighbours", "depend on the others"),
+        ("neighbours", "depend on the other images"),
         ("softmax", "softmax"),
         ("quantised", "exactly zero"),
         ("root", "NaN or infinite"),
@@ -559,7 +559,7 @@ def test_square_ahead_of_the_gradient_attacks_is_said(net, images):
 def test_falls_to_restarts_alone_are_said(net, images):
     weak = PGD(BALL, steps=2, restarts=6)
     notes = nuat.evaluate(net, images, BALL, {"weak": weak}).notes
-    assert any("fell only to restarts" in note for note in notes)
+    assert any("only restarts break" in note for note in notes)
 
 
 def test_a_bf16_search_is_verified_in_float32_and_says_so(net, images):
@@ -582,7 +582,7 @@ def test_joint_attacks_have_batches_of_their_own(net, images, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"indices": [0, 0]}, "twice"),
+        ({"indices": [0, 0]}, "duplicate"),
         ({"indices": []}, "none"),
         ({"indices": [0, 400]}, "400 is outside"),
         ({"indices": [-1]}, "-1 is outside"),
@@ -597,10 +597,10 @@ def test_what_cannot_be_done_is_said(net, images, asked, message):
         nuat.evaluate(net, images, BALL, ["pgd-2"], **asked)
 
 
-def test_diversity_counts_the_classes_that_errors_go_to():
+def test_error_entropy_counts_the_wrongly_predicted_classes():
     labels = torch.tensor([0, 0, 1, 2, 2, 2])
-    matrix = confusion(labels, torch.tensor([0, 1, 1, 0, 1, 1]), 3)
+    matrix = confusion_matrix(labels, torch.tensor([0, 1, 1, 0, 1, 1]), 3)
     assert matrix.tolist() == [[1, 1, 0], [0, 1, 0], [1, 2, 0]]
-    assert diversity(matrix) == pytest.approx(0.811278, abs=1e-6), "errors go to 1, 0, 1, 1"
-    assert diversity(torch.ones(8, 8).long()) == pytest.approx(3)
-    assert diversity(torch.tensor([[0, 5], [0, 5]])) == 0
+    assert error_entropy(matrix) == pytest.approx(0.811278, abs=1e-6), "errors go to 1, 0, 1, 1"
+    assert error_entropy(torch.ones(8, 8).long()) == pytest.approx(3)
+    assert error_entropy(torch.tensor([[0, 5], [0, 5]])) == 0

@@ -68,7 +68,7 @@ def evaluate_command(
     apply_common_options(imports, data_dir)
     from nuat.checkpoints import load_model, read_metadata
     from nuat.data import dataset_slug, load_dataset, with_bad_images
-    from nuat.evaluation import ATTACKS, evaluate
+    from nuat.evaluation import DEFAULT_ATTACKS, evaluate
     from nuat.runtime.device import get_device
     from nuat.runtime.ranks import local_device, rank
     from nuat.runtime.threads import configure_threads
@@ -108,7 +108,7 @@ def evaluate_command(
         loaded.model,
         splits[split],
         ball,
-        attack or ATTACKS,
+        attack or DEFAULT_ATTACKS,
         classes=len(splits.classes),
         samples=samples,
         indices=None if indices is None else _parse_indices(indices),

@@ -32,7 +32,7 @@ def reproduce_command(
 ) -> None:
     """Train and attack the recipes of a data set and print one table. Finished work is kept."""
     apply_common_options(imports, data_dir)
-    from nuat.evaluation import ATTACKS
+    from nuat.evaluation import DEFAULT_ATTACKS
     from nuat.recipes import list_recipes
     from nuat.reproduce import reproduce
 
@@ -49,7 +49,7 @@ def reproduce_command(
         names,
         folder,
         seeds=seeds,
-        attacks=attack or ATTACKS,
+        attacks=attack or DEFAULT_ATTACKS,
         epochs=epochs,
         device=device,
         threads=threads,

@@ -1,10 +1,11 @@
-"""The network that an evaluation searches: a faster equal of the one whose verdict counts."""
+"""The model on which attacks search: a faster copy whose logits are equal up to rounding."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 import torch.fx
@@ -14,120 +15,142 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nuat.nn.freeze import forward_padded, frozen_eval, unwrap_model
 
-CONVOLUTIONS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 Precision = Literal["fp32", "bf16"]
-PLAIN = torch.contiguous_format
+CONVOLUTIONS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 
 
-@dataclass(frozen=True)
-class InferenceModel:
-    """A network to search, and what was done to it.
+class InferenceModel(nn.Module):
+    """A frozen model that maps images in [0, 1] [B, C, H, W] to float32 logits [B, K].
 
     Attributes:
-        g: images in [0, 1] [B, C, H, W] to float32 logits [B, K]; frozen, a copy.
-        notes: in words, what could not be done to it.
-        folded: whether BatchNorm is folded into the convolutions before it.
-        precision: of the passes, `bf16` under autocast; every claim is verified in float32.
+        model: the model, in `memory_format`.
+        precision: `bf16` computes under bfloat16 autocast.
+        memory_format: of the images and the convolutions.
+        batchnorm_folded: whether BatchNorm is folded into the convolutions before it.
+        notes: why an optimization does not apply.
     """
 
-    g: nn.Module
-    notes: tuple[str, ...]
-    folded: bool
-    precision: Precision
-
-
-class InferenceNet(nn.Module):
-    """Passes through a network in one layout and, if asked, under bfloat16 autocast."""
-
-    def __init__(self, g: nn.Module, precision: Precision, layout: torch.memory_format):
+    def __init__(
+        self,
+        model: nn.Module,
+        precision: Precision = "fp32",
+        memory_format: torch.memory_format = torch.contiguous_format,
+        batchnorm_folded: bool = False,
+        notes: tuple[str, ...] = (),
+    ):
         super().__init__()
-        self.g, self.precision, self.layout = g, precision, layout
+        self.model, self.precision, self.memory_format = model, precision, memory_format
+        self.batchnorm_folded, self.notes = batchnorm_folded, notes
+        self.training = False  # of this wrapper alone: `model` may be the user's own
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float32 logits."""
-        x = x.contiguous(memory_format=self.layout)
+        """Return float32 logits [B, K]."""
+        x = x.contiguous(memory_format=self.memory_format)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            z: Tensor = self.g(x)
+            z: Tensor = self.model(x)
         return z.float()
 
 
-def build_inference_model(f: nn.Module, x: Tensor, precision: Precision = "fp32") -> InferenceModel:
-    """A frozen copy of f for the search: BatchNorm folded, channels_last where that is faster.
+def build_inference_model(
+    model: nn.Module, x: Tensor, precision: Precision = "fp32"
+) -> InferenceModel:
+    """Copy the model and optimize the copy: BatchNorm folded, channels_last where it is faster.
 
-    Its logits equal those of f up to rounding, which is checked on the images `x` [B, C, H, W]. A
-    network that cannot be copied, traced or called in channels_last (one with a `.view` in it may
-    not), or whose copy differs, is build_inference_model without that.
+    An optimization is skipped, with a note, if the model cannot be traced or called in
+    channels_last (a model that uses `.view` may not), or if its logits for the images `x`
+    [B, C, H, W] change by more than rounding. A model that cannot be copied is used unchanged.
     """
+    model = unwrap_model(model)
     try:
-        twin = copy.deepcopy(unwrap_model(f)).eval().requires_grad_(False)
+        copied = copy.deepcopy(model).eval().requires_grad_(False)
     except Exception as error:
-        note = f"the network cannot be copied and is build_inference_model as it is: {_first_line(error)}"
-        return InferenceModel(
-            InferenceNet(unwrap_model(f), precision, PLAIN), (note,), False, precision
-        )
-    twin, not_folded = _folded(twin, x)
-    g, plain = _laid_out(twin, x, precision)
-    notes = tuple(note for note in (not_folded, plain) if note)
-    return InferenceModel(g.eval(), notes, not not_folded, precision)
+        note = f"the model cannot be copied and is used as it is: {_first_line(error)}"
+        return InferenceModel(model, precision, notes=(note,))
+    copied, fold_note = _try_folding(copied, x)
+    memory_format, format_note = _try_channels_last(copied, x, precision)
+    return InferenceModel(
+        copied,
+        precision,
+        memory_format,
+        batchnorm_folded=not fold_note,
+        notes=tuple(filter(None, (fold_note, format_note))),
+    )
 
 
-def _folded(twin: nn.Module, x: Tensor) -> tuple[nn.Module, str]:
-    """The network with BatchNorm folded, or as it is and in words why."""
-    try:
-        smaller = folded(twin)
-        if _equal(twin, smaller, x):
-            return smaller, ""
-    except Exception as error:
-        return twin, f"BatchNorm is not folded: {_first_line(error)}"
-    return twin, "BatchNorm is not folded: the logits would differ"
+def fold_batchnorm(model: nn.Module) -> nn.Module:
+    """Trace a model and fold each BatchNorm into the convolution before it.
 
-
-def _laid_out(twin: nn.Module, x: Tensor, precision: Precision) -> tuple[InferenceNet, str]:
-    """The network in channels_last, or in the usual layout and in words why.
-
-    In float32 on a CPU the usual layout is faster (benchmarks/attacks.md).
+    w' = w gamma / sqrt(var + epsilon), and the bias likewise. Raises whatever tracing raises.
     """
-    if x.device.type == "cpu" and precision == "fp32":
-        return InferenceNet(twin, precision, PLAIN), ""
-    g = InferenceNet(twin.to(memory_format=torch.channels_last), precision, torch.channels_last)
-    try:
-        with torch.no_grad():
-            forward_padded(g, x)
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        twin = twin.to(memory_format=PLAIN)
-        return InferenceNet(
-            twin, precision, PLAIN
-        ), f"channels_last is not used: {_first_line(error)}"
-    return g, ""
-
-
-def folded(f: nn.Module) -> nn.Module:
-    """A traced network in eval mode in which a convolution has taken in the BatchNorm after it.
-
-    w' = w * gamma / sqrt(var + epsilon), b' likewise. Raises whatever tracing raises.
-    """
-    traced = torch.fx.symbolic_trace(f)
+    traced = torch.fx.symbolic_trace(model)
     modules = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
-        before = node.args[0] if node.args else None
-        norm, conv = modules.get(node.target), modules.get(getattr(before, "target", None))
-        pair = isinstance(norm, BatchNorm) and isinstance(conv, CONVOLUTIONS)
-        if pair and norm.track_running_stats and len(before.users) == 1:
-            traced.set_submodule(before.target, fuse_conv_bn_eval(conv, norm))
-            node.replace_all_uses_with(before)
+        previous = node.args[0] if node.args else None
+        if not isinstance(previous, torch.fx.Node):
+            continue
+        norm, conv = modules.get(str(node.target)), modules.get(str(previous.target))
+        if not (isinstance(norm, BatchNorm) and isinstance(conv, CONVOLUTIONS)):
+            continue
+        if norm.track_running_stats and len(previous.users) == 1:
+            traced.set_submodule(str(previous.target), fuse_conv_bn_eval(conv, norm))
+            node.replace_all_uses_with(previous)
             traced.graph.erase_node(node)
     traced.recompile()
     return traced.eval().requires_grad_(False)
 
 
+def _try_folding(model: nn.Module, x: Tensor) -> tuple[nn.Module, str]:
+    """Return the model with BatchNorm folded, or the model itself and a note."""
+    try:
+        folded = fold_batchnorm(model)
+        if _logits_agree(model, folded, x):
+            return folded, ""
+    except Exception as error:
+        return model, f"BatchNorm is not folded: {_first_line(error)}"
+    return model, "BatchNorm is not folded: the logits would change"
+
+
+def _try_channels_last(
+    model: nn.Module, x: Tensor, precision: Precision
+) -> tuple[torch.memory_format, str]:
+    """Convert the model to channels_last where it is faster; return its format and a note."""
+    # In float32 on a CPU the contiguous format is faster (benchmarks/attacks.md).
+    if x.device.type == "cpu" and precision == "fp32":
+        return torch.contiguous_format, ""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs
+    try:
+        with torch.no_grad():
+            forward_padded(InferenceModel(model, precision, torch.channels_last), x)
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # stubs
+        return torch.contiguous_format, f"channels_last is not used: {_first_line(error)}"
+    return torch.channels_last, ""
+
+
 @torch.no_grad()
-def _equal(one: nn.Module, other: nn.Module, x: Tensor) -> bool:
-    with frozen_eval(one) as f, frozen_eval(other) as g:
-        z, z_other = forward_padded(f, x), forward_padded(g, x)
+def _logits_agree(model: nn.Module, other: nn.Module, x: Tensor) -> bool:
+    with frozen_eval(model) as model, frozen_eval(other) as other:
+        z, z_other = forward_padded(model, x), forward_padded(other, x)
     return torch.allclose(z, z_other, rtol=1e-3, atol=1e-3 * float(z.abs().max()))
 
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute float32 products and convolutions in float32: without TF32, and without bfloat16."""
+    backends: Any = torch.backends  # the stubs omit conv, rnn and matmul
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    settings = backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        yield
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision

@@ -1,12 +1,6 @@
-"""What has been done of an evaluation, in an append-only file that survives a kill.
+"""The log of an evaluation: an append-only file from which a killed evaluation resumes.
 
-A folder holds:
-
-config.json                       what is evaluated, and how
-journal-RANK.jsonl                a line for each batch of each run, as soon as it is done
-adversarial-RANK-LINE.safetensors the points that its images fell to, if asked for
-verdicts.jsonl                    at the end: a record for each image
-scores.json                       at the end: the figures
+docs/file_formats.md describes the files of an evaluation folder.
 """
 
 from __future__ import annotations
@@ -14,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,159 +21,201 @@ from nuat.config.serialization import diff
 from nuat.errors import InputError
 from nuat.runtime.files import atomic_write
 
-ABOUT = ("versions",)
-"""Parts of config.json that tell about an evaluation and do not define it."""
+FORMAT_VERSION = 1
+"""Version of the format of every file in an evaluation folder."""
 
 
-class AttackOutcome(NamedTuple):
-    """What one run did to one image; see `AttackResult`."""
+class RunKey(NamedTuple):
+    """One run: which attack, which part of it, and which of its targets and restarts."""
 
-    id: int
-    fallen: bool
-    iterate: int
+    attack: str
+    part: str
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttackOutcome:
+    """The outcome of one run for one image; see `nuat.attacks.AttackResult`."""
+
+    index: int
+    adversarial: bool
+    step: int
     forwards: int
     backwards: int
-    lead: float | None
+    margin: float | None
     distance: float
 
 
 @dataclass(frozen=True)
 class LogEntry:
-    """One batch of one run of one part of an attack: who was in it, and what became of each."""
+    """One batch of one run.
 
-    attack: str
-    part: str
-    run: int
+    Attributes:
+        key: the run.
+        seconds: how long the batch took.
+        outcomes: the outcome for each image of the batch.
+        snapshots: for each snapshot step, whether each image is robust at that iterate.
+    """
+
+    key: RunKey
     seconds: float
     outcomes: tuple[AttackOutcome, ...]
-    snapshots: dict[str, list[bool]] = field(default_factory=dict)
+    snapshots: dict[int, list[bool]] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the entry as one line of JSON."""
+        columns = {
+            column.name: [getattr(outcome, column.name) for outcome in self.outcomes]
+            for column in fields(AttackOutcome)
+        }
+        line = {
+            "format_version": FORMAT_VERSION,
+            **self.key._asdict(),
+            "seconds": self.seconds,
+            "outcomes": columns,
+            "snapshots": self.snapshots,
+        }
+        return json.dumps(line)
 
     @staticmethod
-    def read(text: str) -> LogEntry:
-        """The line that was written down."""
-        parts = json.loads(text)
-        outcomes = tuple(AttackOutcome(*outcome) for outcome in parts.pop("outcomes"))
-        return LogEntry(**parts, outcomes=outcomes)
+    def from_json(text: str) -> LogEntry:
+        """Read what `to_json` returns."""
+        line = json.loads(text)
+        columns = (line["outcomes"][column.name] for column in fields(AttackOutcome))
+        return LogEntry(
+            key=RunKey(line["attack"], line["part"], line["run"]),
+            seconds=line["seconds"],
+            outcomes=tuple(AttackOutcome(*values) for values in zip(*columns, strict=True)),
+            snapshots={int(step): robust for step, robust in line["snapshots"].items()},
+        )
 
 
 class EvaluationLog:
-    """The lines so far, in memory and, with a folder, on the disk."""
+    """The entries of an evaluation, in memory and, if there is a folder, in log-RANK.jsonl."""
 
     def __init__(self, folder: Path | None = None, rank: int = 0):
-        self.folder, self.rank, self.lines = folder, rank, list[LogEntry]()
-        if folder:
-            self._mend()
-            self.reread()
-        self._own = len(self._own_file.read_text().splitlines()) if self._there() else 0
+        self.folder, self.rank, self.entries = folder, rank, list[LogEntry]()
+        self._num_written = 0
+        if folder is not None and self._file.exists():
+            self._truncate_partial()
+            self._num_written = self._file.read_bytes().count(b"\n")
+        self.reload()
 
     @staticmethod
-    def start(folder: Path | str, config: dict[str, Any], rank: int = 0) -> EvaluationLog:
-        """Make the folder, or go on with it. Raises InputError if it holds anything else."""
-        folder = Path(folder)
-        file, plain = folder / "config.json", json.loads(json.dumps(config))
-        taken = folder.exists() and _is_taken(folder)  # before another rank has made its own
+    def open(folder: Path | None, config: dict[str, Any], rank: int = 0) -> EvaluationLog:
+        """Create the folder, or resume the evaluation in it; without a folder, log in memory.
+
+        Raises:
+            InputError: the folder contains anything other than an evaluation with this `config`.
+        """
+        if folder is None:
+            return EvaluationLog()
+        config = json.loads(json.dumps(config))
+        file = folder / "config.json"
+        # Other ranks may write config.json at any moment: look at the folder first.
+        occupied = folder.exists() and _is_occupied(folder)
         if file.exists():
-            there = _read(file)
-            found = diff(_defining(plain), _defining(there))
-            if found:
-                raise InputError(
-                    f"{folder} holds another evaluation; it differs in {'; '.join(found)}. "
-                    "Choose another folder with --out, or delete this one"
-                )
-        elif taken:
-            raise InputError(f"{folder} is not empty and not an evaluation; choose another --out")
+            _check_config(config, folder)
+        elif occupied:
+            raise _not_an_evaluation(folder)
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(plain, indent=2) + "\n"
+            text = json.dumps(config, indent=2) + "\n"
             own = file.with_name(f"{file.name}-{rank}")
             atomic_write(own, lambda part: part.write_text(text))
             own.replace(file)
         return EvaluationLog(folder, rank)
 
-    def write(self, line: LogEntry, points: Tensor | None = None) -> None:
-        """Append a line, and before it the points [F, C, H, W] that images fell to, if given."""
-        self.lines.append(line)
+    def append(self, entry: LogEntry, x_adv: Tensor | None = None) -> None:
+        """Append an entry; before it, store its adversarial images `x_adv` [F, C, H, W], if any."""
+        self.entries.append(entry)
         if self.folder is None:
             return
-        fallen = [outcome.id for outcome in line.outcomes if outcome.fallen]
-        if points is not None and fallen:
-            tensors = {"id": torch.tensor(fallen), "x": points.cpu().contiguous()}
-            held = save(tensors, {"attack": line.attack, "run": f"{line.run:06d}"})
-            name = f"adversarial-{self.rank}-{self._own:06d}.safetensors"
-            atomic_write(self.folder / name, lambda part: part.write_bytes(held))
-        with self._own_file.open("a") as file:
-            file.write(json.dumps(asdict(line)) + "\n")
-        self._own += 1
+        broken = [outcome.index for outcome in entry.outcomes if outcome.adversarial]
+        if x_adv is not None and broken:
+            tensors = {"index": torch.tensor(broken), "x_adv": x_adv.cpu().contiguous()}
+            # zero-padded, so that runs sort as text
+            content = save(tensors, {"attack": entry.key.attack, "run": f"{entry.key.run:06d}"})
+            name = f"adversarial-{self.rank}-{self._num_written:06d}.safetensors"
+            atomic_write(self.folder / name, lambda part: part.write_bytes(content))
+        with self._file.open("a") as file:
+            file.write(entry.to_json() + "\n")
+        self._num_written += 1
 
-    def reread(self) -> None:
-        """Take in what every rank has written."""
-        files = sorted(self.folder.glob("journal-*.jsonl")) if self.folder else []
-        self.lines = [line for file in files for line in _lines(file)] if files else self.lines
+    def reload(self) -> None:
+        """Read the entries of all ranks."""
+        if self.folder is not None:
+            files = sorted(self.folder.glob("log-*.jsonl"))
+            self.entries = [entry for file in files for entry in _read_entries(file)]
 
-    def points(self) -> dict[str, dict[int, Tensor]]:
-        """By attack and id, the points that images fell to; empty if they were not kept."""
-        found: dict[str, dict[int, Tensor]] = {}
-        files = self.folder.glob("adversarial-*.safetensors") if self.folder else []
-        for path in sorted(
-            files, key=_run_of, reverse=True
-        ):  # an image keeps what it fell to first
+    def completed(self, key: RunKey) -> dict[int, bool]:
+        """Return the images on which this run is complete, and whether it broke them."""
+        entries = (entry for entry in self.entries if entry.key == key)
+        return {
+            outcome.index: outcome.adversarial for entry in entries for outcome in entry.outcomes
+        }
+
+    def adversarial_images(self) -> dict[str, dict[int, Tensor]]:
+        """Return the stored adversarial images [C, H, W] by attack and image index."""
+        images: dict[str, dict[int, Tensor]] = {}
+        paths = self.folder.glob("adversarial-*.safetensors") if self.folder else ()
+        # Later runs come first, so that the first run that breaks an image overwrites the others.
+        for path in sorted(paths, key=_run_number, reverse=True):
             with safe_open(path, "pt") as file:
-                mine = found.setdefault(file.metadata()["attack"], {})
-                ids, points = file.get_tensor("id").tolist(), file.get_tensor("x")
-            mine.update(zip(ids, points, strict=True))
-        return found
+                of_attack = images.setdefault(file.metadata()["attack"], {})
+                indices, x_adv = file.get_tensor("index").tolist(), file.get_tensor("x_adv")
+            of_attack.update(zip(indices, x_adv, strict=True))
+        return images
 
     @property
-    def _own_file(self) -> Path:
+    def _file(self) -> Path:
         assert self.folder is not None
-        return self.folder / f"journal-{self.rank}.jsonl"
+        return self.folder / f"log-{self.rank}.jsonl"
 
-    def _there(self) -> bool:
-        return self.folder is not None and self._own_file.exists()
-
-    def _mend(self) -> None:
-        """Cut off a last line that a kill left unfinished."""
-        if self._there():
-            content = self._own_file.read_bytes()
-            if len(content) != (end := content.rfind(b"\n") + 1):
-                os.truncate(self._own_file, end)
+    def _truncate_partial(self) -> None:
+        """Remove a last line that a kill left unfinished."""
+        content = self._file.read_bytes()
+        if len(content) != (end := content.rfind(b"\n") + 1):
+            os.truncate(self._file, end)
 
 
-def _lines(file: Path) -> Iterator[LogEntry]:
-    """The lines that are whole. Raises InputError for one that a journal never held."""
+def _read_entries(file: Path) -> Iterator[LogEntry]:
+    """Read the complete lines of a log. Raises InputError for a damaged one."""
     for number, text in enumerate(file.read_text(errors="replace").split("\n")[:-1], 1):
         try:
-            yield LogEntry.read(text)
+            yield LogEntry.from_json(text)
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f"line {number} of {file} is damaged; delete that line, and its batch is run again"
             ) from error
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """A config.json. Raises InputError if it is not that of an evaluation."""
+def _check_config(config: dict[str, Any], folder: Path) -> None:
+    """Raise InputError unless the folder contains the evaluation that `config` describes."""
     try:
-        config: dict[str, Any] = json.loads(file.read_text())
-        config["model_fingerprint"], config["attacks"]
+        stored = json.loads((folder / "config.json").read_text())
+        stored["model_fingerprint"], stored["attacks"]
     except (ValueError, KeyError, TypeError):
+        raise _not_an_evaluation(folder) from None
+    # an evaluation may resume under another version of torch
+    if differences := diff(config | {"versions": {}}, stored | {"versions": {}}):
         raise InputError(
-            f"{file.parent} is not empty and not an evaluation; choose another --out"
-        ) from None
-    return config
+            f"{folder} contains another evaluation; it differs in {'; '.join(differences)}. "
+            "Choose another folder with --out, or delete this one"
+        )
 
 
-def _is_taken(folder: Path) -> bool:
-    """Whether there is more than a config.json in the making."""
+def _not_an_evaluation(folder: Path) -> InputError:
+    return InputError(f"{folder} is not empty and not an evaluation; choose another --out")
+
+
+def _is_occupied(folder: Path) -> bool:
+    """Return whether the folder contains more than a config.json that is being written."""
     if not folder.is_dir():
         return True
-    return any(not inside.name.startswith("config.json") for inside in folder.iterdir())
+    return any(not path.name.startswith("config.json") for path in folder.iterdir())
 
 
-def _run_of(path: Path) -> str:
+def _run_number(path: Path) -> str:
     with safe_open(path, "pt") as file:
         return str(file.metadata()["run"])
-
-
-def _defining(config: dict[str, Any]) -> dict[str, Any]:
-    """The fields that identify an evaluation."""
-    return {key: value for key, value in config.items() if key not in ABOUT}

@@ -1,174 +1,191 @@
-"""StartAt the journal to what a reader wants: one record for each image."""
+"""What an evaluation found out about each image, collected from the log."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from nuat.attacks import Attack
-from nuat.evaluation.log import AttackOutcome, LogEntry
+from nuat.evaluation.log import FORMAT_VERSION, AttackOutcome, LogEntry
 from nuat.evaluation.sanity_checks import check_outcome
 
 Parts = Mapping[str, Attack]
-"""The parts of an attack, by name, in order."""
+"""The parts of an attack by name, in the order in which they run."""
 
 
 @dataclass(frozen=True)
 class CleanPredictions:
-    """What the network says of the clean images, by id.
+    """Predictions on the clean images, by index.
 
     Attributes:
         label: the true class.
-        predicted: the class given.
-        lead: the lead of the best other class over the true one; below 0 where it is right.
-        ranking: the other classes, likeliest first, as many as are aimed at.
+        predicted: the predicted class.
+        margin: max_{j != y} z_j - z_y, negative where the image is classified correctly; None where
+            it is not finite.
+        ranking: the target classes: the other classes by descending logit.
     """
 
-    label: dict[int, int]
-    predicted: dict[int, int]
-    lead: dict[int, float]
-    ranking: dict[int, list[int]]
+    label: dict[int, int] = field(default_factory=dict)
+    predicted: dict[int, int] = field(default_factory=dict)
+    margin: dict[int, float | None] = field(default_factory=dict)
+    ranking: dict[int, list[int]] = field(default_factory=dict)
 
-    def right(self, image: int) -> bool:
-        """Whether the image is classified rightly."""
-        return self.label[image] == self.predicted[image]
+    def is_correct(self, index: int) -> bool:
+        """Return whether the image is classified correctly."""
+        return self.label[index] == self.predicted[index]
 
 
-class ImageHistory:
-    """What an attack's runs did to each image, in the order of parts and runs."""
+class AttackHistory:
+    """The outcomes of all runs of one attack for each image, by parts and runs in order."""
 
-    def __init__(self, name: str, parts: Parts, lines: Iterable[LogEntry]):
-        self.parts, places = parts, {part: place for place, part in enumerate(parts)}
-        mine = sorted(
-            (line for line in lines if line.attack == name),
-            key=lambda line: (places[line.part], line.run),
+    def __init__(self, name: str, parts: Parts, entries: Iterable[LogEntry]):
+        self.parts, order = parts, {part: position for position, part in enumerate(parts)}
+        own = sorted(
+            (entry for entry in entries if entry.key.attack == name),
+            key=lambda entry: (order[entry.key.part], entry.key.run),
         )
         self.runs: dict[int, list[tuple[str, int, AttackOutcome]]] = {}
-        self.stood_at: dict[int, dict[int, bool]] = {}
-        for line in mine:
-            for place, outcome in enumerate(line.outcomes):
-                self.runs.setdefault(outcome.id, []).append((line.part, line.run, outcome))
-                at = self.stood_at.setdefault(outcome.id, {})
-                for k, stood in line.snapshots.items():
-                    at[int(k)] = at.get(int(k), True) and stood[place]
+        self.robust_at: dict[int, dict[int, bool]] = {}
+        for entry in own:
+            for row, outcome in enumerate(entry.outcomes):
+                run = entry.key.part, entry.key.run, outcome
+                self.runs.setdefault(outcome.index, []).append(run)
+                robust_at = self.robust_at.setdefault(outcome.index, {})
+                for step, robust in entry.snapshots.items():
+                    robust_at[step] = robust_at.get(step, True) and robust[row]
 
-    def fell_to(self, image: int) -> tuple[str, int, AttackOutcome] | None:
-        """The part, the run and the outcome that the image fell to."""
-        return next((run for run in self.runs.get(image, []) if run[2].fallen), None)
+    def broken_by(self, index: int) -> tuple[str, int, AttackOutcome] | None:
+        """Return the part, the run and the outcome of the first run that broke the image."""
+        return next((run for run in self.runs.get(index, []) if run[2].adversarial), None)
 
-    def stands(self, image: int, clean: CleanPredictions) -> bool:
-        """Whether the image is classified rightly and fell to nothing."""
-        return clean.right(image) and self.fell_to(image) is None
+    def is_robust(self, index: int, clean: CleanPredictions) -> bool:
+        """Return whether the image is classified correctly and no run broke it."""
+        return clean.is_correct(index) and self.broken_by(index) is None
 
-    def stood(self, image: int, snapshot: int, clean: CleanPredictions) -> bool:
-        """The same for the iterate at a snapshot."""
-        return clean.right(image) and self.stood_at.get(image, {}).get(snapshot, True)
+    def is_robust_at(self, index: int, step: int, clean: CleanPredictions) -> bool:
+        """Return whether the image is classified correctly and robust at a snapshot's iterate."""
+        return clean.is_correct(index) and self.robust_at.get(index, {}).get(step, True)
 
-    def record(self, image: int, clean: CleanPredictions) -> dict[str, Any]:
-        """What became of an image, for a person to read."""
-        runs, fell = self.runs.get(image, []), self.fell_to(image)
-        queries = {
+    def record(self, index: int, clean: CleanPredictions) -> dict[str, Any]:
+        """Return the outcome of this attack for an image, as verdicts.jsonl has it."""
+        runs, success = self.runs.get(index, []), self.broken_by(index)
+        found: dict[str, Any] = {
+            "robust": success is None and clean.is_correct(index),
+            "broken_by": None,
+            "target": None,
+            "restart": None,
+            "step": None,
             "forwards": sum(outcome.forwards for _, _, outcome in runs),
             "backwards": sum(outcome.backwards for _, _, outcome in runs),
+            "distance": None,
         }
-        if fell is None:
-            leads = [outcome.lead for _, _, outcome in runs if outcome.lead is not None]
-            return {"standing": clean.right(image), **queries, "lead": max(leads, default=None)}
-        part, run, outcome = fell
+        if success is None:
+            margins = [outcome.margin for _, _, outcome in runs if outcome.margin is not None]
+            return found | {"margin": max(margins, default=None)}
+        part, run, outcome = success
         rank, restart = divmod(run, self.parts[part].restarts)
-        target = clean.ranking[image][rank] if self.parts[part].targets else None
-        return {
-            "standing": False,
-            "by": part,
+        target = clean.ranking[index][rank] if self.parts[part].targets else None
+        return found | {
+            "broken_by": part,
             "target": target,
             "restart": restart,
-            "iterate": outcome.iterate,
-            **queries,
+            "step": outcome.step,
             "distance": outcome.distance,
-            "lead": outcome.lead,
+            "margin": outcome.margin,
         }
 
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """What an evaluation found.
+    """Everything that an evaluation found out.
 
     Attributes:
-        ids: the images, in the order in which they were asked for.
-        clean: what the network says of them unattacked.
+        indices: the images, in the order requested.
+        clean: the predictions on the clean images.
         parts: for each attack, its parts.
-        lines: the journal.
+        entries: the entries of the log.
     """
 
-    ids: Sequence[int]
+    indices: Sequence[int]
     clean: CleanPredictions
     parts: Mapping[str, Parts]
-    lines: Sequence[LogEntry]
+    entries: Sequence[LogEntry]
 
     @cached_property
-    def histories(self) -> dict[str, ImageHistory]:
-        """By attack, what became of the images."""
-        return {name: ImageHistory(name, parts, self.lines) for name, parts in self.parts.items()}
+    def histories(self) -> dict[str, AttackHistory]:
+        """The history of each attack."""
+        return {
+            name: AttackHistory(name, parts, self.entries) for name, parts in self.parts.items()
+        }
 
-    def records(self) -> list[dict[str, Any]]:
-        """A record for each image, by id; the same however the evaluation was run."""
+    def verdicts(self) -> list[dict[str, Any]]:
+        """Return the records of verdicts.jsonl, by index; they do not depend on the batch size."""
         return [
             {
-                "id": image,
-                "label": self.clean.label[image],
-                "predicted": self.clean.predicted[image],
-                "lead": self.clean.lead[image],
+                "format_version": FORMAT_VERSION,
+                "index": index,
+                "label": self.clean.label[index],
+                "predicted": self.clean.predicted[index],
+                "margin": self.clean.margin[index],
                 "attacks": {
-                    name: each.record(image, self.clean) for name, each in self.histories.items()
+                    name: history.record(index, self.clean)
+                    for name, history in self.histories.items()
                 },
             }
-            for image in sorted(self.ids)
+            for index in sorted(self.indices)
         ]
 
-    def standing(self) -> dict[str, list[bool]]:
-        """For each attack, and each snapshot of it, which images stand."""
-        found = {}
-        for name, each in self.histories.items():
-            for k in sorted({k for part in each.parts.values() for k in part.snapshots}):
-                found[f"{name} at {k}"] = [each.stood(i, k, self.clean) for i in self.ids]
-            found[name] = [each.stands(image, self.clean) for image in self.ids]
-        return found
+    def robust(self) -> dict[str, list[bool]]:
+        """Return for each attack and each of its snapshots whether each image is robust."""
+        robust = {}
+        for name, history in self.histories.items():
+            steps = {step for part in history.parts.values() for step in part.snapshots}
+            for step in sorted(steps):
+                robust[f"{name} at {step}"] = [
+                    history.is_robust_at(index, step, self.clean) for index in self.indices
+                ]
+            robust[name] = [history.is_robust(index, self.clean) for index in self.indices]
+        return robust
 
     def seconds(self) -> dict[str, float]:
-        """For each attack, the time of its batches, added up."""
+        """Return the run time of each attack, summed over its batches."""
         return {
-            name: sum(line.seconds for line in self.lines if line.attack == name)
+            name: sum(entry.seconds for entry in self.entries if entry.key.attack == name)
             for name in self.parts
         }
 
-    def tally(self, name: str) -> dict[str, dict[str, float]]:
-        """For each part: images that came in and fell, passes for each of them, seconds."""
+    def part_statistics(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Return counts, passes per image and seconds of each part of each attack."""
         return {
-            part: _tally([x for x in self.lines if (x.attack, x.part) == (name, part)])
-            for part in self.parts[name]
+            name: {
+                part: _statistics([e for e in self.entries if e.key[:2] == (name, part)])
+                for part in parts
+            }
+            for name, parts in self.parts.items()
         }
 
-    def check_outcome(self) -> list[str]:
-        """What the outcome gives away about the network, in words."""
+    def notes(self) -> list[str]:
+        """Return signs in the outcome that the robust accuracy is overstated."""
         notes = []
         for name, parts in self.parts.items():
-            fell = [self.histories[name].fell_to(image) for image in self.ids]
-            blows = [blow for blow in fell if blow is not None]
-            fallen = {part: sum(blow[0] == part for blow in blows) for part in parts}
-            late = sum(run % parts[part].restarts > 0 for part, run, _ in blows)
-            notes += [f"{name}: {note}" for note in check_outcome(len(self.ids), fallen, late)]
+            runs = [self.histories[name].broken_by(index) for index in self.indices]
+            successes = [run for run in runs if run is not None]
+            broken = {part: sum(success[0] == part for success in successes) for part in parts}
+            by_restarts = sum(run % parts[part].restarts > 0 for part, run, _ in successes)
+            found = check_outcome(len(self.indices), broken, by_restarts)
+            notes += [f"{name}: {note}" for note in found]
         return notes
 
 
-def _tally(lines: Sequence[LogEntry]) -> dict[str, float]:
-    outcomes = [outcome for line in lines for outcome in line.outcomes]
-    came = len({outcome.id for outcome in outcomes})
+def _statistics(entries: Sequence[LogEntry]) -> dict[str, float]:
+    outcomes = [outcome for entry in entries for outcome in entry.outcomes]
+    images = len({outcome.index for outcome in outcomes})
     return {
-        "images": came,
-        "broken": len({outcome.id for outcome in outcomes if outcome.fallen}),
-        "forwards": round(sum(outcome.forwards for outcome in outcomes) / max(came, 1), 2),
-        "backwards": round(sum(outcome.backwards for outcome in outcomes) / max(came, 1), 2),
-        "seconds": round(sum(line.seconds for line in lines), 3),
+        "images": images,
+        "broken": len({outcome.index for outcome in outcomes if outcome.adversarial}),
+        "forwards": round(sum(outcome.forwards for outcome in outcomes) / max(images, 1), 2),
+        "backwards": round(sum(outcome.backwards for outcome in outcomes) / max(images, 1), 2),
+        "seconds": round(sum(entry.seconds for entry in entries), 3),
     }

@@ -1,76 +1,242 @@
-"""What an evaluation was asked for: which attacks, which images."""
+"""The request of an evaluation: its arguments, checked and resolved before anything is attacked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from nuat.attacks import Attack, Ensemble, parse_attack
-from nuat.data import ImageDataset, class_balanced
-from nuat.errors import InputError
+from nuat.config.serialization import to_dict
+from nuat.data import ImageDataset, as_dataset, class_balanced
+from nuat.data.validation import check_images
+from nuat.errors import InputError, check_positive_int
+from nuat.evaluation.inference import InferenceModel, Precision, build_inference_model
+from nuat.evaluation.log import FORMAT_VERSION
 from nuat.evaluation.per_image import Parts
+from nuat.evaluation.sanity_checks import check_model
+from nuat.nn.fingerprint import digest, fingerprint
+from nuat.nn.validation import check_logits
 from nuat.rng import derive_seed
+from nuat.runtime.device import device_of
+from nuat.runtime.ranks import world_size
+from nuat.runtime.versions import versions
 from nuat.threat_models import Ball
 
 Attacks = str | Sequence[str] | Mapping[str, Attack | Ensemble]
 
+DEFAULT_ATTACKS = ("pgd-20", "pgd-100(restarts=5)", "gama-100")
+
+NUM_PROBES = 32
+"""Number of images on which the model is checked before it is attacked."""
+
+DEFAULT_BATCH_SIZES = {"cuda": 1024, "cpu": 128}
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """The checked arguments of `evaluate`, and what follows from them.
+
+    Attributes:
+        model: the model whose predictions decide the verdicts.
+        inference_model: an optimized copy of the model, on which attacks search.
+        images: the data set.
+        indices: the images to attack, in the order requested.
+        ball: the threat model.
+        attacks: the attacks, by name.
+        parts: for each attack, the parts that are defined for K classes.
+        classes: K.
+        batch_size: images attacked at once.
+        seed: seed of the attacks' noise.
+        out: the folder for the log and the results, or None.
+        metadata: stored with the results.
+        save_adversarial: whether adversarial images are stored.
+        notes: warnings about the model and the attacks.
+        content_hash: a hash of the first images and of all labels.
+    """
+
+    model: nn.Module
+    inference_model: InferenceModel
+    images: ImageDataset
+    indices: list[int]
+    ball: Ball
+    attacks: Mapping[str, Attack | Ensemble]
+    parts: Mapping[str, Parts]
+    classes: int
+    batch_size: int
+    seed: int
+    out: Path | None
+    metadata: dict[str, Any]
+    save_adversarial: bool
+    notes: list[str]
+    content_hash: str
+
+    def config(self) -> dict[str, Any]:
+        """Return the content of config.json, which identifies the evaluation."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "model_fingerprint": fingerprint(self.model),
+            "ball": repr(self.ball),
+            "attacks": {name: to_dict(attack) for name, attack in self.attacks.items()},
+            "images": {
+                "count": len(self.indices),
+                "indices_hash": derive_seed(*sorted(self.indices)),
+                "content_hash": self.content_hash,
+            },
+            "seed": self.seed,
+            "search_precision": self.inference_model.precision,
+            "batchnorm_folded": self.inference_model.batchnorm_folded,
+            "save_adversarial": self.save_adversarial,
+            "metadata": self.metadata,
+            "versions": versions(),
+        }
+
+
+def resolve_request(
+    model: nn.Module,
+    images: Any,
+    ball: Ball,
+    attacks: Attacks,
+    *,
+    classes: int | None,
+    samples: int | None,
+    indices: Sequence[int] | None,
+    batch_size: int | None,
+    seed: int,
+    out: Path | str | None,
+    metadata: Mapping[str, Any] | None,
+    save_adversarial: bool,
+    search_precision: Precision,
+) -> EvaluationRequest:
+    """Check the arguments of `evaluate`. Raises InputError for an invalid one."""
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"model is {model!r}, not a torch.nn.Module; the model of a run or of a weights file "
+            "is nuat.load_model(PATH).model"
+        )
+    images = as_dataset(images).to(device_of(model))
+    images.check()
+    attacks = parse_attacks(attacks, ball)
+    chosen = select_indices(images, samples, indices, seed)
+    if batch_size is not None:
+        check_positive_int("batch_size", batch_size)
+    _check_options(search_precision, out, save_adversarial)
+    x, y = images.batch(torch.tensor(sorted(chosen)[:NUM_PROBES]))
+    check_images(x)
+    # check_model reports a softmax as a note, which is stored with the result
+    classes = check_logits(model, x, classes, warn_of_softmax=False)
+    images.check(classes)
+    parts, notes = applicable_attacks(attacks, classes)
+    inference_model = build_inference_model(model, x, search_precision)
+    notes += [*check_model(model, x, y), *inference_model.notes]
+    return EvaluationRequest(
+        model=model,
+        inference_model=inference_model,
+        images=images,
+        indices=chosen,
+        ball=ball,
+        attacks=attacks,
+        parts=parts,
+        classes=classes,
+        batch_size=batch_size or DEFAULT_BATCH_SIZES.get(x.device.type, 128),
+        seed=seed,
+        out=None if out is None else Path(out),
+        metadata=dict(metadata or {}),
+        save_adversarial=save_adversarial,
+        notes=notes,
+        content_hash=_content_hash(x, images.y[sorted(chosen)]),
+    )
+
 
 def parse_attacks(attacks: Attacks, ball: Ball) -> dict[str, Attack | Ensemble]:
-    """The attacks by name. Raises InputError for none, or one within another ball."""
+    """Return the attacks by name.
+
+    Raises:
+        InputError: there are no attacks, or one of them has another threat model than `ball`.
+    """
     if isinstance(attacks, str):
         attacks = [attacks]
     if not isinstance(attacks, Mapping):
         attacks = {name: parse_attack(name, ball) for name in attacks}
     if not attacks:
-        raise InputError("no attack was given, such as 'pgd-20'")
-    for name, each in attacks.items():
-        if each.ball != ball:
-            raise InputError(f"{name} attacks within {each.ball}, not within {ball} as asked")
+        raise InputError("attacks is empty; name at least one, such as 'pgd-20'")
+    for name, attack in attacks.items():
+        if attack.ball != ball:
+            raise InputError(
+                f"the attack {name} has the threat model {attack.ball}, but the evaluation {ball}"
+            )
     return dict(attacks)
 
 
 def select_indices(
     images: ImageDataset, samples: int | None, indices: Sequence[int] | None, seed: int
 ) -> list[int]:
-    """The places of the images to attack: all, some balanced over the classes, or those named."""
+    """Return the indices of the images to attack: all, class-balanced samples, or `indices`.
+
+    Raises:
+        InputError: both `samples` and `indices` are given, or `indices` is empty, has duplicates,
+            or exceeds the data set.
+    """
     if indices is None:
         if samples is None:
             return list(range(len(images)))
         return class_balanced(images.y, samples, derive_seed(seed, "samples")).tolist()
     if samples is not None:
-        raise InputError("both samples and indices were given: which images are meant?")
-    ids = [int(place) for place in indices]
-    outside = [place for place in ids if not 0 <= place < len(images)]
-    if outside or not ids or len(set(ids)) != len(ids):
-        wrong = "one is there twice" if ids else "there are none"
-        wrong = f"{outside[0]} is outside" if outside else wrong
-        raise InputError(f"indices must be different places from 0 to {len(images) - 1}; {wrong}")
-    return ids
+        raise InputError("samples and indices are both given; give only one of them")
+    chosen = [int(index) for index in indices]
+    outside = [index for index in chosen if not 0 <= index < len(images)]
+    problem = (
+        "there are none" if not chosen
+        else f"{outside[0]} is outside" if outside
+        else "there is a duplicate" if len(set(chosen)) != len(chosen)
+        else ""
+    )  # fmt: skip
+    if problem:
+        raise InputError(f"indices must be distinct, from 0 to {len(images) - 1}, but {problem}")
+    return chosen
 
 
 def applicable_attacks(
     attacks: Mapping[str, Attack | Ensemble], classes: int
 ) -> tuple[dict[str, Parts], list[str]]:
-    """For each attack its parts that are defined for so many classes; what is left out, in words.
+    """Return for each attack its parts that are defined for K classes, and notes on the others.
 
-    Raises InputError if nothing of an attack is defined.
+    Raises:
+        InputError: no part of an attack is defined for so few classes.
     """
-    found: dict[str, Parts] = {}
+    parts: dict[str, Parts] = {}
     notes: list[str] = []
-    for name, each in attacks.items():
-        if isinstance(each, Ensemble):
-            found[name], left_out = each.fitting(classes)
+    for name, attack in attacks.items():
+        if isinstance(attack, Ensemble):
+            parts[name], left_out = attack.fitting(classes)
             notes += left_out
         else:
-            each.check_classes(classes)
-            found[name] = {name: each}
-    return found, notes
+            attack.check_classes(classes)
+            parts[name] = {name: attack}
+    return parts, notes
 
 
 def count_runs(parts: Mapping[str, Parts], classes: int) -> int:
-    """Runs of all attacks on one image."""
-    return sum(each.runs(classes) for part in parts.values() for each in part.values())
+    """Return the number of runs of all attacks on one image, over all targets and restarts."""
+    return sum(attack.runs(classes) for each in parts.values() for attack in each.values())
 
 
 def max_targets(parts: Mapping[str, Parts]) -> int:
-    """How many other classes of an image are aimed at, at the most."""
-    return max(each.targets for part in parts.values() for each in part.values())
+    """Return the largest number of target classes of any attack."""
+    return max(attack.targets for each in parts.values() for attack in each.values())
+
+
+def _check_options(search_precision: str, out: Path | str | None, save_adversarial: bool) -> None:
+    if search_precision not in ("fp32", "bf16"):
+        raise InputError(f"search_precision is {search_precision!r}, but must be 'fp32' or 'bf16'")
+    if out is None and (save_adversarial or world_size() > 1):
+        raise InputError("save_adversarial and torchrun need a folder for the results: give out")
+
+
+def _content_hash(x: Tensor, y: Tensor) -> str:
+    """Hash images and labels; 16 bits per pixel, since devices differ in the last bits."""
+    return digest({"x": (x * 65535).round().int(), "y": y})

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import save
 
 from nuat.errors import InputError
 from nuat.evaluation.intervals import wilson
-
-FORMAT_VERSION = 1
-"""Version of every file in an evaluation folder; see docs/file_formats.md."""
+from nuat.evaluation.log import FORMAT_VERSION, EvaluationLog
+from nuat.evaluation.per_image import EvaluationRecord
+from nuat.evaluation.request import EvaluationRequest
+from nuat.runtime.files import atomic_write
 
 
 @dataclass(frozen=True, repr=False)
@@ -19,7 +25,7 @@ class EvaluationResult:
 
     Attributes:
         indices: the index of each evaluated image in its split.
-        labels, predicted: the true class of each image, and the class predicted for the clean image.
+        labels, predicted: the true class of each image, and the one predicted without an attack.
         robust: for each attack, whether each image is classified correctly and withstands the
             attack; the snapshots of an attack are listed as `NAME at STEP`.
         seconds: for each attack, the run time summed over its batches.
@@ -93,7 +99,7 @@ class EvaluationResult:
 
     @staticmethod
     def from_dict(scores: Mapping[str, Any]) -> EvaluationResult:
-        """Read what `to_dict` returns.
+        """Return the result that `to_dict` describes.
 
         Raises:
             InputError: the format has another version, or a field is missing.
@@ -108,3 +114,49 @@ class EvaluationResult:
         if missing := [name for name in names if name not in scores]:
             raise InputError(f"these scores lack {', '.join(missing)}: evaluate again")
         return EvaluationResult(**{name: scores[name] for name in names})
+
+
+def summarize(
+    request: EvaluationRequest, record: EvaluationRecord, notes: Sequence[str]
+) -> EvaluationResult:
+    """Return the result of an evaluation; `notes` come before those on its outcome."""
+    config, clean = request.config(), record.clean
+    notes = [*notes]
+    if config["search_precision"] == "bf16":
+        notes.append(
+            "the attacks searched in bfloat16, which is weaker than float32; every adversarial "
+            "image is verified in float32"
+        )
+    return EvaluationResult(
+        indices=list(record.indices),
+        labels=[clean.label[index] for index in record.indices],
+        predicted=[clean.predicted[index] for index in record.indices],
+        robust=record.robust(),
+        seconds=record.seconds(),
+        ball=config["ball"],
+        attacks=config["attacks"],
+        seed=config["seed"],
+        model_fingerprint=config["model_fingerprint"],
+        versions=config["versions"],
+        parts=record.part_statistics(),
+        notes=[*notes, *record.notes()],
+        search_precision=config["search_precision"],
+        metadata=config["metadata"],
+    )
+
+
+def write_results(
+    folder: Path, log: EvaluationLog, record: EvaluationRecord, result: EvaluationResult
+) -> None:
+    """Write verdicts.jsonl, scores.json and, if images were stored, adversarial.safetensors."""
+    verdicts = "".join(json.dumps(verdict) + "\n" for verdict in record.verdicts())
+    atomic_write(folder / "verdicts.jsonl", lambda part: part.write_text(verdicts))
+    if stored := log.adversarial_images():
+        tensors = {}
+        for name, images in stored.items():
+            tensors[f"{name}/index"] = torch.tensor(sorted(images))
+            tensors[f"{name}/x_adv"] = torch.stack([images[index] for index in sorted(images)])
+        content = save(tensors, {"format_version": str(FORMAT_VERSION)})
+        atomic_write(folder / "adversarial.safetensors", lambda part: part.write_bytes(content))
+    scores = json.dumps(result.to_dict()) + "\n"
+    atomic_write(folder / "scores.json", lambda part: part.write_text(scores))

@@ -1,199 +1,199 @@
-"""Running attacks on all that still stands, in batches packed from the whole data set."""
+"""Run the attacks of an evaluation, batch by batch, on the images that are still robust."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nuat.attacks import Attack, AttackResult, classes_by_logit, logits, run_attack
-from nuat.data import ImageDataset
 from nuat.data.validation import check_images
-from nuat.errors import InputError
-from nuat.evaluation.inference import InferenceModel
-from nuat.evaluation.log import AttackOutcome, EvaluationLog, LogEntry
-from nuat.evaluation.per_image import CleanPredictions
+from nuat.evaluation.log import AttackOutcome, EvaluationLog, LogEntry, RunKey
+from nuat.evaluation.per_image import CleanPredictions, EvaluationRecord, Parts
+from nuat.evaluation.request import EvaluationRequest, count_runs, max_targets
 from nuat.losses import margin
 from nuat.nn.freeze import frozen_eval
 from nuat.rng import PerImageNoise
 from nuat.runtime.oom import unify_oom_errors
 from nuat.runtime.progress import Progress
-from nuat.runtime.ranks import rank, world_size
-
-AUTO = {"cuda": 1024, "cpu": 128}
-"""Images in a batch at first, by device, when nothing else is asked for."""
+from nuat.runtime.ranks import barrier, rank, world_size
 
 
 @dataclass
-class Batches:
-    """How many images fit: halved when memory runs out."""
+class BatchSize:
+    """The number of images attacked at once, halved when memory runs out."""
 
-    size: int
-    halvings: list[str] = field(default_factory=list)
-
-    @staticmethod
-    def of(size: int | None, device: torch.device) -> Batches:
-        """The size asked for, or one for this device. Raises InputError for less than 1."""
-        if size is not None and size < 1:
-            raise InputError(f"batch_size is {size}, but must be a whole number from 1 up")
-        return Batches(size or AUTO.get(device.type, AUTO["cpu"]))
+    value: int
+    notes: list[str] = field(default_factory=list)
 
     def halve(self, error: Exception) -> None:
-        """After running out of memory. Raises the error again if there is nothing to halve."""
-        if self.size == 1:
+        """Halve the batch size after running out of memory; raise the error again at size 1."""
+        if self.value == 1:
             raise error
-        self.halvings.append(f"memory did not suffice for batches of {self.size}: halved")
-        self.size //= 2
+        self.notes.append(f"out of memory with batches of {self.value} images: halved")
+        self.value //= 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
-@dataclass
 class EvaluationRunner:
-    """An evaluation in progress.
+    """Runs the attacks of a request, and appends the outcome of each batch to the log."""
 
-    Attributes:
-        f: the network whose verdict counts.
-        search: the network that is build_inference_model.
-        images: where images come from.
-        journal: what is done.
-        batches: how many images at a time.
-        seed: of the noise.
-        keep_points: whether to keep what images fell to.
-        progress: the bar.
-    """
+    def __init__(self, request: EvaluationRequest, log: EvaluationLog):
+        self.request, self.log = request, log
+        self.batch_size = BatchSize(request.batch_size)
+        self.clean = CleanPredictions()
+        self.progress = Progress("attacking", 0, hidden=True)
 
-    f: nn.Module
-    search: InferenceModel
-    images: ImageDataset
-    journal: EvaluationLog
-    batches: Batches
-    seed: int
-    keep_points: bool
-    progress: Progress
+    def run(self, quiet: bool = True) -> EvaluationRecord:
+        """Predict the clean images, run every attack, and wait for the other ranks."""
+        request = self.request
+        total = count_runs(request.parts, request.classes) * len(request.indices)
+        with Progress("attacking", math.ceil(total / world_size()), hidden=quiet) as progress:
+            self.progress = progress
+            self.clean = self.predict_clean()
+            for name, parts in request.parts.items():
+                self.run_parts(name, parts)
+            barrier()
+        self.log.reload()
+        return EvaluationRecord(request.indices, self.clean, request.parts, self.log.entries)
 
-    def clean(self, ids: Sequence[int], aims: int) -> CleanPredictions:
-        """What the network says of the clean images; `aims` classes of the ranking are kept."""
-        found, left = CleanPredictions({}, {}, {}, {}), list(ids)
-        while left:
-            part = left[: self.batches.size]
+    def predict_clean(self) -> CleanPredictions:
+        """Predict all clean images; every rank does, to choose targets and correct images."""
+        clean, remaining = CleanPredictions(), list(self.request.indices)
+        while remaining:
+            indices = remaining[: self.batch_size.value]
             try:
                 with unify_oom_errors():
-                    x, y = self.batch(part)
+                    x, y = self.load_batch(indices)
                     check_images(x)
-                    z = logits(self.f, x)
+                    z = logits(self.request.model, x)
             except torch.OutOfMemoryError as error:
-                self.batches.halve(error)
+                self.batch_size.halve(error)
                 continue
-            found.label.update(zip(part, y.tolist(), strict=True))
-            found.predicted.update(zip(part, z.argmax(1).tolist(), strict=True))
-            leads = (rounded(lead) for lead in margin(z, y).tolist())
-            found.lead.update(zip(part, leads, strict=True))
-            order = classes_by_logit(z, y)[:, :aims].tolist()
-            found.ranking.update(zip(part, order, strict=True))
-            left = left[len(part) :]
-        return found
+            columns = {
+                "label": y.tolist(),
+                "predicted": z.argmax(1).tolist(),
+                "margin": [round_float32(value) for value in margin(z, y).tolist()],
+                "ranking": classes_by_logit(z, y)[:, : max_targets(self.request.parts)].tolist(),
+            }
+            for name, values in columns.items():
+                getattr(clean, name).update(zip(indices, values, strict=True))
+            remaining = remaining[len(indices) :]
+        return clean
 
-    def attack(
-        self, name: str, parts: Mapping[str, Attack], clean: CleanPredictions, classes: int
-    ) -> None:
-        """Run the parts of an attack, each on what the ones before left standing."""
-        mine = [i for place, i in enumerate(clean.label) if self.is_mine(place, parts)]
-        standing = [image for image in mine if clean.right(image)]
-        for part, each in parts.items():
-            fallen: set[int] = set()
-            for run in range(each.runs(classes)):
-                gone = self.done(name, part, run)
-                todo = [image for image in standing if image not in gone]
-                self.progress.advance(
-                    len(mine) - len(todo), attack=part, standing=str(len(standing))
-                )
-                for group in self.groups(each, todo, clean):
-                    self.run(name, part, each, run, group, clean)
-                fallen |= {i for i, fell in self.done(name, part, run).items() if fell}
-                # what the others in its batch, or its snapshots, come to depends on who stays
-                if not (each.joint or each.snapshots):
-                    standing = [image for image in standing if image not in fallen]
-            standing = [image for image in standing if image not in fallen]
+    def run_parts(self, name: str, parts: Parts) -> None:
+        """Run the parts of an attack, each on the images that the earlier parts did not break."""
+        assigned = [
+            index
+            for position, index in enumerate(self.clean.label)
+            if self.assigned_to_rank(position, parts)
+        ]
+        robust = [index for index in assigned if self.clean.is_correct(index)]
+        for part, attack in parts.items():
+            broken: set[int] = set()
+            for run in range(attack.runs(self.request.classes)):
+                key = RunKey(name, part, run)
+                completed = self.log.completed(key)
+                remaining = [index for index in robust if index not in completed]
+                skipped = len(assigned) - len(remaining)
+                self.progress.advance(skipped, attack=part, robust=str(len(robust)))
+                for batch in self.batches(attack, remaining):
+                    self.run_batch(key, attack, batch)
+                broken |= {i for i, adversarial in self.log.completed(key).items() if adversarial}
+                # Joint attacks depend on the whole batch, and snapshots need every restart:
+                # their broken images stay in the batch until the part ends.
+                if not (attack.joint or attack.snapshots):
+                    robust = [index for index in robust if index not in broken]
+            robust = [index for index in robust if index not in broken]
 
-    def is_mine(self, place: int, parts: Mapping[str, Attack]) -> bool:
-        """Whether this rank attacks the image at a place; joint attacks are the first rank's."""
-        joint = any(each.joint for each in parts.values())
-        return rank() == 0 if joint else place % world_size() == rank()
+    def assigned_to_rank(self, position: int, parts: Parts) -> bool:
+        """Return whether this rank attacks an image; rank 0 runs all joint attacks."""
+        if any(attack.joint for attack in parts.values()):
+            return rank() == 0
+        return position % world_size() == rank()
 
-    def done(self, name: str, part: str, run: int) -> dict[int, bool]:
-        """The images that this run is done with, and whether they fell to it."""
-        key = name, part, run
-        lines = (line for line in self.journal.lines if (line.attack, line.part, line.run) == key)
-        return {outcome.id: outcome.fallen for line in lines for outcome in line.outcomes}
-
-    def groups(self, each: Attack, ids: list[int], clean: CleanPredictions) -> Iterator[list[int]]:
-        """The images in batches; those of a joint attack are its own and never change."""
-        if each.joint:
-            every = sorted(image for image in clean.label if clean.right(image))
-            size, left = each.batch, set(ids)  # type: ignore[attr-defined]
-            whole = (every[at : at + size] for at in range(0, len(every), size))
-            yield from (group for group in whole if group[0] in left)
+    def batches(self, attack: Attack, indices: list[int]) -> Iterator[list[int]]:
+        """Split the images into batches; a joint attack has fixed batches of its own size."""
+        if attack.joint:
+            correct = sorted(index for index in self.clean.label if self.clean.is_correct(index))
+            size, remaining = attack.batch, set(indices)  # type: ignore[attr-defined]
+            fixed = (correct[start : start + size] for start in range(0, len(correct), size))
+            yield from (batch for batch in fixed if batch[0] in remaining)
             return
-        while ids:
-            size = self.batches.size
-            yield ids[:size]
-            ids = ids[size:]
+        while indices:
+            size = self.batch_size.value  # may shrink between two batches
+            yield indices[:size]
+            indices = indices[size:]
 
-    def run(
-        self, name: str, part: str, each: Attack, run: int, ids: list[int], clean: CleanPredictions
-    ) -> None:
-        """One run on one batch, written down; in smaller ones if memory does not suffice."""
-        begun, tried = time.monotonic(), None
+    def run_batch(self, key: RunKey, attack: Attack, indices: list[int]) -> None:
+        """Run an attack on one batch and log it; split the batch if memory runs out."""
+        start, attempt = time.monotonic(), None
         try:
             with unify_oom_errors():
-                tried = self.tried(part, each, run, ids, clean)
+                attempt = self.attempt(key, attack, indices)
         except torch.OutOfMemoryError as error:
-            if each.joint:
+            if attack.joint:
                 raise
-            if len(ids) <= self.batches.size:
-                self.batches.halve(error)
-        if tried is None:
-            # not while the error is handled: it holds what the failed batch had in memory
-            for group in self.groups(each, ids, clean):
-                self.run(name, part, each, run, group, clean)
+            if len(indices) <= self.batch_size.value:
+                self.batch_size.halve(error)
+        if attempt is None:
+            # Outside the except block, because the error keeps the failed batch in memory.
+            for batch in self.batches(attack, indices):
+                self.run_batch(key, attack, batch)
             return
-        done, distance = tried
-        outcomes = tuple(_outcomes(ids, done, distance))
-        snapshots = {str(k): stood.tolist() for k, stood in done.snapshots.items()}
-        line = LogEntry(name, part, run, time.monotonic() - begun, outcomes, snapshots)
-        self.journal.write(line, done.x_adv[done.fallen] if self.keep_points else None)
-        self.progress.advance(len(ids))
+        result, distance = attempt
+        snapshots = {step: robust.tolist() for step, robust in result.snapshots.items()}
+        outcomes = tuple(_outcomes(indices, result, distance))
+        entry = LogEntry(key, time.monotonic() - start, outcomes, snapshots)
+        save = self.request.save_adversarial
+        self.log.append(entry, result.x_adv[result.fallen] if save else None)
+        self.progress.advance(len(indices))
 
-    def tried(
-        self, part: str, each: Attack, run: int, ids: list[int], clean: CleanPredictions
+    def attempt(
+        self, key: RunKey, attack: Attack, indices: list[int]
     ) -> tuple[AttackResult, Tensor]:
-        """A trial, and how far the points are from the images."""
-        x, y = self.batch(ids)
-        noise = PerImageNoise(self.seed, torch.tensor(ids), part)
-        ranking = torch.tensor([clean.ranking[i] for i in ids], device=x.device)
-        aimed = ranking if each.targets else None
-        with frozen_eval(self.f, each.train_mode) as bare:
-            g = bare if each.train_mode else self.search.g
-            done = run_attack(each, self.f, g, x, y, noise, run, aimed)
-        return done, each.ball.distance(done.x_adv, x)
+        """Run an attack on one batch; return the result and the distances of x_adv from x, [B]."""
+        request = self.request
+        x, y = self.load_batch(indices)
+        noise = PerImageNoise(request.seed, torch.tensor(indices), key.part)
+        ranking = torch.tensor([self.clean.ranking[index] for index in indices], device=x.device)
+        targets = ranking if attack.targets else None
+        with frozen_eval(request.model, attack.train_mode) as frozen_model:
+            # The inference model is in eval mode, and batch statistics cannot be folded.
+            search_model = frozen_model if attack.train_mode else request.inference_model
+            result = run_attack(attack, request.model, search_model, x, y, noise, key.run, targets)
+        return result, attack.ball.distance(result.x_adv, x)
 
-    def batch(self, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Images and labels on the network's device."""
-        return self.images.batch(torch.tensor(ids))
-
-
-def _outcomes(ids: list[int], done: AttackResult, distance: Tensor) -> Iterator[AttackOutcome]:
-    columns = (done.fallen, done.iterate, done.forwards, done.backwards, done.lead, distance)
-    for image, *values in zip(ids, *(column.tolist() for column in columns), strict=True):
-        *counts, lead, far = values
-        yield AttackOutcome(image, *counts, rounded(lead), rounded(far) or 0.0)
+    def load_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return images [B, C, H, W] and labels [B] on the model's device."""
+        return self.request.images.batch(torch.tensor(indices))
 
 
-def rounded(value: float) -> float | None:
-    """Six digits, which is what float32 has; None for what is not finite."""
-    finite = value == value and abs(value) != float("inf")
-    return float(f"{value:.6g}") if finite else None
+def _outcomes(
+    indices: list[int], result: AttackResult, distance: Tensor
+) -> Iterator[AttackOutcome]:
+    columns = {
+        "adversarial": result.fallen,
+        "step": result.iterate,
+        "forwards": result.forwards,
+        "backwards": result.backwards,
+        "margin": result.lead,
+        "distance": distance,
+    }
+    # one transfer from the GPU for each column
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    for index, row in zip(indices, rows, strict=True):
+        values = dict(zip(columns, row, strict=True))
+        values["margin"] = round_float32(values["margin"])
+        values["distance"] = round_float32(values["distance"]) or 0.0
+        yield AttackOutcome(index, **values)
+
+
+def round_float32(value: float) -> float | None:
+    """Round to six significant digits, the precision of float32; None if not finite."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None

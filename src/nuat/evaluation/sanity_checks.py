@@ -1,4 +1,4 @@
-"""Is the robustness real? What a network does that would make an evaluation misleading."""
+"""Signs that a robust accuracy is misleading: gradient masking, randomness, missing logits."""
 
 from __future__ import annotations
 
@@ -7,111 +7,103 @@ from torch import Tensor, nn
 
 from nuat.losses import margin
 from nuat.nn.freeze import MIN_BATCH, forward_padded, frozen_eval, unwrap_model
+from nuat.nn.validation import looks_like_probabilities
 
 
-def check_model(f: nn.Module, x: Tensor, y: Tensor) -> list[str]:
-    """What is odd about a network, each thing in a sentence; empty for an ordinary one.
+def check_model(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
+    """Return a note on each property of a model that makes an evaluation misleading.
 
-    Looks at a few images: a network left in train mode; logits that differ between two calls;
-    outputs that seem to be probabilities; logits that depend on the other images of a batch; input
-    gradients that are exactly zero, or not finite.
+    These are: train mode; logits that differ between two calls; outputs that look like
+    probabilities; logits that depend on the other images of the batch; input gradients that are
+    zero or not finite.
 
     Args:
-        f: the network.
-        x: images in [0, 1], [B, C, H, W]; a few dozen are enough.
+        model: the model.
+        x: images in [0, 1], [B, C, H, W]; a few dozen suffice.
         y: labels [B].
     """
-    found = []
-    if any(module.training for module in unwrap_model(f).modules()):
-        found.append(
-            "the network was given in train mode; it is attacked and evaluate_points in eval mode"
+    notes = []
+    if any(module.training for module in unwrap_model(model).modules()):
+        notes.append("the model is in train mode; it is attacked and evaluated in eval mode")
+    with frozen_eval(model) as frozen_model:
+        return notes + _check_logits(frozen_model, x) + _check_gradients(frozen_model, x, y)
+
+
+@torch.no_grad()
+def _check_logits(model: nn.Module, x: Tensor) -> list[str]:
+    notes = []
+    z, z_again = forward_padded(model, x), forward_padded(model, x)
+    randomized = bool(_differ(z, z_again).any())
+    if randomized:
+        notes.append(
+            "the model is randomized: its logits differ between two calls on the same images, so a "
+            "verdict from one call is not reliable; use autoattack-rand"
         )
-    with frozen_eval(f) as g, torch.no_grad():
-        z, again = forward_padded(g, x), forward_padded(g, x)
-        if randomized := bool(_differ(z, again).any()):
-            found.append(
-                "the network is randomized: its logits differ between two calls on the same "
-                "images. A verdict of one call is not reliable; use autoattack-rand"
-            )
-        if bool((z >= 0).all()) and torch.allclose(z.sum(1), torch.ones_like(z[:, 0]), atol=1e-5):
-            found.append(
-                "the outputs are non-negative and sum to 1, as of a softmax: attacks want logits, "
-                "and robustness is overstated"
-            )
-        if not randomized and (far := _neighbours(g, x, z)):
-            found.append(
-                f"the logits of {far} of {len(x)} images depend on the others in their batch: a "
-                "verdict then depends on how images are batched"
-            )
-    with frozen_eval(f) as g:
-        at = x.detach().requires_grad_()
-        lead = margin(forward_padded(g, at), y)
-        if not lead.requires_grad:
-            return [*found, "no gradient gets through the network to its images"]
-        (gradient,) = torch.autograd.grad(lead.sum(), at)
-    steepest_direction = gradient.flatten(1).abs().amax(1)
-    for words, blind in (
-        ("exactly zero", steepest_direction == 0),
-        ("NaN or infinite", ~steepest_direction.isfinite()),
-    ):
-        if count := int(blind.sum()):
-            found.append(
-                f"the input gradient of {count} of {len(x)} images is {words}: gradients are "
-                "masked, and attacks that follow them are blind there"
-            )
-    return found
+    if looks_like_probabilities(z):
+        notes.append(
+            "the outputs are non-negative and sum to 1, like those of a softmax: attacks need "
+            "logits, and robust accuracy is overstated"
+        )
+    if not randomized and (count := _count_batch_dependent(model, x, z)):
+        notes.append(
+            f"the logits of {count} of {len(x)} images depend on the other images of the batch, so "
+            "the verdicts depend on how images are batched"
+        )
+    return notes
 
 
-def _differ(z: Tensor, other: Tensor) -> Tensor:
-    """Whether two logits of an image differ by more than rounding does, [B]."""
-    size = torch.linalg.vector_norm(z, dim=1).clamp_min(1e-12)
-    return torch.linalg.vector_norm(z - other, dim=1) > 1e-4 * size
+def _check_gradients(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
+    x = x.detach().requires_grad_()
+    margins = margin(forward_padded(model, x), y)
+    if not margins.requires_grad:
+        return ["no gradient gets through the model to the images"]
+    (gradient,) = torch.autograd.grad(margins.sum(), x)
+    largest = gradient.flatten(1).abs().amax(1)
+    problems = {"exactly zero": largest == 0, "NaN or infinite": ~largest.isfinite()}
+    return [
+        f"the input gradient of {int(images.sum())} of {len(x)} images is {problem}: gradients are "
+        "masked, and gradient-based attacks fail on these images"
+        for problem, images in problems.items()
+        if images.any()
+    ]
 
 
-def _neighbours(g: nn.Module, x: Tensor, z: Tensor) -> int:
-    """How many images get other logits in other company."""
-    some = x[: max(1, min(len(x) // 2, MIN_BATCH))]
-    company = torch.cat([some, (1 - some).clamp(0, 1)])
-    return int(_differ(forward_padded(g, company)[: len(some)], z[: len(some)]).sum())
+def _differ(z: Tensor, z_other: Tensor) -> Tensor:
+    """Return whether two logits [B, K] of an image differ by more than rounding, [B]."""
+    norm = torch.linalg.vector_norm(z, dim=1).clamp_min(1e-12)
+    differ: Tensor = torch.linalg.vector_norm(z - z_other, dim=1) > 1e-4 * norm
+    return differ
 
 
-SQUARE_MARGIN = 0.002
-"""Share of images by which Square may be ahead of the gradient attacks before it is said."""
+def _count_batch_dependent(model: nn.Module, x: Tensor, z: Tensor) -> int:
+    """Count the images whose logits change when the rest of their batch does."""
+    x = x[: max(1, min(len(x) // 2, MIN_BATCH))]
+    batch = torch.cat([x, (1 - x).clamp(0, 1)])
+    return int(_differ(forward_padded(model, batch)[: len(x)], z[: len(x)]).sum())
 
 
-def check_outcome(images: int, fallen: dict[str, int], to_restarts: int) -> list[str]:
-    """What the outcome of an attack gives away about a network.
+SQUARE_THRESHOLD = 0.002
+"""Share of images that Square must break after the gradient-based attacks to be noted."""
+
+
+def check_outcome(num_images: int, broken: dict[str, int], by_restarts: int) -> list[str]:
+    """Return signs of gradient masking or of a weak attack in the outcome of an attack.
 
     Args:
-        images: how many were attacked.
-        fallen: how many fell to each part of the attack.
-        to_restarts: how many fell to a second or later run from another start.
+        num_images: the number of images attacked.
+        broken: the number of images that each part of the attack broke.
+        by_restarts: the number of images that only a second or later restart broke.
     """
-    found = []
-    black_box = sum(count for part, count in fallen.items() if part.startswith("square"))
-    if len(fallen) > 1 and black_box > SQUARE_MARGIN * images:
-        found.append(
-            f"{black_box} of {images} images fell to Square, which needs no gradient, after "
-            "withstanding the attacks with gradients: it can be a sign of masked gradients"
+    notes = []
+    by_square = sum(count for part, count in broken.items() if part.startswith("square"))
+    if len(broken) > 1 and by_square > SQUARE_THRESHOLD * num_images:
+        notes.append(
+            f"Square, which needs no gradients, breaks {by_square} of {num_images} images that "
+            "the gradient-based attacks do not break: this can be a sign of masked gradients"
         )
-    if to_restarts:
-        found.append(
-            f"{to_restarts} of {images} images fell only to restarts: more of them may still fall"
+    if by_restarts:
+        notes.append(
+            f"only restarts break {by_restarts} of {num_images} images: more restarts may break "
+            "more images"
         )
-    return found
-
-
-def confusion(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """How many images of class i are taken for class j, [K, K]; rows are the true classes."""
-    return torch.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, -1)
-
-
-def diversity(matrix: Tensor) -> float:
-    """Over how many classes errors spread: the entropy, in bits, of the classes wrongly given.
-
-    -sum_j q_j log2 q_j, q the share of class j among the entries [K, K] off the diagonal: log2(K)
-    if errors spread evenly, 0 if all go to one class. Ours.
-    """
-    wrong = (matrix - torch.diag(matrix.diagonal())).sum(0).double()
-    q = wrong[wrong > 0] / wrong.sum()
-    return float(-(q * q.log2()).sum())
+    return notes

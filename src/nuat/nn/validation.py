@@ -38,11 +38,14 @@ def check_last_batch(f: nn.Module, x: Tensor, images: int, batch_size: int) -> N
             ) from error
 
 
-def check_logits(f: nn.Module, x: Tensor, classes: int | None = None) -> int:
+def check_logits(
+    f: nn.Module, x: Tensor, classes: int | None = None, warn_of_softmax: bool = True
+) -> int:
     """The number of classes K of a network that gives finite logits [B, K] for images `x`.
 
     `f` is called once on `x`, frozen and without gradient. Raises InputError if it returns anything
-    else, or another K than `classes`; NonFiniteError for NaN; warns if it seems to end in a softmax.
+    else, or another K than `classes`; NonFiniteError for NaN; warns if it seems to end in a softmax,
+    unless the caller reports that itself.
     """
     with frozen_eval(f) as g, torch.no_grad():
         try:
@@ -66,10 +69,15 @@ def check_logits(f: nn.Module, x: Tensor, classes: int | None = None) -> int:
         )
     if not torch.isfinite(z).all():
         raise NonFiniteError("the network returns NaN or infinite logits")
-    if bool((z >= 0).all()) and torch.allclose(z.sum(1), torch.ones_like(z[:, 0]), atol=1e-5):
+    if warn_of_softmax and looks_like_probabilities(z):
         warnings.warn(
             "the network's outputs are non-negative and sum to 1: it seems to end in a softmax. "
             "Attacks and losses want logits; remove it, or robustness will be overstated",
             stacklevel=2,
         )
     return z.shape[1]
+
+
+def looks_like_probabilities(z: Tensor) -> bool:
+    """Return whether outputs [B, K] are non-negative and sum to 1, like those of a softmax."""
+    return bool((z >= 0).all()) and torch.allclose(z.sum(1), torch.ones_like(z[:, 0]), atol=1e-5)
