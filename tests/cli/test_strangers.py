@@ -237,7 +237,7 @@ def test_a_path_is_no_network(mine):
     from nuat.errors import InputError
 
     images = torch.zeros(4, 1, 8, 8), torch.arange(4)
-    with pytest.raises(InputError, match=r"not a torch\.nn\.Module; .*from_pretrained"):
+    with pytest.raises(InputError, match=r"not a torch\.nn\.Module; .*load_model"):
         nuat.evaluate("runs/mine", images, nuat.Linf(0.1))
 
 

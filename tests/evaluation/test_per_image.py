@@ -21,9 +21,9 @@ from nuat.attacks import PGD, Attack, Ensemble, Square, parse_attack, run_attack
 from nuat.cli.evaluate import _parse_indices
 from nuat.errors import InputError
 from nuat.evaluation import runner
+from nuat.evaluation.confusion import confusion_matrix, error_entropy
 from nuat.evaluation.intervals import wilson
 from nuat.evaluation.log import EvaluationLog
-from nuat.evaluation.confusion import confusion_matrix, error_entropy
 from nuat.rng import Noise
 from nuat.runtime import ranks
 
