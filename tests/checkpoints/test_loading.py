@@ -15,7 +15,7 @@ from nuat import cli
 from nuat.checkpoints import load_initial_weights, probe_metadata, read_metadata
 from nuat.checkpoints.run import Run
 from nuat.checkpoints.weights_io import read_weights, write_weights
-from nuat.models import build_model, building, model_name
+from nuat.models import architecture, build_model, model_name
 
 SMALL = "resnet18(width=2)"
 NUAT = "resnet18-nuat(width=2)"
@@ -51,7 +51,7 @@ def call(monkeypatch, capsys):
 
     def run(line):
         sys.modules.pop("birds", None)
-        building._named.clear()
+        architecture.trusted_import_paths.clear()
         monkeypatch.setattr(sys, "argv", ["nuat", *shlex.split(line)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
@@ -114,12 +114,12 @@ def test_the_same_network_in_other_words_is_accepted(tmp_path, same):
 
 def test_a_network_that_answers_otherwise_is_refused_whatever_its_name(tmp_path):
     f = written(tmp_path / "a.safetensors", SMALL)
-    weights, about = read_weights(tmp_path / "a.safetensors")
-    write_weights(tmp_path / "b.safetensors", weights, about | {"model": NUAT})
-    with pytest.raises(nuat.InputError, match="belongs to another network: the logits"):
+    weights, metadata = read_weights(tmp_path / "a.safetensors")
+    write_weights(tmp_path / "b.safetensors", weights, metadata | {"model": NUAT})
+    with pytest.raises(nuat.InputError, match="belong to another function: the logits"):
         nuat.load_model(tmp_path / "b.safetensors")
-    del about["answer"]
-    write_weights(tmp_path / "c.safetensors", weights, about | {"model": NUAT})
+    del metadata["probe_logits"]
+    write_weights(tmp_path / "c.safetensors", weights, metadata | {"model": NUAT})
     x = torch.rand(1, 3, 8, 8)
     assert not torch.allclose(nuat.load_model(tmp_path / "c.safetensors").model(x), f(x), atol=1e-3)
 
@@ -131,7 +131,7 @@ def test_normalisation_is_part_of_the_architecture(tmp_path):
             nuat.load_model(tmp_path / "a.safetensors", other)
     weights, _ = read_weights(tmp_path / "a.safetensors")
     torch.save(weights, tmp_path / "foreign.pt")
-    with pytest.raises(nuat.InputError, match=r"normalize.mean .* normalized otherwise"):
+    with pytest.raises(nuat.InputError, match=r"normalize.mean .* another normalization"):
         nuat.load_model(tmp_path / "foreign.pt", "resnet18(width=2, normalize=imagenet)")
 
 
@@ -144,14 +144,15 @@ def test_foreign_weights_of_other_spellings(tmp_path, prefix, text):
     known = nuat.load_model(tmp_path / "foreign.pt", text)
     found = getattr(known.model, "network", known.model)
     assert torch.equal(found.layer4[1].conv2.weight, inner.layer4[1].conv2.weight)
-    assert known.about == {"model": text, "channels": "3"}
+    assert known.metadata == {"model": text, "channels": "3"}
 
 
 def test_every_run_tells_its_size_and_answer(tmp_path):
     run = nuat.fit(recipe(), data=splits(), out=tmp_path / "run")
-    about = read_metadata(run.path)
-    assert about["model"] == run.config["model"] == "small-cnn(width=4)"
-    assert json.loads(about["size"]) == [8, 8] and len(json.loads(about["answer"])) == 3
+    metadata = read_metadata(run.path)
+    assert metadata["model"] == run.config["model"] == "small-cnn(width=4)"
+    assert json.loads(metadata["image_size"]) == [8, 8]
+    assert len(json.loads(metadata["probe_logits"])) == 3
 
 
 # a network of one's own
@@ -182,11 +183,11 @@ def test_module_and_factory(own, text, classes):
         ("birds:mak", "did you mean 'make'?"),
         ("birds.deep:make", "there is no Python module 'birds.deep'"),
         ("birds:broken", "returns a str, not a torch.nn.Module"),
-        ("birds:number", "is a int, not a function"),
+        ("birds:number", "is a int, not a model or a function"),
         ("birds:make(depth=3)", "depth"),
         (
             "birds:make(normalize=cifar10)",
-            "3 means and 3 deviations, but the images have 1 channel",
+            "3 means and 3 standard deviations, but the images have 1 channel",
         ),
     ],
 )
@@ -224,7 +225,7 @@ def test_a_module_of_an_importable_class_opens_again(own, tmp_path):
 def test_a_module_with_settings_of_its_own_opens_only_with_them(own):
     f = own.Net(act="tanh")
     nuat.fit(recipe(), model=f, data=splits(), out="run")
-    with pytest.raises(nuat.InputError, match="belongs to another network"):
+    with pytest.raises(nuat.InputError, match="belong to another function"):
         nuat.load_model("run")
     x = torch.rand(2, 1, 8, 8)
     assert torch.equal(nuat.load_model("run", "birds:make(act='tanh')").model(x), f.eval()(x))
@@ -236,7 +237,7 @@ def test_a_module_of_a_class_that_cannot_be_imported_says_so(tmp_path, capsys):
 
     f = Local(nn.Flatten(), nn.Linear(64, 3))
     nuat.fit(recipe(), model=f, data=splits(), out=tmp_path / "run")
-    assert "Local cannot be imported, so the run will not open by itself" in capsys.readouterr().out
+    assert "Local cannot be imported, so the run can be reopened only with" in capsys.readouterr().out
     with pytest.raises(
         nuat.InputError, match=r"cannot be built from its name .* --model module:fa"
     ):
@@ -249,16 +250,16 @@ def test_a_network_that_nuat_built_is_known_by_its_name(tmp_path):
         nuat.fit(recipe(), model=f, data=splits(side=16), out=tmp_path / "run").config["model"]
         == NUAT
     )
-    assert nuat.load_model(tmp_path / "run").model == NUAT
+    assert nuat.load_model(tmp_path / "run").model_name == NUAT
 
 
 @pytest.mark.parametrize("name", ["subprocess:getoutput(cmd='touch mark')", "antigravity:Net"])
 def test_a_file_runs_no_code_by_naming_it(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     written(tmp_path / "a.safetensors", SMALL)
-    weights, about = read_weights("a.safetensors")
-    write_weights(tmp_path / "b.safetensors", weights, about | {"model": name})
-    with pytest.raises(nuat.InputError, match="not run unasked; if you trust it, add --model"):
+    weights, metadata = read_weights("a.safetensors")
+    write_weights(tmp_path / "b.safetensors", weights, metadata | {"model": name})
+    with pytest.raises(nuat.InputError, match="not part of nuat; loading it runs that code. If you trust"):
         nuat.load_model("b.safetensors")
     assert not (tmp_path / "mark").exists() and "antigravity" not in sys.modules
 
@@ -281,9 +282,10 @@ def test_a_new_head_for_other_classes_and_nothing_else(tmp_path, capsys):
     nuat.fit(recipe(), data=splits(5), out=tmp_path / "five")
     f = build_model("small-cnn(width=4)", 3, 1)
     start = load_initial_weights(tmp_path / "five", f, 3, 1)
-    assert start.new == ("head.weight", "head.bias") and start.classes == (5, 3)
+    assert start.new_keys == ("head.weight", "head.bias")
+    assert (start.source_classes, start.classes) == (5, 3)
     drawn = f.head.weight.clone()
-    start.into(f)
+    start.apply(f)
     there = read_weights(tmp_path / "five" / "model.safetensors")[0]
     assert torch.equal(f.head.weight, drawn)
     assert all(torch.equal(v, there[k]) for k, v in f.state_dict().items() if k[:4] != "head")
@@ -291,7 +293,7 @@ def test_a_new_head_for_other_classes_and_nothing_else(tmp_path, capsys):
     run = nuat.fit(recipe(), data=splits(3), out=tmp_path / "three", init=tmp_path / "five")
     said = capsys.readouterr().out
     assert f"starting from {tmp_path / 'five'}: 18 of 20 tensors" in said
-    assert "new, for 3 classes instead of 5: head.weight, head.bias" in said
+    assert "new head for 3 classes instead of 5: head.weight, head.bias" in said
     assert run.config["init"] == start.fingerprint
     assert run.config["init_from"] == str(tmp_path / "five")
 
@@ -303,7 +305,7 @@ def test_the_head_is_taken_where_the_classes_are_as_many(tmp_path, capsys):
     f = build_model("small-cnn(width=4)", 3, 1)
     for init in (tmp_path / "one", tmp_path / "weights.pt"):
         start = load_initial_weights(init, f, 3, 1)
-        assert not start.new and "all 20 tensors, the head among them" in str(start)
+        assert not start.new_keys and "all 20 tensors, including the head" in str(start)
 
 
 def test_fine_tuning_changes_the_weights_it_ends_in(tmp_path):
@@ -350,14 +352,14 @@ def test_another_start_is_another_run(tmp_path):
 @pytest.mark.parametrize(
     ("init", "words"),
     [
-        ("grey.safetensors", "is a network for images of 1 channel (grey), but the data have 3"),
+        ("grey.safetensors", "is a model for images of 1 channel (grayscale), but the data have 3"),
         ("wide.safetensors", "holds weights of small-cnn(width=8), not of small-cnn(width=4)"),
         ("wide.pt", "does not fit small-cnn(width=4)"),
         ("nan.pt", "features.0.weight is NaN or infinite"),
         ("missing.pt", "there is no weights file missing.pt"),
         ("text.pt", "cannot be read as weights"),
-        ("pretrained", "is for timm's networks"),
-        ("timm:resnet18", "is for timm's networks"),
+        ("pretrained", "is for timm's models"),
+        ("timm:resnet18", "is for timm's models"),
         ("empty", "is not a run folder"),
     ],
 )

@@ -65,7 +65,7 @@ def test_a_factory_that_fails_is_one_line(call, tmp_path, monkeypatch):  # noqa:
 def test_a_checkpoint_around_a_state_dict_is_told_apart(call, tmp_path):  # noqa: F811
     torch.save({"state_dict": {"w": torch.zeros(1)}, "epoch": 3}, tmp_path / "net.pt")
     line = f"evaluate {tmp_path}/net.pt --model small-cnn --data digits --eps 0.1"
-    assert "save one of its parts alone: 'state_dict'" in call(line).err
+    assert "save one of its entries alone: 'state_dict'" in call(line).err
 
 
 def test_differences_are_short():
@@ -183,21 +183,21 @@ def mine(tmp_path_factory):
 @pytest.mark.parametrize(
     "line, said",
     [
-        ("evaluate runs/mine", "holds a Sequential that a Python program handed over"),
+        ("evaluate runs/mine", "was trained on a Sequential passed as an object"),
         ("evaluate runs/mine", "--model module:factory"),
         (
             "evaluate runs/mine --data npz:rgb.npz",
-            "images of 1 channel (grey), but the data have 3",
+            "images of 1 channel (grayscale), but the data have 3",
         ),
         ("evaluate runs/mine --data npz:few.npz", "for 10 classes, but the data have 4"),
         (
             "train normal --data npz:rgb.npz --model mynet:make --init runs/mine --out none",
-            "images of 1 channel (grey), but the data have 3",
+            "images of 1 channel (grayscale), but the data have 3",
         ),
         ("report runs", "name what is in it, such as runs/mine, or runs/*"),
         (
             "train normal --out runs/mine/scores/one",
-            "not that of a run of nuat: choose another folder",
+            "not the config of a nuat run: choose another folder",
         ),
         ("evaluate runs/yours", "no weights file runs/yours, nor a run folder"),
     ],
@@ -245,7 +245,7 @@ def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatc
     from nuat.models import startup_notes
 
     (line,) = startup_notes(nn.Sequential(nn.Flatten()))
-    assert "will not open by itself" in line and "--model module:factory" in line
+    assert "can be reopened only with a function" in line and "--model module:factory" in line
     monkeypatch.chdir(mine)
     monkeypatch.syspath_prepend(mine)
     line = "evaluate runs/mine --model mynet:make --samples 10 --attack fgsm --out verdicts"

@@ -16,7 +16,7 @@ from nuat import cli
 from nuat.checkpoints import probe_metadata
 from nuat.checkpoints.weights_io import read_weights, write_weights
 from nuat.evaluation.intervals import wilson
-from nuat.export import card, save_state_dict
+from nuat.export import model_card, save_state_dict
 from nuat.models import build_model
 from nuat.nn.fingerprint import fingerprint
 
@@ -79,12 +79,12 @@ def test_wilson(successes, trials, low, high):
 
 
 def test_the_card_tells_everything(run):
-    text = card(nuat.load_model(run.path), license="mit")
+    text = model_card(nuat.load_model(run.path), license="mit")
     scores, config = run.scores["test-40-fgsm"], run.config
     assert text.startswith('---\nlicense: "mit"\n') and text.count("---\n") >= 2
-    for section in ("Threat model", "Verdicts", "Recipe", "Data", "Use", "Versions", "Licence"):
+    for section in ("Threat model", "Robust accuracy", "Recipe", "Data", "Use", "Versions", "License"):
         assert f"\n## {section}\n" in text
-    assert "`Linf(0.15)`: perturbations of Linf norm up to 0.15" in text
+    assert "`Linf(0.15)`: perturbations with Linf norm at most 0.15" in text
     for share in (
         scores["clean_accuracy"],
         scores["robust_accuracy"]["fgsm"],
@@ -106,14 +106,14 @@ def test_the_card_tells_everything(run):
 
 
 def test_scores_of_other_weights_are_not_claimed(run):
-    text = card(nuat.load_model(run.path))
-    assert "| old |" not in text and "other weights of this run, left out: 1." in text
+    text = model_card(nuat.load_model(run.path))
+    assert "| old |" not in text and "1 of the run's evaluations are about other weights" in text
 
 
 def test_what_is_not_known_is_called_so(tmp_path):
     weights_file(tmp_path / "a.safetensors", "small-cnn(width=4)", 3, 1, 8)
-    text = card(nuat.load_model(tmp_path / "a.safetensors"))
-    assert text.count("Not known") == 3 and "have not been attacked" in text
+    text = model_card(nuat.load_model(tmp_path / "a.safetensors"))
+    assert text.count("Unknown: ") == 3 and "have not been attacked" in text
     assert 'license: "unknown"' in text and "Not stated." in text
 
 
@@ -122,9 +122,9 @@ def test_nothing_given_away_tells_where_data_lies(run, tmp_path):
     config = run.config
     config["recipe"]["data"] = config["data"]["name"] = "folder:/home/me/birds"
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    weights, about = read_weights(run.path / "model.safetensors")
-    about |= {"data": "folder:/home/me/birds"}
-    write_weights(tmp_path / "run" / "model.safetensors", weights, about)
+    weights, metadata = read_weights(run.path / "model.safetensors")
+    metadata |= {"data": "folder:/home/me/birds"}
+    write_weights(tmp_path / "run" / "model.safetensors", weights, metadata)
     folder = nuat.save_pretrained(tmp_path / "run", tmp_path / "out")
     assert not any(b"/home/me" in file.read_bytes() for file in folder.iterdir())
     assert nuat.load_model(folder).data == "folder:birds"
@@ -144,7 +144,7 @@ def test_a_folder_is_the_same_network_with_all_that_is_known(run, tmp_path):
         here.classes,
         here.ball,
     )
-    assert there.about == here.about and there.run is None
+    assert there.metadata == here.metadata and there.run is None
 
 
 def test_a_folder_that_holds_something_is_left_alone(run, tmp_path):
@@ -200,7 +200,7 @@ def test_onnx_gives_the_same_logits_for_any_number_of_images(tmp_path, text, cha
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_onnx_that_differs_is_not_written(run, tmp_path, monkeypatch):
     monkeypatch.setattr("nuat.export.onnx._difference", lambda *_: 1e-4)
-    with pytest.raises(nuat.InputError, match=r"differs by 1\.0e-04"):
+    with pytest.raises(nuat.InputError, match=r"differ by 1\.0e-04"):
         nuat.to_onnx(run.path, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
 
@@ -263,7 +263,7 @@ def test_to_the_hub_and_back_bit_equal(run, hub):
         here.ball,
         here.classes,
     )
-    assert (hub / "me/digits/README.md").read_text() == card(here, "mit")
+    assert (hub / "me/digits/README.md").read_text() == model_card(here, "mit")
     nuat.push_to_hub(run.path, "me/digits", license="mit")
 
 
@@ -295,7 +295,7 @@ def test_a_missing_extra_is_named(run, tmp_path, monkeypatch, module, name, ask)
     for each in ("onnx", "onnxruntime") if name == "export" else ():
         monkeypatch.setitem(sys.modules, each, SimpleNamespace())
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(nuat.InputError, match=rf"there is no {module}: pip install 'nuat\[{name}"):
+    with pytest.raises(nuat.InputError, match=rf"{module} is not installed: pip install 'nuat\[{name}"):
         ask(run, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -314,7 +314,7 @@ def call(monkeypatch, capsys):
 def test_the_command(run, tmp_path, hub, call):
     out, plain = tmp_path / "out", tmp_path / "net.pt"
     done = call(
-        *(run.path, "--out", out, "--state-dict", plain, "--hub", "me/net", "--licence", "mit")
+        *(run.path, "--out", out, "--state-dict", plain, "--hub", "me/net", "--license", "mit")
     )
     assert (done.status, done.err) == (0, "")
     assert all(str(each) in done.out for each in (out, plain, "hub:me/net"))

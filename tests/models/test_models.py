@@ -10,7 +10,9 @@ from nuat.models.mnist import MNISTNet, TradesMNISTNet
 from nuat.models.normalize import STATISTICS
 from nuat.models.resnet import ResNet
 from nuat.models.small import SmallCNN
-from nuat.models.wide_resnet import WideResNet
+from nuat.models.preact import WideResNet
+from nuat.models.resnet import ResNet
+from nuat.models.small import SmallCNN
 from nuat.runtime.flops import count_flops
 
 SIZES = {  # the side of an image, and settings that make the network small
@@ -205,7 +207,7 @@ def test_the_published_wide_resnet_keeps_a_fast_last_batchnorm_and_biases():
 
 @pytest.mark.parametrize(("published", "strides"), [(False, (2, 1)), (True, (1, 2))])
 def test_where_the_stride_of_a_wide_block_is(published, strides):
-    f = WideResNet(10, 3, depth=16, width=1, published=published)
+    f = WideResNet(10, 3, depth=16, width=1, nuat_layout=published)
     blocks = list(f.blocks)
     assert len(blocks) == 6
     for place, block in enumerate(blocks):
@@ -325,13 +327,13 @@ def test_normalisation_is_off_where_nobody_asks():
     ("given", "words"),
     [
         ("cifar1", "did you mean 'cifar10'?"),
-        ("mnist", "1 means and 1 deviations, but the images have 3 channels"),
-        ("3", "normalize is 3, but takes mnist, cifar10"),
-        ("(0.5, 0.5)", "normalize is (0.5, 0.5), but takes"),
+        ("mnist", "1 means and 1 standard deviations, but the images have 3 channels"),
+        ("3", "normalize is 3, but must be mnist, cifar10"),
+        ("(0.5, 0.5)", "normalize is (0.5, 0.5), but must be"),
         ("((0, 0, 0), (1, 0, 1))", "(1, 0, 1), but must be above 0"),
-        ("((0, 0, 0), (1, 1))", "3 means and 2 deviations"),
-        ("'cifar10'", "normalize is 'cifar10', but takes"),
-        ("True", "normalize is True, but takes"),
+        ("((0, 0, 0), (1, 1))", "3 means and 2 standard deviations"),
+        ("'cifar10'", "normalize is 'cifar10', but must be"),
+        ("True", "normalize is True, but must be"),
     ],
 )
 def test_a_normalisation_that_cannot_be_is_refused(given, words):

@@ -18,9 +18,9 @@ NET = "timm:resnet18"
 
 @pytest.fixture(autouse=True)
 def forget():
-    timm_nets._imported.cache_clear()
+    timm_nets._import_once.cache_clear()
     yield
-    timm_nets._imported.cache_clear()
+    timm_nets._import_once.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def operators():
 
 @pytest.fixture
 def timm(operators):
-    return timm_nets.timm()
+    return timm_nets.import_timm()
 
 
 def random_splits(classes=10, side=32, channels=3, count=12):
@@ -63,13 +63,13 @@ def fake(monkeypatch, tmp_path, text):
         (
             "raise RuntimeError('operator torchvision::nms does not exist')",
             [
-                f"torchvision cannot be imported beside torch {torch.__version__}",
+                f"torchvision cannot be imported with torch {torch.__version__}",
                 "operator torchvision::nms does not exist",
                 "Install both from one index",
                 "pip install --force-reinstall torch torchvision --index-url",
             ],
         ),
-        ("import torchvisionn", ["there is no torchvisionn", "pip install 'nuat[vision]'"]),
+        ("import torchvisionn", ["torchvisionn is not installed", "pip install 'nuat[vision]'"]),
     ],
 )
 def test_one_clear_line(monkeypatch, tmp_path, text, words):
@@ -103,7 +103,7 @@ def test_a_timm_network_normalises_as_it_was_trained(timm):
         assert torch.allclose(f(x), by_hand, atol=1e-5)
     assert sum(p.numel() for p in f.parameters()) == 11_181_642
     assert startup_notes(f) == [
-        "timm:resnet18: images are normalized in its first layer, "
+        "timm:resnet18: the first layer normalizes the images, "
         "mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)"
     ]
 
@@ -115,7 +115,7 @@ def test_other_normalisations(timm):
     assert given.normalize.mean.flatten().tolist() == [0.5] * 3
     grey = build_model(NET, 10, 1)
     assert grey.normalize.mean.item() == pytest.approx((0.485 + 0.456 + 0.406) / 3)
-    with pytest.raises(nuat.InputError, match="the images have 4: give normalize="):
+    with pytest.raises(nuat.InputError, match="the images have 4: set normalize="):
         build_model(NET, 10, 4)
 
 
@@ -123,11 +123,11 @@ def test_other_normalisations(timm):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("timm:resnet81", "timm has no network 'resnet81'; did you mean resnet"),
+        ("timm:resnet81", "timm has no model 'resnet81'; did you mean resnet"),
         ("timm:resnet18(depth=3)", "does not take these settings"),
-        ("timm:resnet18(pretrained=True)", "come in with --init"),
-        ("timm:resnet18(checkpoint_path='x.pth')", "come in with --init"),
-        ("timm:hf-hub:someone/else", "timm has no network 'hf-hub:someone/else'"),
+        ("timm:resnet18(pretrained=True)", "are loaded with --init"),
+        ("timm:resnet18(checkpoint_path='x.pth')", "are loaded with --init"),
+        ("timm:hf-hub:someone/else", "timm has no model 'hf-hub:someone/else'"),
     ],
 )
 def test_what_timm_does_not_have_is_said(timm, text, words):
@@ -156,7 +156,7 @@ def test_three_steps_of_training(timm, tmp_path, capsys):
     run = nuat.fit(row, model=NET, data=random_splits(), out=tmp_path / "run", device="cpu")
     said = capsys.readouterr().out
     assert run.finished and run.config["model"] == NET and torch.tensor(run.metrics[0]["loss"]) > 0
-    assert "images are normalized in its first layer, mean (0.485" in said
+    assert "the first layer normalizes the images, mean (0.485" in said
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert state["network"]["network.bn1.num_batches_tracked"] >= 3
     known = nuat.load_model(run.path)
@@ -179,8 +179,9 @@ def test_timms_weights_with_a_new_head(timm, monkeypatch, init):
     f = build_model(NET, 10, 3)
     start = load_initial_weights(init, f, 10, 3)
     assert asked[-1] == (init.removeprefix("timm:") if init != "pretrained" else "resnet18", True)
-    assert start.new == ("network.fc.weight", "network.fc.bias") and start.classes == (1000, 10)
-    start.into(f)
+    assert start.new_keys == ("network.fc.weight", "network.fc.bias")
+    assert (start.source_classes, start.classes) == (1000, 10)
+    start.apply(f)
     assert torch.equal(f.network.layer4[1].conv2.weight, there.layer4[1].conv2.weight)
 
 
@@ -204,4 +205,4 @@ def test_a_file_of_timms_weights_fits_behind_the_normalisation(timm, tmp_path):
     there = timm.create_model("resnet18")
     torch.save(there.state_dict(), tmp_path / "timm.pt")
     start = load_initial_weights(tmp_path / "timm.pt", build_model(NET, 10, 3), 10, 3)
-    assert start.new == ("network.fc.weight", "network.fc.bias")
+    assert start.new_keys == ("network.fc.weight", "network.fc.bias")

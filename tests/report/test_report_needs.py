@@ -10,18 +10,18 @@ import pytest
 from nuat.data import dataset_registry, load_dataset
 from nuat.data.paths import data_dir
 from nuat.errors import InputError
-from nuat.models import building
+from nuat.models import architecture
 from tests.cli.test_cli import assert_refused, call, copy, here, place  # noqa: F401
 from tests.report.test_report import Page
 
 FACTORY = """
-from nuat.models import build
+from nuat.models import build_model
 
 def make(classes, channels):
-    return build("small-cnn(width=4)", classes, channels)
+    return build_model("small-cnn(width=4)", classes, channels)
 
 def narrow(classes, channels):
-    return build("small-cnn(width=2)", classes, channels)
+    return build_model("small-cnn(width=2)", classes, channels)
 """
 
 
@@ -81,7 +81,7 @@ def own(copy, monkeypatch, call):  # noqa: F811
 
     def fresh(line):
         sys.modules.pop("nets_of_mine", None)
-        building._named.clear()
+        architecture.trusted_import_paths.clear()
         return call(line)
 
     yield fresh

@@ -190,7 +190,7 @@ def test_a_torn_last_line_of_metrics_is_forgotten(tmp_path):
     lines = (run.path / "metrics.jsonl").read_text()
     (run.path / "metrics.jsonl").write_text(lines + '{"epoch": 3, "lo')
     assert [line["epoch"] for line in run.metrics] == [1, 2]
-    run.forget_after(1)
+    run.truncate_metrics(1)
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1]
 

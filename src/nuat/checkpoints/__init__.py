@@ -1,4 +1,4 @@
-"""Run folders, weights, and networks loaded from them."""
+"""Run folders, weights files, and the models loaded from them."""
 
 from nuat.checkpoints.finetune import InitialWeights, load_initial_weights, resolve_init
 from nuat.checkpoints.loading import LoadedModel, load_model, read_metadata
@@ -7,14 +7,14 @@ from nuat.checkpoints.run import Run
 from nuat.checkpoints.weights_io import read_weights, write_weights
 
 __all__ = [
-    "Run",
     "InitialWeights",
     "LoadedModel",
-    "resolve_init",
+    "Run",
+    "load_initial_weights",
+    "load_model",
+    "probe_metadata",
     "read_metadata",
     "read_weights",
-    "load_initial_weights",
-    "probe_metadata",
-    "load_model",
+    "resolve_init",
     "write_weights",
 ]

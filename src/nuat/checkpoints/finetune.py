@@ -1,4 +1,4 @@
-"""Fine-tuning: start from weights that were trained elsewhere, with a new head if need be."""
+"""Fine-tuning: training that starts from existing weights, with a new head for other classes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from nuat.checkpoints.compatibility import (
     raise_if_incompatible,
     remap_keys,
 )
-from nuat.checkpoints.files import read
-from nuat.checkpoints.run import Run
+from nuat.checkpoints.run import Run, find_weights
+from nuat.checkpoints.weights_io import read_weights
 from nuat.config.parsing import parse_call
 from nuat.errors import InputError
 from nuat.models import model_name
@@ -29,104 +29,130 @@ from nuat.nn.fingerprint import digest
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What a network starts from: the weights that are taken, and what stays as it was drawn."""
+    """The weights that training starts from.
+
+    Attributes:
+        source: the run folder, the file, or the name of timm's weights.
+        weights: the tensors that are loaded.
+        new_keys: the tensors of the head, which keep their random initialization.
+        source_classes, classes: the number of classes of the source, and of the new model.
+    """
 
     source: str
-    taken: Mapping[str, Tensor]
-    new: tuple[str, ...]
-    classes: tuple[int, int]
+    weights: Mapping[str, Tensor]
+    new_keys: tuple[str, ...]
+    source_classes: int
+    classes: int
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the weights that are taken."""
-        return digest(self.taken)
+        """A hash of the tensors that are loaded."""
+        return digest(self.weights)
 
-    def into(self, f: nn.Module) -> None:
-        """Put the weights into the network."""
-        f.load_state_dict(self.taken, strict=False)
+    def apply(self, model: nn.Module) -> None:
+        """Load the weights into the model."""
+        model.load_state_dict(self.weights, strict=False)
 
     def __str__(self) -> str:
-        there, here = self.classes
-        total = len(self.taken) + len(self.new)
-        if not self.new:
-            return f"starting from {self.source}: all {total} tensors, the head among them"
+        """Describe what is loaded and what is new, in one line for the user."""
+        total = len(self.weights) + len(self.new_keys)
+        if not self.new_keys:
+            return f"starting from {self.source}: all {total} tensors, including the head"
         return (
-            f"starting from {self.source}: {len(self.taken)} of {total} tensors; new, for {here} "
-            f"classes instead of {there}: {', '.join(self.new)}"
+            f"starting from {self.source}: {len(self.weights)} of {total} tensors; new head for "
+            f"{self.classes} classes instead of {self.source_classes}: {', '.join(self.new_keys)}"
         )
 
 
 def load_initial_weights(
-    init: Path | str, f: nn.Module, classes: int, channels: int
+    init: Path | str, model: nn.Module, classes: int, channels: int
 ) -> InitialWeights:
-    """What `f`, for so many classes and channels, takes from `init`. Changes nothing.
+    """Read the weights that `model` shall start from, without changing the model.
 
-    `init` is a run folder, a weights file, `pretrained` for the weights that timm has for this
-    network, or `timm:NAME` for those of that name. Only the head may differ, that is the tensors
-    whose first axis counts the classes; every other one must fit.
+    Only the head may differ, that is the tensors whose first axis has the length of `classes`;
+    every other tensor must fit.
 
-    Raises InputError if the weights are of another network, or not finite.
+    Args:
+        init: a run folder; a weights file; `pretrained` for timm's weights of this architecture; or
+            `timm:NAME` for timm's weights of that name.
+        model: the model to initialize.
+        classes: number of classes of the new data.
+        channels: number of image channels of the new data.
+
+    Raises:
+        InputError: the weights are of another model, or not finite.
     """
-    model = model_name(f)
+    name = model_name(model)
     if str(init) == "pretrained" or str(init).startswith(PREFIX):
-        weights, recorded = _from_timm(str(init), model, channels)
+        weights, recorded = _timm_weights(str(init), name, channels), None
     else:
-        weights, about = read(Path(init))
-        recorded = about.get("model")
-        check_data(about, None, channels, init)
-    check_architecture(f, model, recorded, init)
-    return _start(str(init), weights if recorded else remap_keys(weights, f), f, model, classes)
+        weights, metadata = read_weights(find_weights(Path(init)))
+        recorded = metadata.get("model")
+        check_data(metadata, None, channels, init)
+    check_architecture(model, name, recorded, init)
+    if recorded is None:
+        weights = remap_keys(weights, model)
+    return _without_head(str(init), weights, model.state_dict(), name, classes)
 
 
 def resolve_init(
-    init: Path | str | None, f: nn.Module, classes: int, channels: int, folder: Path
+    init: Path | str | None, model: nn.Module, classes: int, channels: int, folder: Path
 ) -> tuple[InitialWeights | None, dict[str, str]]:
-    """What a run in `folder` starts from, and what its config.json says about that.
+    """Return the initial weights of the run in `folder`, and the config fields that record them.
 
-    A run that is under way needs the weights it started from no more.
+    A run that has a checkpoint does not need its initial weights any more: if their file is gone,
+    the recorded fields are returned without weights.
     """
     if init is None:
         return None, {}
     run = Run(folder)
     if run.has_checkpoint and not Path(init).exists():
-        known = run.config
-        if known.get("init_from") == str(init):
-            return None, {key: known[key] for key in ("init", "init_from")}
-    start = load_initial_weights(init, f, classes, channels)
-    return start, {"init": start.fingerprint, "init_from": start.source}
+        config = run.config
+        if config.get("init_from") == str(init):
+            return None, {key: config[key] for key in ("init", "init_from")}
+    initial = load_initial_weights(init, model, classes, channels)
+    return initial, {"init": initial.fingerprint, "init_from": initial.source}
 
 
-def _start(
-    source: str, weights: Mapping[str, Tensor], f: nn.Module, model: str, k: int
+def _without_head(
+    source: str, weights: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str, classes: int
 ) -> InitialWeights:
-    own = f.state_dict()
-    new = tuple(key for key in own if key in weights and _of_head(weights[key], own[key], k))
-    taken = {key: value for key, value in weights.items() if key not in new}
-    raise_if_incompatible(
-        incompatible_keys(taken, {key: v for key, v in own.items() if key not in new}),
-        source,
-        model,
+    """Split off a head of another number of classes, and check everything else."""
+    new_keys = tuple(
+        key for key in own if key in weights and _is_other_head(weights[key], own[key], classes)
     )
-    if len(new) == len(own):
-        raise InputError(f"{source} has nothing to start {model} from but a head of other classes")
-    broken = [key for key, value in taken.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise InputError(f"{source} cannot be started from: {broken[0]} is NaN or infinite")
-    there = len(weights[new[0]]) if new else k
-    return InitialWeights(source, taken, new, (there, k))
+    kept = {key: value for key, value in weights.items() if key not in new_keys}
+    needed = {key: value for key, value in own.items() if key not in new_keys}
+    raise_if_incompatible(incompatible_keys(kept, needed), source, name)
+    if not needed:
+        raise InputError(
+            f"{source} holds nothing for {name} but a head for another number of classes"
+        )
+    for key, value in kept.items():
+        if not torch.isfinite(value).all():
+            raise InputError(f"training cannot start from {source}: {key} is NaN or infinite")
+    source_classes = len(weights[new_keys[0]]) if new_keys else classes
+    return InitialWeights(source, kept, new_keys, source_classes, classes)
 
 
-def _of_head(there: Tensor, here: Tensor, classes: int) -> bool:
-    other = there.shape != here.shape and there.ndim == here.ndim > 0
-    return other and len(here) == classes and there.shape[1:] == here.shape[1:]
+def _is_other_head(given: Tensor, own: Tensor, classes: int) -> bool:
+    """Whether the tensors differ in nothing but the length of the class axis, the first one."""
+    if given.shape == own.shape or given.ndim != own.ndim or own.ndim == 0:
+        return False
+    return len(own) == classes and given.shape[1:] == own.shape[1:]
 
 
-def _from_timm(init: str, model: str, channels: int) -> tuple[dict[str, Tensor], str | None]:
-    if not model.startswith(PREFIX):
-        raise InputError(f"{init!r} is for timm's networks, such as timm:resnet18, not for {model}")
-    own_name, settings = parse_call(model, STATISTICS)
+def _timm_weights(init: str, name: str, channels: int) -> dict[str, Tensor]:
+    if not name.startswith(PREFIX):
+        raise InputError(f"{init!r} is for timm's models, such as timm:resnet18, not for {name}")
+    own_name, settings = parse_call(name, STATISTICS)
     settings.pop("normalize", None)
-    name = own_name if init == "pretrained" else init
-    if re.sub(r"\..*", "", name) != re.sub(r"\..*", "", own_name):
-        raise InputError(f"{init} is not {model}: use --model {init.partition('.')[0]}")
-    return pretrained_weights(name.removeprefix(PREFIX), channels, settings), None
+    wanted = own_name if init == "pretrained" else init
+    if _architecture(wanted) != _architecture(own_name):
+        raise InputError(f"{init} is not {name}: use --model {_architecture(init)}")
+    return pretrained_weights(wanted.removeprefix(PREFIX), channels, settings)
+
+
+def _architecture(name: str) -> str:
+    """Drop the tag of timm's weights: `timm:resnet18.a1_in1k` -> `timm:resnet18`."""
+    return re.sub(r"\..*", "", name)

@@ -1,4 +1,4 @@
-"""StartAt files to a network: a run folder, weights and the name of a model, or a model alone."""
+"""Loading a trained model from a run folder, a weights file, or the user's own code."""
 
 from __future__ import annotations
 
@@ -10,40 +10,50 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nuat.attacks import WORDS
 from nuat.checkpoints.compatibility import check_architecture, check_data, load_weights, remap_keys
-from nuat.checkpoints.files import read, run_in
-from nuat.checkpoints.finetune import InitialWeights, load_initial_weights, resolve_init
-from nuat.checkpoints.probe import check_answer, probe_metadata
-from nuat.checkpoints.run import Run
+from nuat.checkpoints.probe import check_probe
+from nuat.checkpoints.run import Run, find_run, find_weights
+from nuat.checkpoints.weights_io import read_file_metadata, read_weights
 from nuat.config.imports import is_import_path
 from nuat.config.parsing import parse_value
 from nuat.errors import InputError
 from nuat.models import build_model, is_torch_container, model_registry, requires_trust
 from nuat.models.timm_nets import PREFIX
 from nuat.runtime.device import get_device
-from nuat.threat_models import Ball
+from nuat.threat_models import Ball, norms
+
+DEFAULT_CLASSES, DEFAULT_CHANNELS = 10, 3
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A trained network and what is known about it; None where the file does not tell.
+    """A trained model and what is recorded about it.
 
-    `about` is all the text that was found beside the weights, or belongs there.
+    Attributes:
+        model: the model in eval mode; it takes images [B, C, H, W] in [0, 1].
+        model_name: the text that `nuat.build_model` builds it from.
+        classes: the names of the classes, or None if they are not recorded.
+        data: the name of the training data, or None.
+        ball: the threat model of the training, or None.
+        run: the run folder that it comes from, or None.
+        metadata: all metadata of the weights file (docs/file_formats.md).
     """
 
     model: nn.Module
     model_name: str
-    classes: tuple[str, ...] | None
-    data: str | None
-    ball: Ball | None
-    run: Run | None
-    about: Mapping[str, str] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+    data: str | None = None
+    ball: Ball | None = None
+    run: Run | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_metadata(source: Path | str) -> dict[str, str]:
-    """What nuat wrote beside the weights in a folder or file; nothing in foreign ones."""
-    return {} if _is_network(source) else read(Path(source))[1]
+    """Return the metadata of the weights in a folder or file, without loading the weights.
+
+    They are empty for files that nuat did not write, and for `module:factory`.
+    """
+    return {} if _is_factory(source) else read_file_metadata(find_weights(Path(source)))
 
 
 def load_model(
@@ -54,90 +64,97 @@ def load_model(
     channels: int | None = None,
     device: torch.device | str | None = "cpu",
 ) -> LoadedModel:
-    """The network in a run folder (its kept weights) or a weights file, in eval mode.
+    """Load a trained model, in eval mode.
 
-    What nuat wrote knows its own model; for other weights name the `model`, and the numbers of
-    classes and channels if they are not 10 and 3. Instead of a file, `source` may be
-    `module:factory`, a function of your own that returns a network ready for use.
+    Args:
+        source: a run folder, a folder that `nuat.save_pretrained` wrote, a weights file, or
+            `module:factory`, a function of yours that returns a trained model.
+        model: the architecture, such as `resnet18`; needed for weights that nuat did not write.
+        classes: number of classes, by default as recorded, or else 10.
+        channels: number of image channels, by default as recorded, or else 3.
+        device: where to put the model; None chooses cuda if there is one.
 
-    Raises InputError if weights and model do not fit, or are not of the same architecture.
+    Raises:
+        InputError: there are no such weights, they do not fit the model, or they belong to another
+            architecture or to other data.
     """
-    if _is_network(source):
-        return _ready(str(source), model, classes or 10, channels or 3, device)
+    if _is_factory(source):
+        return _load_factory(str(source), model, classes, channels, device)
     path = Path(source)
-    run, (weights, about) = run_in(path), read(path)
-    check_data(about, classes, channels, path)
-    recorded = about.get("model")
-    if model is None:
-        model = _recorded(path, recorded)
-    names = tuple(json.loads(about["classes"])) if "classes" in about else None
-    f = _built(
-        path,
-        model,
-        classes or (len(names) if names else 10),
-        channels or int(about.get("channels", 3)),
+    weights, metadata = read_weights(find_weights(path))
+    check_data(metadata, classes, channels, path)
+    recorded = metadata.get("model")
+    name = _trusted_name(path, recorded) if model is None else model
+    class_names = tuple(json.loads(metadata["classes"])) if "classes" in metadata else None
+    classes = classes or len(class_names or range(DEFAULT_CLASSES))
+    channels = channels or int(metadata.get("channels", DEFAULT_CHANNELS))
+    net = _build(path, name, classes, channels)
+    check_architecture(net, name, recorded, path)
+    load_weights(net, weights if recorded else remap_keys(weights, net), path, name)
+    check_probe(net, metadata, path, name)
+    return LoadedModel(
+        model=net.to(get_device(device)).eval(),
+        model_name=name,
+        classes=class_names,
+        data=metadata.get("data"),
+        ball=_parse_ball(metadata["ball"]) if "ball" in metadata else None,
+        run=find_run(path),
+        metadata={"channels": str(channels)} | metadata | {"model": name},
     )
-    check_architecture(f, model, recorded, path)
-    load_weights(f, weights if recorded else remap_keys(weights, f), path, model)
-    check_answer(f, about, path, model)
-    ball = parse_value(about["ball"], WORDS) if "ball" in about else None
-    about = {"channels": str(channels or 3)} | about | {"model": model}
-    f = f.to(get_device(device)).eval()
-    return LoadedModel(f, model, names, about.get("data"), ball, run, about)
 
 
-def _is_network(source: Path | str) -> bool:
-    """Whether this names a network, and no file that is there."""
+def _is_factory(source: Path | str) -> bool:
+    """Whether `source` is written as `module:factory` and is no existing file."""
     return is_import_path(str(source).partition("(")[0]) and not Path(source).exists()
 
 
-def _ready(
-    name: str, model: str | None, classes: int, channels: int, device: torch.device | str | None
+def _load_factory(
+    name: str,
+    model: str | None,
+    classes: int | None,
+    channels: int | None,
+    device: torch.device | str | None,
 ) -> LoadedModel:
     if model is not None:
-        raise InputError(f"{name} is a network, not a file of weights, and takes no --model")
+        raise InputError(f"{name} builds a model and is no weights file, so it takes no --model")
     if name.startswith(PREFIX):
         raise InputError(f"{name} has no robust weights: train it first, with --model {name}")
-    f = build_model(name, classes, channels).to(get_device(device)).eval()
-    return LoadedModel(f, name, None, None, None, None, {"model": name, "channels": str(channels)})
+    channels = channels or DEFAULT_CHANNELS
+    net = build_model(name, classes or DEFAULT_CLASSES, channels).to(get_device(device)).eval()
+    return LoadedModel(net, name, metadata={"model": name, "channels": str(channels)})
 
 
-def _recorded(path: Path, recorded: str | None) -> str:
+def _trusted_name(path: Path, recorded: str | None) -> str:
+    """Return the recorded architecture if it can be built without running unknown code."""
     if recorded is None:
-        raise InputError(f"{path} does not say which network it belongs to: name it with --model")
+        raise InputError(f"{path} does not record its model: name it with --model")
     if is_torch_container(recorded):
         raise InputError(
-            f"{path} holds a {recorded.rpartition(':')[2]} that a Python program handed over; that "
-            "name does not tell what is in it: name a function that builds it with --model "
-            'module:factory; in Python, model="module:factory"'
+            f"{path} was trained on a {recorded.rpartition(':')[2]} passed as an object; this name "
+            "does not tell its layers. Name a function that builds it: --model module:factory, or "
+            'in Python model="module:factory"'
         )
     if requires_trust(recorded):
         raise InputError(
-            f"{path} was trained on {recorded}, which is code of somebody's own and is not run "
-            f"unasked; if you trust it, add --model {recorded!r}"
+            f"{path} was trained on {recorded}, which is not part of nuat; loading it runs that "
+            f"code. If you trust it, add --model {recorded!r}"
         )
     return recorded
 
 
-def _built(path: Path, model: str, classes: int, channels: int) -> nn.Module:
-    name = model.partition("(")[0].strip()
+def _build(path: Path, name: str, classes: int, channels: int) -> nn.Module:
     try:
-        return build_model(model, classes, channels)
+        return build_model(name, classes, channels)
     except InputError as error:
-        if name in model_registry or name.startswith(PREFIX):
+        if name.partition("(")[0].strip() in model_registry or name.startswith(PREFIX):
             raise
         raise InputError(
-            f"{path} holds a network {model} that cannot be built from its name ({error}); name "
-            "a function that builds it, --model module:factory, or --import the file that registers it"
+            f"the model {name} of {path} cannot be built from its name ({error}); name a function "
+            "that builds it, --model module:factory, or --import the file that registers it"
         ) from error
 
 
-__all__ = [
-    "InitialWeights",
-    "LoadedModel",
-    "resolve_init",
-    "read_metadata",
-    "load_initial_weights",
-    "probe_metadata",
-    "load_model",
-]
+def _parse_ball(text: str) -> Ball:
+    """Parse the repr of a ball, such as `Linf(0.03)`."""
+    ball: Ball = parse_value(text, {norm.__name__: norm for norm in norms.values()})
+    return ball

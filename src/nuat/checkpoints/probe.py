@@ -1,13 +1,13 @@
-"""What a network says to one fixed image: two networks of the same weights may differ in it.
+"""The logits of one fixed image, stored beside the weights and checked when they are loaded.
 
-A name does not tell everything about a network, and weights fit many that compute something else.
-So the logits of one image are kept beside the weights, and looked at when they are read again.
+Models with equal names and equal state dicts may compute different functions, for example with
+another activation. The logits of a fixed image tell them apart.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,48 +16,62 @@ from nuat.errors import InputError
 from nuat.nn.freeze import frozen_eval
 from nuat.runtime.device import device_of
 
-GOLDEN = 0.6180339887498949
+GOLDEN_RATIO = 0.6180339887498949
 TOLERANCE = 0.02
-"""Of the largest logit, or of 0.01: above rounding, and below what another function does."""
+"""Allowed difference, relative to the largest logit (at least 0.01).
+
+It is larger than rounding on another device, and smaller than the effect of another function.
+"""
 
 
-def fixed_image(channels: int, height: int, width: int) -> Tensor:
-    """One image [1, C, H, W], the same everywhere: value i is the fraction of i times 0.618..."""
-    values = torch.arange(1, channels * height * width + 1, dtype=torch.float64) * GOLDEN
+def probe_image(channels: int, height: int, width: int) -> Tensor:
+    """Return the fixed image [1, C, H, W] in [0, 1): pixel i = 1, 2, ... is frac(0.618... i)."""
+    values = torch.arange(1, channels * height * width + 1, dtype=torch.float64) * GOLDEN_RATIO
     return (values % 1).float().reshape(1, channels, height, width)
 
 
-def probe_metadata(f: nn.Module, images: Tensor) -> dict[str, str]:
-    """The size of images such as these, and the network's answer: if finite, and twice the same."""
+def probe_metadata(model: nn.Module, images: Tensor) -> dict[str, str]:
+    """Return metadata for images of the size of `images` [B, C, H, W].
+
+    `channels` and `image_size` describe the images; `probe_logits` are the logits of the fixed
+    image, left out if they are not finite or not deterministic.
+    """
     channels, *size = images.shape[1:]
-    about = {"channels": str(channels), "size": json.dumps(size)}
-    first, second = (_answer(f, channels, size) for _ in range(2))
-    if torch.isfinite(first).all() and torch.equal(first, second):
-        about["answer"] = json.dumps([round(value, 6) for value in first.tolist()])
-    return about
+    metadata = {"channels": str(channels), "image_size": json.dumps(size)}
+    logits, repeated = (_probe_logits(model, channels, size) for _ in range(2))
+    if torch.isfinite(logits).all() and torch.equal(logits, repeated):
+        metadata["probe_logits"] = json.dumps([round(value, 6) for value in logits.tolist()])
+    return metadata
 
 
-def check_answer(f: nn.Module, about: Mapping[str, str], source: object, model: str) -> None:
-    """Raise InputError unless the network answers as it did when its weights were written."""
-    if "answer" not in about:
+def check_probe(
+    model: nn.Module, metadata: Mapping[str, str], source: object, model_name: str
+) -> None:
+    """Raise InputError unless the model gives the stored logits for the fixed image."""
+    if "probe_logits" not in metadata:
         return
-    expected = torch.tensor(json.loads(about["answer"]))
+    expected = torch.tensor(json.loads(metadata["probe_logits"]))
+    channels, size = int(metadata["channels"]), json.loads(metadata["image_size"])
     try:
-        found = _answer(f, int(about["channels"]), json.loads(about["size"]))
+        logits = _probe_logits(model, channels, size)
     except RuntimeError as error:
-        raise InputError(f"{source}: {model} does not take its images: {error}") from None
-    off = float((found - expected).abs().max()) / max(0.01, float(expected.abs().max()))
-    if not off <= TOLERANCE:
         raise InputError(
-            f"{source} fits {model} but belongs to another network: the logits of a fixed image "
-            f"differ by {off:.1%} from those written beside the weights. Build the network as it "
-            "was when it was trained, with the same settings"
+            f"{model_name} does not accept the images of {source}, [B, {channels}, {size[0]}, "
+            f"{size[1]}]: {error}"
+        ) from None
+    difference = float((logits - expected).abs().max()) / max(0.01, float(expected.abs().max()))
+    if not difference <= TOLERANCE:  # also true for NaN
+        raise InputError(
+            f"the weights of {source} fit {model_name} but belong to another function: the logits "
+            f"of a fixed image differ by {difference:.1%} from those stored with the weights. "
+            "Build the model with the settings that it was trained with"
         )
 
 
 @torch.no_grad()
-def _answer(f: nn.Module, channels: int, size: list[int]) -> Tensor:
+def _probe_logits(model: nn.Module, channels: int, size: Sequence[int]) -> Tensor:
     cudnn = torch.backends.cudnn
-    with frozen_eval(f) as g, cudnn.flags(enabled=cudnn.enabled, allow_tf32=False):
-        logits: Tensor = g(fixed_image(channels, *size).to(device_of(f)))
+    image = probe_image(channels, *size).to(device_of(model))
+    with frozen_eval(model) as frozen_model, cudnn.flags(enabled=cudnn.enabled, allow_tf32=False):
+        logits: Tensor = frozen_model(image)
     return logits[0].float().cpu()

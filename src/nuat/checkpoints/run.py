@@ -1,12 +1,14 @@
-"""A run folder: everything about one training run, safe against a kill at any moment.
+"""A run folder: all files of one training run, consistent after a kill at any moment.
 
 config.json            recipe, data, model, seed, versions
-metrics.jsonl          one line for each epoch
-checkpoint.pt          everything a resume needs; checkpoint.previous.pt, the one before
-model.safetensors      the weights to use: the best epoch by robust accuracy on the validation split
+metrics.jsonl          one line per epoch
+checkpoint.pt          the state that a resume needs; checkpoint.previous.pt is the one before it
+model.safetensors      the weights of the epoch with the best robust validation accuracy
 last.safetensors       the weights of the last epoch
 scores/                evaluations
-report.html            the page
+report.html            the report
+
+docs/file_formats.md lists the fields of each file.
 """
 
 from __future__ import annotations
@@ -21,18 +23,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nuat.checkpoints.weights_io import read_weights, write_weights
+from nuat.checkpoints.format_version import FORMAT_VERSION, check_format_version
+from nuat.checkpoints.weights_io import WEIGHTS_FILE, read_weights, write_weights
 from nuat.config.serialization import diff
 from nuat.errors import InputError
 from nuat.runtime.files import atomic_write
 
-ABOUT = ("versions", "forward_equivalents", "init_from", "threads")
-"""Parts of config.json that tell about a run and do not define it."""
+CHECKPOINT_NAMES = ("checkpoint.fresh", "checkpoint", "checkpoint.previous")
+"""Checkpoint files from new to old; `fresh` exists only if a kill interrupted the replacement."""
+
+INFORMATIVE_FIELDS = ("versions", "forward_equivalents", "init_from", "threads")
+"""Fields of config.json that describe a run without identifying it."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. `Run.start` makes or goes on with one, `Run.open` reads one."""
+    """A run folder. `Run.start` creates or resumes one, `Run.open` opens an existing one."""
 
     path: Path
 
@@ -41,96 +47,103 @@ class Run:
 
     @staticmethod
     def start(path: Path | str, config: dict[str, Any]) -> Run:
-        """Make the folder, or go on with it if it holds this very run.
+        """Create the folder, or resume if it holds a run of the same config.
 
-        What only describes it, such as the versions, may differ. Raises InputError if the folder
-        contains anything else.
+        Fields such as the versions of the software may differ from those of the stored config.
+
+        Raises:
+            InputError: the folder holds another run, or other files.
         """
         run = Run(Path(path))
+        config = {"format_version": FORMAT_VERSION, **config}
         if run._config_file.exists():
-            found = diff(_comparable(config), _comparable(run.config))
-            if found:
+            differences = diff(_identifying(config), _identifying(run.config))
+            if differences:
                 raise InputError(
-                    f"{run.path} holds another run; it differs in {'; '.join(found)}. "
+                    f"{run.path} holds another run; it differs in {'; '.join(differences)}. "
                     "Choose another folder with --out, or delete this one"
                 )
             return run
         if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
             raise InputError(f"{run.path} is not empty and not a run; choose another --out")
         run.path.mkdir(parents=True, exist_ok=True)
-        atomic_write(
-            run._config_file, lambda file: file.write_text(json.dumps(config, indent=2) + "\n")
-        )
+        text = json.dumps(config, indent=2) + "\n"
+        atomic_write(run._config_file, lambda file: file.write_text(text))
         return run
 
     @staticmethod
     def open(path: Path | str) -> Run:
-        """The run in an existing folder. Raises InputError if there is none."""
+        """Return the run in an existing folder. Raises InputError if there is none."""
         run = Run(Path(path))
         if not run._config_file.exists():
-            inside = any(run.path.glob("*/config.json"))
-            hint = f"; the runs in it are {run.path}/*" if inside else ""
+            has_runs = any(run.path.glob("*/config.json"))
+            hint = f"; it contains runs: name one of {run.path}/*" if has_runs else ""
             raise InputError(f"{path} is not a run folder: it has no config.json{hint}")
         return run
 
     @property
     def config(self) -> dict[str, Any]:
-        """The contents of config.json."""
+        """The contents of config.json. Raises InputError if nuat did not write it."""
         try:
             config: dict[str, Any] = json.loads(self._config_file.read_text())
             config["recipe"], config["data"]
         except (ValueError, KeyError, TypeError):
             raise InputError(
-                f"{self._config_file} is not that of a run of nuat: choose another folder"
+                f"{self._config_file} is not the config of a nuat run: choose another folder"
             ) from None
+        check_format_version(config.get("format_version"), self._config_file)
         return config
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line cut short by a kill is left out."""
+        """The lines of metrics.jsonl, without a last line that a kill has truncated."""
         if not self._metrics_file.exists():
             return []
         lines = self._metrics_file.read_text().split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        metrics: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        for line in metrics:
+            check_format_version(line.pop("format_version", None), self._metrics_file)
+        return metrics
 
     @property
     def scores(self) -> dict[str, dict[str, Any]]:
-        """The evaluations in scores/, by file name without its ending."""
+        """The evaluations in scores/, by file name without its suffix."""
         files = sorted((self.path / "scores").glob("*.json"))
         return {file.stem: json.loads(file.read_text()) for file in files}
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
         with self._metrics_file.open("a") as file:
-            file.write(json.dumps(metrics) + "\n")
+            file.write(_metrics_line(metrics))
 
-    def forget_after(self, epochs: int) -> None:
-        """Drop the lines of metrics.jsonl that a resume after so many epochs will write again."""
-        kept = [line for line in self.metrics if line["epoch"] <= epochs]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
+    def truncate_metrics(self, epochs: int) -> None:
+        """Delete the lines of metrics.jsonl after epoch `epochs`; a resume writes them again."""
+        text = "".join(_metrics_line(line) for line in self.metrics if line["epoch"] <= epochs)
         if self._metrics_file.exists():
             atomic_write(self._metrics_file, lambda file: file.write_text(text))
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Replace checkpoint.pt, keeping the one before."""
+        """Replace checkpoint.pt, and keep the previous one as checkpoint.previous.pt."""
+        fresh, current, previous = (self.path / f"{name}.pt" for name in CHECKPOINT_NAMES)
         self.save_state("checkpoint.fresh", state)
-        fresh = self.path / "checkpoint.fresh.pt"
-        if self._checkpoint_file.exists():
-            os.replace(self._checkpoint_file, self.path / "checkpoint.previous.pt")
-        os.replace(fresh, self._checkpoint_file)
+        if current.exists():
+            os.replace(current, previous)
+        os.replace(fresh, current)
 
     def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
-        """The newest checkpoint that is there, None if there is none."""
-        names = ("checkpoint.fresh", "checkpoint", "checkpoint.previous")
-        there = (self.load_state(name, device) for name in names)
-        return next((state for state in there if state is not None), None)
+        """Return the newest checkpoint, or None if there is none."""
+        for name in CHECKPOINT_NAMES:
+            if (state := self.load_state(name, device)) is not None:
+                return state
+        return None
 
     def save_state(self, name: str, state: dict[str, Any]) -> None:
         """Write NAME.pt."""
-        atomic_write(self.path / f"{name}.pt", lambda file: torch.save(state, file))
+        versioned = {"format_version": FORMAT_VERSION, **state}
+        atomic_write(self.path / f"{name}.pt", lambda file: torch.save(versioned, file))
 
     def load_state(self, name: str, device: torch.device) -> dict[str, Any] | None:
-        """What NAME.pt holds, None if it is not there."""
+        """Return the contents of NAME.pt, or None if there is no such file."""
         file = self.path / f"{name}.pt"
         if not file.exists():
             return None
@@ -138,13 +151,14 @@ class Run:
             state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
         except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise InputError(
-                f"{file} is damaged: {error}. Delete it to go on from what was saved before it"
+                f"{file} is damaged: {error}. Delete it to resume from the checkpoint before it"
             ) from None
+        check_format_version(state.pop("format_version", None), file)
         return state
 
-    def save_weights(self, name: str, weights: dict[str, Tensor], about: dict[str, str]) -> None:
-        """Write NAME.safetensors with text beside the weights."""
-        write_weights(self.path / f"{name}.safetensors", weights, about)
+    def save_weights(self, name: str, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        """Write NAME.safetensors."""
+        write_weights(self.path / f"{name}.safetensors", weights, metadata)
 
     def save_scores(self, name: str, scores: dict[str, Any]) -> Path:
         """Write scores/NAME.json."""
@@ -155,26 +169,24 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or the run was stopped by its guard."""
+        """Whether all epochs are done, or catastrophic overfitting has stopped the run."""
         epochs: int = self.config["recipe"]["epochs"]
         last = (self.metrics or [{"epoch": 0}])[-1]
         return last["epoch"] >= epochs or bool(last.get("stopped"))
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether there is something to go on from."""
-        return self._checkpoint_file.exists()
+        """Whether the run can be resumed from a checkpoint."""
+        return (self.path / "checkpoint.pt").exists()
 
     @property
     def has_weights(self) -> bool:
-        """Whether an epoch was finished, so that there is a model.safetensors."""
-        return (self.path / "model.safetensors").exists()
+        """Whether model.safetensors exists, which the first epoch writes."""
+        return (self.path / WEIGHTS_FILE).exists()
 
     def weights(self) -> dict[str, Tensor]:
-        """What model.safetensors holds. Raises InputError if training has not got that far."""
-        if not self.has_weights:
-            raise InputError(f"{self.path} has no model.safetensors yet: train an epoch first")
-        return read_weights(self.path / "model.safetensors")[0]
+        """Return the weights in model.safetensors. Raises InputError before the first epoch."""
+        return read_weights(find_weights(self.path))[0]
 
     @property
     def _config_file(self) -> Path:
@@ -184,11 +196,40 @@ class Run:
     def _metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
 
-    @property
-    def _checkpoint_file(self) -> Path:
-        return self.path / "checkpoint.pt"
+
+def find_run(path: Path) -> Run | None:
+    """Return the run in the folder `path`, or None for a file and for an exported folder.
+
+    Raises:
+        InputError: `path` is any other folder.
+    """
+    return None if not path.is_dir() or _is_exported(path) else Run.open(path)
 
 
-def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+def find_weights(path: Path) -> Path:
+    """Return the weights file in a run folder or an exported folder; a file is returned as it is.
+
+    Raises:
+        InputError: there is no such file, or the run has not finished an epoch yet.
+    """
+    run = find_run(path)
+    if run is not None and not run.has_weights:
+        raise InputError(f"{path} has no {WEIGHTS_FILE} yet: train at least one epoch")
+    file = path / WEIGHTS_FILE if path.is_dir() else path
+    if not file.exists():
+        raise InputError(f"there is no weights file {file}, nor a run folder of this name")
+    return file
+
+
+def _is_exported(path: Path) -> bool:
+    """Whether a folder holds weights without a run, as `nuat.save_pretrained` writes it."""
+    return (path / WEIGHTS_FILE).exists() and not (path / "config.json").exists()
+
+
+def _metrics_line(metrics: dict[str, Any]) -> str:
+    return json.dumps({"format_version": FORMAT_VERSION, **metrics}) + "\n"
+
+
+def _identifying(config: dict[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(config))
-    return {key: value for key, value in plain.items() if key not in ABOUT}
+    return {key: value for key, value in plain.items() if key not in INFORMATIVE_FIELDS}

@@ -1,58 +1,106 @@
-"""Reading and writing weights."""
+"""Reading and writing weights files."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from nuat.checkpoints.format_version import FORMAT_VERSION, check_format_version
 from nuat.errors import InputError
 from nuat.runtime.files import atomic_write
 
+WEIGHTS_FILE = "model.safetensors"
+"""Name of the weights file in a run folder and in an exported folder."""
 
-def write_weights(target: Path, weights: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
-    """Write a .safetensors file, whole or not at all, with text beside the weights."""
+
+def write_weights(target: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write weights and their metadata to a .safetensors file, atomically."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
-    atomic_write(target, lambda file: file.write_bytes(save(tensors, metadata=dict(about))))
+    # "format": "pt" is the convention of safetensors; transformers and others require it
+    header = {"format": "pt", "format_version": str(FORMAT_VERSION)} | dict(metadata)
+    atomic_write(target, lambda file: file.write_bytes(save(tensors, metadata=header)))
 
 
 def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The weights in a .safetensors or state-dict file, and the text beside them.
+    """Return the weights in a .safetensors or state-dict file, and their metadata.
 
-    Code in a pickle is never run. Raises InputError for a file that is neither.
+    A state-dict file has no metadata. Pickled code is never executed.
+
+    Raises:
+        InputError: the file does not exist, or holds anything but tensors by name.
     """
+    path = _existing(path)
+    if path.suffix == ".safetensors":
+        metadata = read_file_metadata(path)
+        with _readable(path):
+            return load_file(path), metadata
+    with _readable(path):
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    _check_state_dict(weights, path)
+    return weights, {}
+
+
+def read_file_metadata(path: Path | str) -> dict[str, str]:
+    """Return the metadata of a weights file without loading its tensors.
+
+    Only .safetensors files have metadata; it is empty for files that nuat did not write.
+
+    Raises:
+        InputError: the file does not exist, is damaged, or has another format version.
+    """
+    path = _existing(path)
+    if path.suffix != ".safetensors":
+        return {}
+    with _readable(path), safe_open(path, "pt") as file:
+        metadata = dict(file.metadata() or {})
+    metadata.pop("format", None)
+    version = metadata.pop("format_version", None)
+    if version is not None:
+        check_format_version(int(version) if version.isdecimal() else version, path)
+    return metadata
+
+
+def _existing(path: Path | str) -> Path:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no weights file {path}")
+    return path
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn the errors of torch and safetensors about a file into an InputError."""
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                about = file.metadata() or {}
-            return load_file(path), about
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        why = str(error) or type(error).__name__
-        raise InputError(f"{path} cannot be read as weights: {why}") from None
+        yield
     except pickle.UnpicklingError as error:
+        # torch names the rejected class or function "GLOBAL" in its message; no type tells it apart
         if "global" not in str(error).lower():
-            raise InputError(f"{path} cannot be read as weights: it is no pickle") from None
+            raise InputError(f"{path} cannot be read as weights: it is not a pickle") from None
         raise InputError(
-            f"{path} holds more than weights and was refused: it is a pickle with code or objects. "
-            "Save a state dict (torch.save(f.state_dict(), path)) or a .safetensors file"
+            f"{path} holds more than weights and was not loaded: it is a pickle with code or "
+            "objects. Save a state dict (torch.save(model.state_dict(), path)) or a .safetensors "
+            "file"
         ) from error
-    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
-        inner = (
-            [key for key, value in weights.items() if isinstance(value, dict)]
-            if isinstance(weights, dict)
-            else []
-        )
-        hint = f"; save one of its parts alone: {', '.join(map(repr, inner[:5]))}" if inner else ""
+    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{path} cannot be read as weights: {reason}") from None
+
+
+def _check_state_dict(found: Any, path: Path) -> None:
+    if not isinstance(found, dict):
         raise InputError(
-            f"{path} holds a {type(weights).__name__}, not a state dict of tensors{hint}"
+            f"{path} holds a {type(found).__name__}, not a state dict of tensors by name"
         )
-    return weights, {}
+    if all(isinstance(value, Tensor) for value in found.values()):
+        return
+    nested = [key for key, value in found.items() if isinstance(value, dict)]
+    hint = f"; save one of its entries alone: {', '.join(map(repr, nested[:5]))}" if nested else ""
+    raise InputError(f"{path} holds a dict, not a state dict of tensors by name{hint}")

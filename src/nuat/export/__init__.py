@@ -1,13 +1,13 @@
-"""Taking a model away: as a folder with its card, to the Hub, to ONNX."""
+"""Exporting a trained model: a folder with a model card, a state dict, ONNX, the Hub."""
 
-from nuat.export.card import card
+from nuat.export.card import model_card
 from nuat.export.folder import save_pretrained, save_state_dict
 from nuat.export.hub import from_pretrained, push_to_hub
 from nuat.export.onnx import to_onnx
 
 __all__ = [
-    "card",
     "from_pretrained",
+    "model_card",
     "push_to_hub",
     "save_pretrained",
     "save_state_dict",

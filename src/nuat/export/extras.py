@@ -1,4 +1,4 @@
-"""Modules that come with an extra, and are imported only when they are needed."""
+"""Modules of optional dependencies, imported when they are needed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Any
 from nuat.errors import InputError
 
 
-def extra(name: str, *modules: str) -> Any:
-    """The first of the modules; all of them are imported.
+def import_extra(extra: str, *modules: str) -> Any:
+    """Import the modules of an extra and return the first one.
 
-    Raises InputError that names the extra if one is not installed.
+    Raises:
+        InputError: a module is not installed; the message names the extra.
     """
     try:
-        found = [importlib.import_module(module) for module in modules]
+        imported = [importlib.import_module(module) for module in modules]
     except ModuleNotFoundError as error:
         raise InputError(
-            f"this needs the {name} extra, and there is no {error.name}: pip install 'nuat[{name}]'"
+            f"this needs the {extra} extra, but {error.name} is not installed: "
+            f"pip install 'nuat[{extra}]'"
         ) from None
-    return found[0]
+    return imported[0]

@@ -1,4 +1,4 @@
-"""A model as a folder to give away: weights and card."""
+"""Exporting a model as a folder with weights and model card, or as a plain state dict."""
 
 from __future__ import annotations
 
@@ -6,42 +6,52 @@ from pathlib import Path
 
 import torch
 
-from nuat.checkpoints import LoadedModel, load_model
-from nuat.checkpoints.files import WEIGHTS
-from nuat.checkpoints.weights_io import write_weights
+from nuat.checkpoints import LoadedModel, load_model, write_weights
+from nuat.checkpoints.weights_io import WEIGHTS_FILE
 from nuat.errors import InputError
-from nuat.export.card import card, public
+from nuat.export.card import model_card, public_name
 from nuat.runtime.files import atomic_write
 
 
 def save_pretrained(
     source: LoadedModel | Path | str, folder: Path | str, *, license: str = "unknown"
 ) -> Path:
-    """Write model.safetensors and its card, README.md, into a new or empty folder.
+    """Write model.safetensors and the model card, README.md, into a new or empty folder.
 
-    `nuat.from_pretrained`, `nuat.trained` and `nuat evaluate` open such a folder. Returns it.
-    Raises InputError if something is there already.
+    `nuat.from_pretrained`, `nuat.load_model` and `nuat evaluate` read such a folder. The names of
+    data sets are written without their paths.
+
+    Args:
+        source: a run folder, a weights file, or a model that `nuat.load_model` returned.
+        folder: the folder to write.
+        license: the license of the weights, for the card, such as `mit`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: the folder is not empty, or the model cannot be loaded.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not an empty folder: choose another --out")
-    network = source if isinstance(source, LoadedModel) else load_model(source)
-    text = card(network, license)
-    about = dict(network.about)
-    if "data" in about:
-        about["data"] = public(about["data"])
+    loaded = source if isinstance(source, LoadedModel) else load_model(source)
+    card = model_card(loaded, license)
+    metadata = dict(loaded.metadata)
+    if "data" in metadata:
+        metadata["data"] = public_name(metadata["data"])
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / "README.md", lambda file: file.write_text(text))
-    write_weights(folder / WEIGHTS, network.model.state_dict(), about)
+    atomic_write(folder / "README.md", lambda file: file.write_text(card))
+    write_weights(folder / WEIGHTS_FILE, loaded.model.state_dict(), metadata)
     return folder
 
 
 def save_state_dict(source: LoadedModel | Path | str, file: Path | str) -> None:
-    """Write a plain state dict, as `torch.save(f.state_dict(), file)` does.
+    """Write a plain state dict, as `torch.save(model.state_dict(), file)` does.
 
-    That is what loaders outside of nuat read, RobustBench's among them: names and tensors alone,
-    for images in [0, 1], with the mean and std of a normalization in it.
+    Other libraries such as RobustBench load this. The model takes images in [0, 1]; the mean and
+    std of a normalization are part of the state dict.
     """
-    network = source if isinstance(source, LoadedModel) else load_model(source)
-    weights = {key: value.cpu().contiguous() for key, value in network.model.state_dict().items()}
+    loaded = source if isinstance(source, LoadedModel) else load_model(source)
+    weights = {key: value.cpu().contiguous() for key, value in loaded.model.state_dict().items()}
     atomic_write(Path(file), lambda partial: torch.save(weights, partial))

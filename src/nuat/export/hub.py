@@ -1,4 +1,4 @@
-"""To the Hugging Face Hub and back, through the `hub` extra."""
+"""Uploading models to the Hugging Face Hub and loading them from it; needs the `hub` extra."""
 
 from __future__ import annotations
 
@@ -10,27 +10,38 @@ from tempfile import TemporaryDirectory
 import torch
 
 from nuat.checkpoints import LoadedModel, load_model
-from nuat.checkpoints.files import WEIGHTS
+from nuat.checkpoints.weights_io import WEIGHTS_FILE
 from nuat.errors import InputError
-from nuat.export.extras import extra
+from nuat.export.extras import import_extra
 from nuat.export.folder import save_pretrained
 
 
 def push_to_hub(
     source: LoadedModel | Path | str, repo: str, *, license: str = "unknown", private: bool = True
 ) -> str:
-    """Put a model's weights and card into the repository `user/name`, made if it is not there.
+    """Upload a model's weights and card; you must be logged in (`hf auth login`).
 
-    You must be logged in (`hf auth login`). Returns the address. Raises InputError if the extra is
-    missing or the Hub refuses.
+    Args:
+        source: a run folder, a weights file, or a model that `nuat.load_model` returned.
+        repo: the repository, `user/name`; it is created if it does not exist.
+        license: the license of the weights, for the card, such as `mit`.
+        private: whether a new repository is private.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        InputError: the extra is not installed, or the Hub rejects the upload.
     """
-    hub = extra("hub", "huggingface_hub")
-    with TemporaryDirectory() as place:
-        folder = save_pretrained(source, Path(place) / "model", license=license)
-        with _one_line(f"the model cannot be put into {repo!r}"):
+    hub = import_extra("hub", "huggingface_hub")
+    with TemporaryDirectory() as temporary:
+        folder = save_pretrained(source, Path(temporary) / "model", license=license)
+        with _one_line_errors(f"cannot upload the model to {repo!r}"):
             api = hub.HfApi()
             address = api.create_repo(repo, private=private, exist_ok=True)
-            api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Weights and card")
+            api.upload_folder(
+                repo_id=repo, folder_path=folder, commit_message="Weights and model card"
+            )
     return str(address)
 
 
@@ -41,25 +52,34 @@ def from_pretrained(
     revision: str | None = None,
     device: torch.device | str | None = "cpu",
 ) -> LoadedModel:
-    """The network in a repository `user/name` of the Hub, or in a folder on this machine.
+    """Load a model from a repository of the Hub, or from a local folder.
 
-    Weights alone are read, and no code of the repository is run: a network of somebody's own class
-    must be named with `model`. Raises InputError if the extra is missing, or there is no such
-    model.
+    Only the weights file is downloaded, and no code of the repository is executed.
+
+    Args:
+        source: the repository, `user/name`, or a local folder or file.
+        model: the architecture, for a model that is not part of nuat.
+        revision: a branch, tag or commit of the repository.
+        device: where to put the model; None chooses cuda if there is one.
+
+    Raises:
+        InputError: the extra is not installed, or there is no such model.
     """
     if Path(source).exists():
         return load_model(source, model, device=device)
-    hub = extra("hub", "huggingface_hub")
-    with _one_line(f"there is no folder {str(source)!r}, and no model of this name can be had"):
-        file = hub.hf_hub_download(str(source), WEIGHTS, revision=revision)
+    hub = import_extra("hub", "huggingface_hub")
+    with _one_line_errors(
+        f"there is no folder {str(source)!r}, and no model of this name can be downloaded"
+    ):
+        file = hub.hf_hub_download(str(source), WEIGHTS_FILE, revision=revision)
     return load_model(file, model, device=device)
 
 
 @contextmanager
-def _one_line(what: str) -> Iterator[None]:
-    """Whatever stands between this machine and the Hub, as one line."""
+def _one_line_errors(message: str) -> Iterator[None]:
+    """Turn any error of the Hub, of the network or of the login into one line."""
     try:
         yield
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise InputError(f"{what}: {first or type(error).__name__}") from error
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise InputError(f"{message}: {reason or type(error).__name__}") from error

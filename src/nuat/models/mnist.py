@@ -1,65 +1,46 @@
-"""The networks published with GAT and with TRADES for MNIST."""
+"""The models published with GAT and with TRADES for MNIST, for images of 28x28."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nuat.models.validation import check_sizes
-
 
 class MNISTNet(nn.Module):
-    """Two pairs of 5x5 convolutions (32, 64) with max-pooling, then 512, then the classes.
+    """Two pairs of 5x5 convolutions (32, 64) with max-pooling, a layer of 512, and the head.
 
-    No BatchNorm and no dropout; 28x28 images; 1,791,466 parameters for one channel and 10 classes.
-    Source: the published code of arXiv:2011.14969.
+    Images [B, channels, 28, 28] in [0, 1]; logits [B, classes]. It has no BatchNorm and no dropout,
+    and 1,791,466 parameters for one channel and 10 classes. Source: the published code of
+    arXiv:2011.14969.
     """
 
     def __init__(self, classes: int, channels: int = 1):
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(channels, 32, 5, padding=2),
-            nn.ReLU(),
-            nn.Conv2d(32, 32, 5, padding=2),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 5, padding=2),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, 5, padding=2),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
+            *_conv_pair(channels, 32, kernel=5, padding=2),
+            *_conv_pair(32, 64, kernel=5, padding=2),
         )
         self.head = nn.Sequential(
             nn.Flatten(), nn.Linear(64 * 7 * 7, 512), nn.ReLU(), nn.Linear(512, classes)
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, classes]."""
         logits: Tensor = self.head(self.features(x))
         return logits
 
 
 class TradesMNISTNet(nn.Module):
-    """Two pairs of 3x3 convolutions (32, 64) with max-pooling, then 200, 200, the classes.
+    """Two pairs of 3x3 convolutions (32, 64) with max-pooling, layers of 200 and 200, and the head.
 
-    No padding and no BatchNorm; dropout after the first 200; the last layer starts at zero, the
-    convolutions as in arXiv:1502.01852. 28x28 images; 312,202 parameters for one channel and 10
-    classes. Source: SmallCNN in the published code of arXiv:1901.08573.
+    Images [B, channels, 28, 28] in [0, 1]; logits [B, classes]. It has no padding and no BatchNorm;
+    dropout follows the first layer of 200; the head is initialized to zero, the convolutions as in
+    arXiv:1502.01852. It has 312,202 parameters for one channel and 10 classes. Source: SmallCNN in
+    the published code of arXiv:1901.08573.
     """
 
     def __init__(self, classes: int, channels: int = 1, dropout: float = 0.5):
         super().__init__()
-        check_sizes(classes=classes, channels=channels)
         self.features = nn.Sequential(
-            nn.Conv2d(channels, 32, 3),
-            nn.ReLU(),
-            nn.Conv2d(32, 32, 3),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 3),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, 3),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
+            *_conv_pair(channels, 32, kernel=3), *_conv_pair(32, 64, kernel=3)
         )
         self.hidden = nn.Sequential(
             nn.Flatten(),
@@ -71,13 +52,22 @@ class TradesMNISTNet(nn.Module):
         )
         self.head = nn.Linear(200, classes)
         for module in self.features:
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
                 nn.init.kaiming_normal_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, classes]."""
         logits: Tensor = self.head(self.hidden(self.features(x)))
         return logits
+
+
+def _conv_pair(inputs: int, outputs: int, kernel: int, padding: int = 0) -> tuple[nn.Module, ...]:
+    return (
+        nn.Conv2d(inputs, outputs, kernel, padding=padding),
+        nn.ReLU(),
+        nn.Conv2d(outputs, outputs, kernel, padding=padding),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+    )

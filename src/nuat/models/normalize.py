@@ -1,4 +1,4 @@
-"""Normalization as the first layer of a network, so that images stay in [0, 1] outside of it."""
+"""Normalization as the first layer of a model, so that images and eps stay in units of [0, 1]."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nuat.errors import InputError
 
 Statistics = tuple[Sequence[float], Sequence[float]]
-"""Mean and standard deviation of each channel."""
+"""Mean and standard deviation of each channel, for images in [0, 1]."""
 
 STATISTICS: dict[str, Statistics] = {
     "mnist": ((0.1307,), (0.3081,)),
@@ -19,11 +19,11 @@ STATISTICS: dict[str, Statistics] = {
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-"""What `normalize=NAME` stands for: of the training images, as customary in the field."""
+"""The statistics of the training images that `normalize=NAME` stands for."""
 
 
-class Normalise(nn.Module):
-    """(x - mean) / std, channel by channel; both are buffers and travel with the weights."""
+class ChannelNormalization(nn.Module):
+    """(x - mean) / std per channel; both are buffers and so are part of the state dict."""
 
     mean: Tensor
     std: Tensor
@@ -34,46 +34,44 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std)[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] in [0, 1] -> the same, of about mean 0 and variance 1."""
         return (x - self.mean) / self.std
 
 
 class Normalized(nn.Module):
-    """A network behind its normalization: images in [0, 1] [B, C, H, W] to logits [B, K]."""
+    """A network with a normalization before it: images [B, C, H, W] in [0, 1] to logits [B, K].
+
+    Its state dict has the prefixes `normalize.` and `network.`.
+    """
 
     def __init__(self, network: nn.Module, statistics: Statistics):
         super().__init__()
-        self.normalize = Normalise(*statistics)
+        self.normalize = ChannelNormalization(*statistics)
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, K]."""
         logits: Tensor = self.network(self.normalize(x))
         return logits
 
 
-def check_statistics(given: Any, channels: int) -> Statistics:
-    """The mean and std that `normalize=` was given, if they are for so many channels.
-
-    Raises InputError for anything else.
-    """
-    if not (isinstance(given, tuple) and len(given) == 2 and all(map(_numbers, given))):
+def check_statistics(value: Any, channels: int) -> Statistics:
+    """Return the value of the setting `normalize`. Raises InputError if it is not valid."""
+    if not (isinstance(value, tuple) and len(value) == 2 and all(map(_is_numbers, value))):
         raise InputError(
-            f"normalize is {given!r}, but takes {', '.join(STATISTICS)}, None, or "
-            "((mean, ...), (std, ...)) with a number for each channel"
+            f"normalize is {value!r}, but must be {', '.join(STATISTICS)}, None, or "
+            "((mean, ...), (std, ...)) with one number per channel"
         )
-    mean, std = given
+    mean, std = value
     if not len(mean) == len(std) == channels:
         raise InputError(
-            f"normalize has {len(mean)} means and {len(std)} deviations, but the images have "
-            f"{channels} channel{'' if channels == 1 else 's'}"
+            f"normalize has {len(mean)} means and {len(std)} standard deviations, but the images "
+            f"have {channels} channel{'' if channels == 1 else 's'}"
         )
     if min(std) <= 0:
         raise InputError(f"the standard deviations of normalize are {std}, but must be above 0")
     return mean, std
 
 
-def _numbers(values: Any) -> bool:
+def _is_numbers(values: Any) -> bool:
     return isinstance(values, tuple) and all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in values
     )

@@ -1,4 +1,4 @@
-"""The table of networks."""
+"""The registered models."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from torch import nn
 
 from nuat.config.registry import Registry
 from nuat.models.mnist import MNISTNet, TradesMNISTNet
-from nuat.models.resnet import PreActResNet, ResNet
+from nuat.models.preact import PreActResNet, WideResNet
+from nuat.models.resnet import ResNet
 from nuat.models.small import SmallCNN
-from nuat.models.wide_resnet import WideResNet
 
-model_registry: Registry[Callable[..., nn.Module]] = Registry("model")
+ModelFactory = Callable[..., nn.Module]
+
+model_registry: Registry[ModelFactory] = Registry("model")
 model_registry.add("small-cnn", SmallCNN)
 model_registry.add("mnist-net", MNISTNet)
 model_registry.add("mnist-net-trades", TradesMNISTNet)
@@ -22,12 +24,15 @@ model_registry.add("wrn-34-10", WideResNet)
 
 
 def list_models() -> list[str]:
-    """The names of all models, in the order of registration."""
+    """Return the names of all registered models, in the order of registration."""
     return list(model_registry)
 
 
-def register_model(name: str) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
-    """Register what is decorated as a model of this name: `@nuat.register_model("mine")`.
+def register_model(name: str) -> Callable[[ModelFactory], ModelFactory]:
+    """Return a decorator that registers a class or function as a model.
+
+    The factory receives `classes` and `channels` and its own settings: `@register_model("my-net")`
+    makes `my-net(width=32)` a name for `build_model` and `--model`.
 
     Raises:
         InputError: the name is taken.
@@ -43,11 +48,11 @@ def _resnet18_nuat(classes: int, channels: int, width: int = 64) -> ResNet:
 
 @model_registry.register("resnet18-imagenet")
 def _resnet18_imagenet(classes: int, channels: int, width: int = 64) -> ResNet:
-    """ResNet-18 for 224x224: a 7x7 stem of stride 2 and max-pooling."""
+    """ResNet-18 for 224x224: a 7x7 convolution of stride 2 and max-pooling come first."""
     return ResNet(classes, channels, width, imagenet=True)
 
 
 @model_registry.register("wrn-34-10-nuat")
 def _wrn_nuat(classes: int, channels: int, depth: int = 34, width: int = 10) -> WideResNet:
     """WideResNet as published with NuAT: stride in the second convolution, biases."""
-    return WideResNet(classes, channels, depth, width, published=True)
+    return WideResNet(classes, channels, depth, width, nuat_layout=True)

@@ -1,22 +1,23 @@
-"""Small networks for small images."""
+"""A small convolutional network for small images."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nuat.models.validation import check_sizes
+from nuat.errors import check_positive_int
 
 
 class SmallCNN(nn.Module):
-    """Three 3x3 convolutions with BatchNorm and ReLU, halving the image twice; mean; linear.
+    """Three 3x3 convolutions with BatchNorm and ReLU, two of them with stride 2; mean; head.
 
-    Images [B, channels, H, W] of any size from 4 up, logits [B, classes]. Ours: made for the 8x8
-    digits; with width 16 and one channel it has 24,058 parameters.
+    Images [B, channels, H, W] in [0, 1] of any size from 4x4 up, not normalized; logits
+    [B, classes]. With width 16, one channel and 10 classes it has 24,058 parameters. Source: ours,
+    for the 8x8 digits.
     """
 
     def __init__(self, classes: int, channels: int = 1, width: int = 16):
         super().__init__()
-        check_sizes(classes=classes, channels=channels, width=width)
+        check_positive_int("width", width)
         self.features = nn.Sequential(
             *_convolution(channels, width),
             *_convolution(width, 2 * width, stride=2),
@@ -25,7 +26,6 @@ class SmallCNN(nn.Module):
         self.head = nn.Linear(4 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, classes]."""
         logits: Tensor = self.head(self.features(x).mean((2, 3)))
         return logits
 

@@ -1,4 +1,4 @@
-"""Networks of timm, `timm:NAME`, through the `vision` extra."""
+"""Models of timm, named `timm:NAME`; they need the `vision` extra."""
 
 from __future__ import annotations
 
@@ -16,79 +16,76 @@ from nuat.models.normalize import Statistics
 PREFIX = "timm:"
 
 
-def timm() -> Any:
-    """The module timm. Raises InputError that says what to install if it cannot be imported."""
-    module, why_not = _imported()
-    if why_not is not None:
-        raise InputError(why_not)
+def import_timm() -> Any:
+    """Return the module timm. Raises InputError with the fix if it cannot be imported."""
+    module, failure = _import_once()
+    if failure is not None:
+        raise InputError(failure)
     return module
 
 
 @functools.cache
-def _imported() -> tuple[Any, str | None]:
-    # once: a second attempt at a torchvision that failed half-way fails in another way
+def _import_once() -> tuple[Any, str | None]:
+    # cached, because a second import of a half-imported torchvision fails with a misleading error
     try:
         import timm as module
     except ModuleNotFoundError as error:
         return None, (
-            f"timm: networks need the vision extra, and there is no {error.name}: "
+            f"timm: models need the vision extra, but {error.name} is not installed: "
             "pip install 'nuat[vision]'"
         )
     except (ImportError, RuntimeError, OSError) as error:
         return None, (
-            f"torchvision cannot be imported beside torch {torch.__version__} "
+            f"torchvision cannot be imported with torch {torch.__version__} "
             f"({str(error).splitlines()[0]}): it was built for another torch. Install both from "
-            "one index; for a machine without GPU: pip install --force-reinstall torch "
+            "one index; for a machine without a GPU: pip install --force-reinstall torch "
             "torchvision --index-url https://download.pytorch.org/whl/cpu"
         )
     return module, None
 
 
 def build_timm(name: str, classes: int, channels: int, settings: Mapping[str, Any]) -> nn.Module:
-    """The network of timm of this name, without its pretrained weights. Raises InputError."""
+    """Build timm's model `name` without pretrained weights. Raises InputError if it cannot."""
     for setting in ("pretrained", "checkpoint_path"):
         if setting in settings:
-            raise InputError(f"weights come in with --init, not with the setting {setting}")
+            raise InputError(f"weights are loaded with --init, not with the setting {setting}")
     return _create(name, num_classes=classes, in_chans=channels, **settings)
 
 
-def pretrained(name: str, channels: int, settings: Mapping[str, Any]) -> nn.Module:
-    """The network of this name with timm's pretrained weights, and as many classes as they have.
+def pretrained_weights(name: str, channels: int, settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the state dict of timm's pretrained model `name`, with the head it was trained with.
 
-    Raises InputError if there are none, or they cannot be had.
+    Raises:
+        InputError: timm has no such weights, or they cannot be downloaded.
     """
     _check_name(name)
-    if not timm().models.is_model_pretrained(name):
+    if not import_timm().models.is_model_pretrained(name):
         raise InputError(f"timm has no pretrained weights for {name}")
     try:
-        return _create(name, pretrained=True, in_chans=channels, **settings)
+        return _create(name, pretrained=True, in_chans=channels, **settings).state_dict()
     except InputError:
         raise
-    except Exception as error:  # whatever stands between this machine and the weights
+    except Exception as error:  # the download may fail in any way
         raise InputError(
-            f"timm cannot get the weights of {name}: {str(error).splitlines()[0]}. Without the "
-            "internet, give their file: --init FILE.safetensors"
+            f"timm cannot get the weights of {name}: {str(error).splitlines()[0]}. Without an "
+            "internet connection, pass their file: --init FILE.safetensors"
         ) from error
 
 
-def pretrained_weights(name: str, channels: int, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict of `pretrained`."""
-    return pretrained(name, channels, settings).state_dict()
+def timm_statistics(model: nn.Module, channels: int) -> Statistics:
+    """Return the mean and std that a timm model was trained with.
 
-
-def statistics_of(f: nn.Module, channels: int) -> Statistics:
-    """The mean and std that a timm network was trained with; for grey images, their averages.
-
-    Raises InputError for other numbers of channels.
+    For grayscale images they are averaged over the channels. Raises InputError for any other number
+    of channels.
     """
-    config: Any = f.pretrained_cfg
+    config: Any = model.pretrained_cfg
     mean, std = tuple(config["mean"]), tuple(config["std"])
     if channels == len(mean):
         return mean, std
     if channels != 1:
         raise InputError(
-            f"timm knows mean and deviation of {len(mean)} channels, and the images have "
-            f"{channels}: give normalize=((mean, ...), (std, ...)), or normalize=None"
+            f"timm has the mean and standard deviation of {len(mean)} channels, but the images "
+            f"have {channels}: set normalize=((mean, ...), (std, ...)), or normalize=None"
         )
     return (sum(mean) / len(mean),), (sum(std) / len(std),)
 
@@ -96,15 +93,15 @@ def statistics_of(f: nn.Module, channels: int) -> Statistics:
 def _create(name: str, **settings: Any) -> nn.Module:
     _check_name(name)
     try:
-        network: nn.Module = timm().create_model(name, **settings)
+        model: nn.Module = import_timm().create_model(name, **settings)
     except TypeError as error:
         raise InputError(f"timm's {name} does not take these settings: {error}") from None
-    return network
+    return model
 
 
 def _check_name(name: str) -> None:
     architecture = name.partition(".")[0]
-    if not timm().is_model(architecture):
-        near = get_close_matches(architecture, timm().list_models(), n=3, cutoff=0.6)
-        guess = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise InputError(f"timm has no network {architecture!r}{guess} (see timm.list_models())")
+    if not import_timm().is_model(architecture):
+        near = get_close_matches(architecture, import_timm().list_models(), n=3, cutoff=0.6)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise InputError(f"timm has no model {architecture!r}{hint} (see timm.list_models())")

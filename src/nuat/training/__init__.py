@@ -91,7 +91,7 @@ def fit(
             engine = [set_memory_format(f, two, recipe.channels_last)]
             run = Run.start(folder, _config(recipe, f, splits, seed) | origin)
             if start is not None:
-                start.into(f)
+                start.apply(f)
                 once.append(str(start))
             Trainer(recipe, f, splits, run, seed, device, max_time, once, engine, graphs).go()
             f.eval()

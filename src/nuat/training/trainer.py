@@ -265,7 +265,7 @@ class Trainer:
     def load(self) -> None:
         """Go on from the run's checkpoint, if it has one."""
         state = self.run.load_checkpoint(self.device)
-        self.run.forget_after(state["epoch"] if state else 0)
+        self.run.truncate_metrics(state["epoch"] if state else 0)
         if state is None:
             return
         self.descent.load_state_dict(state)
