@@ -237,7 +237,7 @@ def test_a_module_of_a_class_that_cannot_be_imported_says_so(tmp_path, capsys):
 
     f = Local(nn.Flatten(), nn.Linear(64, 3))
     nuat.fit(recipe(), model=f, data=splits(), out=tmp_path / "run")
-    assert "Local cannot be imported, so the run can be reopened only with" in capsys.readouterr().out
+    assert "Local cannot be imported, so the run can be reopened" in capsys.readouterr().out
     with pytest.raises(
         nuat.InputError, match=r"cannot be built from its name .* --model module:fa"
     ):
@@ -259,7 +259,7 @@ def test_a_file_runs_no_code_by_naming_it(tmp_path, monkeypatch, name):
     written(tmp_path / "a.safetensors", SMALL)
     weights, metadata = read_weights("a.safetensors")
     write_weights(tmp_path / "b.safetensors", weights, metadata | {"model": name})
-    with pytest.raises(nuat.InputError, match="not part of nuat; loading it runs that code. If you trust"):
+    with pytest.raises(nuat.InputError, match=r"loading it runs that code. If you trust it"):
         nuat.load_model("b.safetensors")
     assert not (tmp_path / "mark").exists() and "antigravity" not in sys.modules
 

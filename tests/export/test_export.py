@@ -82,7 +82,15 @@ def test_the_card_tells_everything(run):
     text = model_card(nuat.load_model(run.path), license="mit")
     scores, config = run.scores["test-40-fgsm"], run.config
     assert text.startswith('---\nlicense: "mit"\n') and text.count("---\n") >= 2
-    for section in ("Threat model", "Robust accuracy", "Recipe", "Data", "Use", "Versions", "License"):
+    for section in (
+        "Threat model",
+        "Robust accuracy",
+        "Recipe",
+        "Data",
+        "Use",
+        "Versions",
+        "License",
+    ):
         assert f"\n## {section}\n" in text
     assert "`Linf(0.15)`: perturbations with Linf norm at most 0.15" in text
     for share in (
@@ -295,7 +303,9 @@ def test_a_missing_extra_is_named(run, tmp_path, monkeypatch, module, name, ask)
     for each in ("onnx", "onnxruntime") if name == "export" else ():
         monkeypatch.setitem(sys.modules, each, SimpleNamespace())
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(nuat.InputError, match=rf"{module} is not installed: pip install 'nuat\[{name}"):
+    with pytest.raises(
+        nuat.InputError, match=rf"{module} is not installed: pip install 'nuat\[{name}"
+    ):
         ask(run, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -335,7 +345,7 @@ def test_the_command_for_onnx(tmp_path, call):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], "say what to make: --out"),
+        ([], "give --out FOLDER, --onnx FILE"),
         (["--onnx", "nowhere/a.onnx"], "there is no folder nowhere"),
         (["--state-dict", "nowhere/a.pt"], "there is no folder nowhere"),
         (["--out", "full"], "full is not an empty folder"),

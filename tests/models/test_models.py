@@ -8,8 +8,6 @@ import nuat
 from nuat.models import build_model
 from nuat.models.mnist import MNISTNet, TradesMNISTNet
 from nuat.models.normalize import STATISTICS
-from nuat.models.resnet import ResNet
-from nuat.models.small import SmallCNN
 from nuat.models.preact import WideResNet
 from nuat.models.resnet import ResNet
 from nuat.models.small import SmallCNN
