@@ -87,7 +87,7 @@ def test_an_archive_and_a_factory(here, call):
     ("line", "words"),
     [
         ("train nuat --data cifar10 --data-dir gone", "--data-dir gone: there is no such folder"),
-        ("train nuat --data digits --bad-images skip", "--bad-images is for files of images"),
+        ("train nuat --data digits --bad-images skip", "--bad-images is for image files"),
         ("train nuat --data cifar10 --data-dir .", "looked for cifar10/cifar-10-batches-py"),
         ("train nuat-w --data folder:x", "did you mean 'nuat-wa'?"),
         ("download imagenet100", "unknown data set to download 'imagenet100'"),

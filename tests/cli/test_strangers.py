@@ -257,7 +257,7 @@ def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatc
     "line, said",
     [
         ("train nuat --data photos", "for files of your own, folder:photos"),
-        ("train nuat --data folder:", "folder needs a place: folder:PATH"),
+        ("train nuat --data folder:", "folder needs a path: folder:PATH"),
         ("train nuat --data 'folder:photos(size=64'", "bracket missing? folder:photos(size=64)"),
         (
             "train nuat --lr 0.1",

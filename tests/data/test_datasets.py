@@ -6,7 +6,6 @@ import os
 import pickle
 import struct
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import numpy
@@ -15,13 +14,10 @@ import torch
 
 import nuat
 from nuat import Augment, InMemoryDataset, InputError, Splits
+from nuat.data import cifar as cifar_module
 from nuat.data import class_balanced
+from nuat.data import mnist as mnist_module
 from nuat.data.sampling import first_of_each_class
-
-CIFAR = import_module("nuat.data.cifar10")  # the package has readers of these names
-CIFAR100 = import_module("nuat.data.cifar100")
-MNIST = import_module("nuat.data.mnist")
-
 
 # digits
 
@@ -288,8 +284,8 @@ class Code:
         return exec, ("open('mark', 'w').write('x')",)
 
 
-def md5(file):
-    return hashlib.md5(file.read_bytes()).hexdigest()
+def checksums(folder):
+    return {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in folder.iterdir()}
 
 
 LABELS = numpy.random.RandomState(5).randint(10, size=5200).tolist()
@@ -312,7 +308,7 @@ def cifar(tmp_path, monkeypatch):
     for i in range(1, 6):
         (folder / f"data_batch_{i}").write_bytes(pickle.dumps(batch(600, 600 * (i - 1))))
     (folder / "test_batch").write_bytes(pickle.dumps(batch(200, 5000)))
-    monkeypatch.setattr(CIFAR, "MD5", {file.name: md5(file) for file in folder.iterdir()})
+    monkeypatch.setattr(cifar_module, "CIFAR10_MD5", checksums(folder))
     monkeypatch.setenv("NUAT_DATA", str(tmp_path / "root"))
     monkeypatch.chdir(tmp_path)
     return folder
@@ -372,7 +368,7 @@ def test_cifar10_directly_in_the_folder_or_in_data(cifar, tmp_path, monkeypatch)
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch"])
 def test_a_cifar10_file_that_is_not_the_official_one_is_never_unpickled(cifar, tmp_path, name):
     (cifar / name).write_bytes(pickle.dumps(Code()))
-    with pytest.raises(InputError, match=f"{name} is not the official file.*md5"):
+    with pytest.raises(InputError, match=f"{name} is not the official file.*MD5"):
         nuat.load_dataset("cifar10")
     assert not (tmp_path / "mark").exists()
     pickle.loads((cifar / name).read_bytes())
@@ -382,16 +378,16 @@ def test_a_cifar10_file_that_is_not_the_official_one_is_never_unpickled(cifar, t
 @pytest.mark.parametrize("name", ["data_batch_5", "test_batch"])
 def test_a_missing_cifar10_file_is_named(cifar, name):
     (cifar / name).unlink()
-    with pytest.raises(InputError, match=f"{name} is missing.*not the whole data set"):
+    with pytest.raises(InputError, match=f"{name} is missing.*is incomplete"):
         nuat.load_dataset("cifar10")
 
 
 def test_the_md5_sums_of_the_official_files():
     """As published beside CIFAR-10 and in torchvision.datasets."""
-    assert CIFAR.MD5["data_batch_1"] == "c99cafc152244af753f735de768cd75f"
-    assert CIFAR.MD5["test_batch"] == "40351d587109b95175f43aff81a1287e"
-    assert MNIST.MD5["t10k-labels-idx1-ubyte.gz"] == "ec29112dd5afa0611ce80d1b7f02629c"
-    for sums, count in ((CIFAR.MD5, 6), (MNIST.MD5, 4)):
+    assert cifar_module.CIFAR10_MD5["data_batch_1"] == "c99cafc152244af753f735de768cd75f"
+    assert cifar_module.CIFAR10_MD5["test_batch"] == "40351d587109b95175f43aff81a1287e"
+    assert mnist_module.MNIST_MD5["t10k-labels-idx1-ubyte.gz"] == "ec29112dd5afa0611ce80d1b7f02629c"
+    for sums, count in ((cifar_module.CIFAR10_MD5, 6), (mnist_module.MNIST_MD5, 4)):
         assert len(set(sums.values())) == count and all(len(text) == 32 for text in sums.values())
 
 
@@ -407,7 +403,7 @@ def cifar100(tmp_path, monkeypatch):
         (folder / name).write_bytes(pickle.dumps(made))
     names = [f"class {i}".encode() for i in range(100)]
     (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": names}))
-    monkeypatch.setattr(CIFAR100, "MD5", {file.name: md5(file) for file in folder.iterdir()})
+    monkeypatch.setattr(cifar_module, "CIFAR100_MD5", checksums(folder))
     monkeypatch.setenv("NUAT_DATA", str(tmp_path / "root"))
     monkeypatch.chdir(tmp_path)
     return folder
@@ -425,7 +421,7 @@ def test_cifar100_is_read_and_split(cifar100):
 @pytest.mark.parametrize("name", ["train", "test", "meta"])
 def test_a_cifar100_file_that_is_not_the_official_one_is_never_unpickled(cifar100, tmp_path, name):
     (cifar100 / name).write_bytes(pickle.dumps(Code()))
-    with pytest.raises(InputError, match=f"{name} is not the official file.*md5"):
+    with pytest.raises(InputError, match=f"{name} is not the official file.*MD5"):
         nuat.load_dataset("cifar100")
     assert not (tmp_path / "mark").exists()
 
@@ -452,7 +448,7 @@ def mnist_files(tmp_path_factory):
 
 @pytest.fixture
 def mnist(mnist_files, monkeypatch):
-    monkeypatch.setattr(MNIST, "MD5", {file.name: md5(file) for file in mnist_files.iterdir()})
+    monkeypatch.setattr(mnist_module, "MNIST_MD5", checksums(mnist_files))
     monkeypatch.setenv("NUAT_DATA", str(mnist_files.parents[2]))
     return mnist_files
 
@@ -490,10 +486,10 @@ def test_an_mnist_file_that_is_missing_or_another_one_is_refused(mnist, tmp_path
         os.link(file, folder / file.name)
     monkeypatch.setenv("NUAT_DATA", str(tmp_path))
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(InputError, match=r"t10k-labels.*is missing.*not the whole data set"):
+    with pytest.raises(InputError, match=r"t10k-labels.*is missing.*is incomplete"):
         nuat.load_dataset("mnist")
     (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(10_008)))
-    with pytest.raises(InputError, match=r"t10k-labels.*is not the official file.*md5"):
+    with pytest.raises(InputError, match=r"t10k-labels.*is not the official file.*MD5"):
         nuat.load_dataset("mnist")
 
 

@@ -1,4 +1,4 @@
-"""Downloads, from a server on this machine: whole or not at all, checked, gone on with."""
+"""Downloads from a local server: verified, resumed, complete or not at all."""
 
 import hashlib
 import io
@@ -12,7 +12,8 @@ import pytest
 
 import nuat
 from nuat import InputError, cli
-from nuat.data import download as house
+from nuat.data import download as download_module
+from nuat.data.download import download
 from nuat.data.paths import DatasetSource, RemoteFile
 
 FILES = {"a": bytes(range(256)) * 2000, "b": b"labels" * 10}
@@ -79,7 +80,7 @@ def server(monkeypatch):
         )
         server.content |= {f"/{name}": content for name, content in FILES.items()}
         parts = DatasetSource("parts", "raw", "the parts", "http://parts.example", single)
-        monkeypatch.setattr(house, "OFFICIAL", {"toys": toys, "parts": parts})
+        monkeypatch.setattr(download_module, "SOURCES", {"toys": toys, "parts": parts})
         yield server
         server.shutdown()
         thread.join()
@@ -90,28 +91,28 @@ def left(folder):
 
 
 def test_an_archive_comes_from_the_first_address_that_has_it(server, tmp_path):
-    place = house.download("toys", tmp_path)
+    place = download("toys", tmp_path)
     assert place == tmp_path / "toys" / "toys"
     assert {name: (place / name).read_bytes() for name in FILES} == FILES
     assert left(tmp_path) == ["toys/toys/a", "toys/toys/b"], "no archive and no half is left"
     assert server.asked == [("/gone/toys.tar.gz", None), ("/toys.tar.gz", None)]
-    assert house.download("toys", tmp_path) == place and len(server.asked) == 2, "it is there"
+    assert download("toys", tmp_path) == place and len(server.asked) == 2, "it is there"
 
 
 def test_single_files(server, tmp_path):
-    place = house.download("parts", tmp_path)
+    place = download("parts", tmp_path)
     assert left(place) == ["a", "b"] and (place / "a").read_bytes() == FILES["a"]
     (place / "b").unlink()
-    house.download("parts", tmp_path)
+    download("parts", tmp_path)
     assert [path for path, _ in server.asked] == ["/a", "/b", "/b"], "only what is missing"
 
 
 def test_a_download_that_broke_off_goes_on(server, tmp_path):
     server.cut = 1000
-    with pytest.raises(InputError, match=r"connection ended after 1,000 of .*The same command"):
-        house.download("toys", tmp_path)
+    with pytest.raises(InputError, match=r"connection ended after 1,000 of .*Run the same command"):
+        download("toys", tmp_path)
     assert left(tmp_path) == ["toys/toys.tar.gz.partial"]
-    place = house.download("toys", tmp_path)
+    place = download("toys", tmp_path)
     assert server.asked[-1] == ("/toys.tar.gz", "bytes=1000-")
     assert (place / "a").read_bytes() == FILES["a"] and len(left(tmp_path)) == 2
 
@@ -119,14 +120,14 @@ def test_a_download_that_broke_off_goes_on(server, tmp_path):
 def test_a_server_that_cannot_go_on_starts_afresh(server, tmp_path):
     server.cut, server.ranges = 1000, False
     with pytest.raises(InputError):
-        house.download("toys", tmp_path)
-    assert left(house.download("toys", tmp_path)) == ["a", "b"]
+        download("toys", tmp_path)
+    assert left(download("toys", tmp_path)) == ["a", "b"]
 
 
 def test_a_whole_partial_needs_no_more_bytes(server, tmp_path):
     (tmp_path / "toys").mkdir()
     (tmp_path / "toys" / "toys.tar.gz.partial").write_bytes(ARCHIVE)
-    assert left(house.download("toys", tmp_path)) == ["a", "b"]
+    assert left(download("toys", tmp_path)) == ["a", "b"]
 
 
 @pytest.mark.parametrize("off", [0, -1, 5000])
@@ -134,8 +135,10 @@ def test_a_byte_that_is_off_leaves_nothing(server, tmp_path, off):
     content = bytearray(ARCHIVE)
     content[min(off, len(content) - 1)] ^= 1
     server.content["/toys.tar.gz"] = bytes(content)
-    with pytest.raises(InputError, match=r"not the official file \(its md5 differs\).*by hand"):
-        house.download("toys", tmp_path)
+    with pytest.raises(
+        InputError, match=r"not the official file \(its MD5.*by hand"
+    ):
+        download("toys", tmp_path)
     assert left(tmp_path) == []
 
 
@@ -144,12 +147,12 @@ def test_without_a_network_it_says_what_to_do_by_hand(server, tmp_path):
     with pytest.raises(
         InputError, match=r"404.*get the toys from http://toys.example by hand and unpack it"
     ):
-        house.download("toys", tmp_path / "data")
+        download("toys", tmp_path / "data")
     assert not list(tmp_path.iterdir())
     with pytest.raises(
         InputError, match=r"unknown data set to download 'toy'; did you mean 'toys'"
     ):
-        house.download("toy", tmp_path)
+        download("toy", tmp_path)
 
 
 def test_an_archive_cannot_write_elsewhere(server, tmp_path, monkeypatch):
@@ -159,9 +162,11 @@ def test_an_archive_cannot_write_elsewhere(server, tmp_path, monkeypatch):
     server.content["/toys.tar.gz"] = target.getvalue()
     md5 = hashlib.md5(target.getvalue()).hexdigest()
     file = RemoteFile("toys.tar.gz", md5, (f"{server.url}/toys.tar.gz",))
-    monkeypatch.setitem(house.OFFICIAL, "toys", DatasetSource("toys", "toys", "", "", (file,)))
+    monkeypatch.setitem(
+        download_module.SOURCES, "toys", DatasetSource("toys", "toys", "", "", (file,))
+    )
     with pytest.raises(tarfile.OutsideDestinationError):
-        house.download("toys", tmp_path)
+        download("toys", tmp_path)
     assert left(tmp_path) == ["toys/toys.tar.gz"]
 
 

@@ -131,7 +131,8 @@ FINE = {"quality": 100, "subsampling": 0}
 
 def close(x, image, tolerance=2):
     return (
-        float((x.float() - image_io.tensor(image.convert("RGB")).float()).abs().max()) <= tolerance
+        float((x.float() - image_io.to_tensor(image.convert("RGB")).float()).abs().max())
+        <= tolerance
     )
 
 
@@ -143,18 +144,20 @@ def test_every_mode_becomes_rgb(tmp_path, mode, ending):
         image.save(tmp_path / f"a.{ending}", **(FINE if ending == "jpg" else {}))
     except OSError:
         pytest.skip(f"there is no {ending} of {mode}")
-    found = image_io.rgb(tmp_path / f"a.{ending}")
-    assert found.mode == "RGB" and not image_io.fault(tmp_path / f"a.{ending}", thorough=True)
-    assert close(image_io.tensor(found), image, 12 if ending == "jpg" else 0)
+    found = image_io.read_rgb(tmp_path / f"a.{ending}")
+    assert found.mode == "RGB" and not image_io.find_corruption(
+        tmp_path / f"a.{ending}", decode=True
+    )
+    assert close(image_io.to_tensor(found), image, 12 if ending == "jpg" else 0)
     if mode in ("L", "LA", "1"):
-        x = image_io.tensor(found)
+        x = image_io.to_tensor(found)
         assert torch.equal(x[0], x[1]) and torch.equal(x[0], x[2])
 
 
 def test_a_palette_with_transparency(tmp_path):
     image = picture(3).quantize(8)
     image.save(tmp_path / "a.png", transparency=bytes(range(0, 160, 20)))
-    assert close(image_io.tensor(image_io.rgb(tmp_path / "a.png")), image, 0)
+    assert close(image_io.to_tensor(image_io.read_rgb(tmp_path / "a.png")), image, 0)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -174,35 +177,37 @@ def test_exif_orientation_is_respected(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored.save(tmp_path / "a.png", exif=exif)
-    assert torch.equal(image_io.tensor(image_io.rgb(tmp_path / "a.png")), image_io.tensor(upright))
+    assert torch.equal(
+        image_io.to_tensor(image_io.read_rgb(tmp_path / "a.png")), image_io.to_tensor(upright)
+    )
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 30), (30, 40), (300, 20), (7, 7), (224, 224)])
 def test_the_middle_of_the_resized_image(width, height):
     image, size = picture(1, width, height), 14
-    found = image_io.tensor(image_io.middle(image, size))
+    found = image_io.to_tensor(image_io.resize_center_crop(image, size))
     assert found.shape == (3, size, size)
     scale = 16 / min(width, height)
     whole = image.resize((round(width * scale), round(height * scale)), Image.Resampling.BILINEAR)
     left, top = (whole.width - size) // 2, (whole.height - size) // 2
-    assert torch.equal(found, image_io.tensor(whole)[:, top : top + size, left : left + size])
+    assert torch.equal(found, image_io.to_tensor(whole)[:, top : top + size, left : left + size])
 
 
 def test_windows_have_the_area_and_the_sides_they_should():
     own = torch.Generator().manual_seed(0)
     shares, ratios = [], []
     for _ in range(2000):
-        left, top, right, bottom = image_io.window(400, 300, (0.08, 0.5), own)
+        left, top, right, bottom = image_io.random_resized_crop_box(400, 300, (0.08, 0.5), own)
         assert 0 <= left < right <= 400 and 0 <= top < bottom <= 300
         shares.append((right - left) * (bottom - top) / (400 * 300))
         ratios.append(math.log((right - left) / (bottom - top)))
     assert 0.078 < min(shares) < 0.1 and 0.48 < max(shares) < 0.51
     assert abs(sum(shares) / 2000 - 0.29) < 0.01, "uniform in the area"
     assert abs(sum(ratios) / 2000) < 0.01 and max(map(abs, ratios)) < math.log(4 / 3) + 0.02
-    assert image_io.window(1000, 10, (1.0, 1.0), own) == (493, 0, 506, 10), (
+    assert image_io.random_resized_crop_box(1000, 10, (1.0, 1.0), own) == (493, 0, 506, 10), (
         "what fits, in the middle"
     )
-    assert image_io.window(10, 1000, (1.0, 1.0), own) == (0, 493, 10, 506)
+    assert image_io.random_resized_crop_box(10, 1000, (1.0, 1.0), own) == (0, 493, 10, 506)
 
 
 # the stream
@@ -245,7 +250,7 @@ def test_the_crops_are_those_of_a_plain_reference(photos):
     for place in range(len(train)):
         own = torch.Generator().manual_seed(nuat.rng.derive_seed(9, "image", place))
         with Image.open(train.files[place]) as image:
-            box = image_io.window(*image.size, CROPS.scale, own)
+            box = image_io.random_resized_crop_box(*image.size, CROPS.scale, own)
             window = image.crop(box)
         across, down = (int(torch.randint(5, (1,), generator=own)) for _ in range(2))
         tossed = float(torch.rand(1, generator=own))
@@ -334,7 +339,7 @@ def test_short_names_and_bad_images():
     )
     assert with_bad_images("folder:a b(size=8)", "skip") == "folder:a b(size=8, bad_images='skip')"
     assert with_bad_images("cifar10", None) == "cifar10"
-    with pytest.raises(nuat.InputError, match="--bad-images is for files"):
+    with pytest.raises(nuat.InputError, match="--bad-images is for image files"):
         with_bad_images("cifar10", "skip")
 
 

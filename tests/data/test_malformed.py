@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import pickle
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 import numpy
@@ -15,6 +14,7 @@ from PIL import Image
 import nuat
 from nuat import InputError
 from nuat.data import as_splits
+from nuat.data import mnist as mnist_module
 
 Case = Callable[[Path], object]
 CASES: dict[str, tuple[Case, str]] = {}
@@ -61,7 +61,7 @@ def a_file_for_a_folder(here):
     return read(picture(here / "a.jpg"))
 
 
-@case("folder needs a place: folder:PATH")
+@case("folder needs a path: folder:PATH")
 def no_path(here):
     return nuat.load_dataset("folder")
 
@@ -71,7 +71,7 @@ def an_empty_folder(here):
     return read(here)
 
 
-@case(r"holds no class folders \(it holds images, but in no class folders\)")
+@case(r"holds no class folders \(it holds images, but not in class folders\)")
 def images_without_class_folders(here):
     return read(picture(here / "train" / "a.jpg").parents[1])
 
@@ -87,7 +87,7 @@ def an_empty_class(here):
     return read(here)
 
 
-@case("val has the class 'emu', which the training images do not have; theirs are cat, dog")
+@case("val has the class 'emu', which the training images do not have; their classes are cat, dog")
 def a_class_that_only_val_has(here):
     for name in ("cat", "emu"):
         picture(photos(here) / "val" / name / "a.jpg")
@@ -100,19 +100,19 @@ def no_train_folder(here):
     return read(here)
 
 
-@case("holds val and valid: which is val")
+@case("holds both val and valid: keep one of them")
 def two_val_folders(here):
     for name in ("val", "valid"):
         picture(photos(here) / name / "cat" / "a.jpg")
     return read(here)
 
 
-@case(r"class 0 \(cat\) has 1 image left: too few")
+@case(r"class 0 \(cat\) has only 1 image left, so none can be held out")
 def a_class_of_one_image(here):
     return read(photos(here, count=1))
 
 
-@case(r"1 of 8 images in .*cat/3.jpg \(.*truncated.*\)\. Mend.*--bad-images skip")
+@case(r"1 of 8 images in .*cat/3.jpg \(.*truncated.*\)\. Repair.*--bad-images skip")
 def a_truncated_jpeg(here):
     file = photos(here) / "train" / "cat" / "3.jpg"
     file.write_bytes(file.read_bytes()[:-300])
@@ -133,14 +133,14 @@ def files_that_are_no_images(here):
     return read(here)
 
 
-@case("train/cat/deep.png .*more than 8 bits a colour.*convert it to 8 bits")
+@case("train/cat/deep.png .*more than 8 bits per channel.*convert it to 8 bits")
 def a_16_bit_grey_png(here):
     deep = Image.fromarray(numpy.arange(1024, dtype=numpy.uint16).reshape(32, 32) * 60)
     deep.save(photos(here) / "train" / "cat" / "deep.png")
     return read(here)
 
 
-@case("train/cat/deep.png .*more than 8 bits a colour")
+@case("train/cat/deep.png .*more than 8 bits per channel")
 def a_16_bit_colour_png(here):
     """Pillow would read it as if it had 8 bits."""
     import struct
@@ -160,7 +160,7 @@ def a_16_bit_colour_png(here):
     return read(here)
 
 
-@case("train/cat/f.tif .*more than 8 bits a colour")
+@case("train/cat/f.tif .*more than 8 bits per channel")
 def a_float_tiff(here):
     Image.fromarray(numpy.zeros((9, 9), numpy.float32)).save(
         photos(here) / "train" / "cat" / "f.tif"
@@ -175,17 +175,17 @@ def nothing_left_of_a_class(here):
     return read(here, "bad_images='skip'")
 
 
-@case("unknown way with bad images 'ignore'.*error, skip")
+@case("unknown value of bad_images 'ignore'.*error, skip")
 def an_unknown_answer_to_bad_images(here):
     return read(photos(here), "bad_images='ignore'")
 
 
-@case("size is 0, but must be a whole number of pixels from 1")
+@case("size is 0, but must be a whole number from 1")
 def no_pixels(here):
     return read(photos(here), "size=0")
 
 
-@case("share held out is 1.5, but must lie between 0 and 1")
+@case("held-out fraction is 1.5, but must lie between 0 and 1")
 def more_than_all_for_validation(here):
     return read(photos(here), "val=1.5")
 
@@ -221,12 +221,12 @@ def normalised_images(here):
     return given(X * 4 - 2, Y)
 
 
-@case("images of the test split are .*3, 4, 4.*train split .*1, 4, 4")
+@case("images of the test split have shape .*3, 4, 4.*train split .*1, 4, 4")
 def colour_in_one_split(here):
     return given(X, Y, test=(X.expand(-1, 3, -1, -1), Y))
 
 
-@case("mapping of training, test; it should have train")
+@case("mapping with the keys training, test; it should have train")
 def a_split_by_another_name(here):
     return as_splits({"training": (X, Y), "test": (X, Y)})
 
@@ -236,7 +236,7 @@ def a_number_for_images(here):
     return as_splits(3)
 
 
-@case("gave none; was it used up before")
+@case("is empty; was an iterator consumed before")
 def an_iterator_that_is_used_up(here):
     return as_splits(iter(()))
 
@@ -334,13 +334,12 @@ def fewer_labels_than_images(here):
 # official files
 
 
-@case("t10k-labels-idx1-ubyte.gz is not the official file .*md5 differs")
+@case("t10k-labels-idx1-ubyte.gz is not the official file .*MD5 checksum differs")
 def a_checksum_off_by_one_byte(here):
-    mnist = import_module("nuat.data.mnist")
     raw = here / "MNIST" / "raw"
     raw.mkdir(parents=True)
     sums = {}
-    for name in mnist.MD5:
+    for name in mnist_module.MNIST_MD5:
         count, size = (60_000 if "train" in name else 10_000), (784 if "images" in name else 1)
         header = 16 if size > 1 else 8
         (raw / name).write_bytes(gzip.compress(bytes(header + count * size), 1))
@@ -351,7 +350,7 @@ def a_checksum_off_by_one_byte(here):
     last.write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NUAT_DATA", str(here))
-        patch.setattr(mnist, "MD5", sums)
+        patch.setattr(mnist_module, "MNIST_MD5", sums)
         return nuat.load_dataset("mnist")
 
 

@@ -1,4 +1,4 @@
-"""Images that a Python program hands over: tensors, Datasets, DataLoaders, any iterable."""
+"""Data sets made from Python objects: tensors, torch Datasets, DataLoaders, any iterable."""
 
 from __future__ import annotations
 
@@ -26,72 +26,83 @@ from torch.utils.data import (
 from nuat.data.augment import Augment
 from nuat.data.base import ImageDataset
 from nuat.data.loader import StreamedDataset
-from nuat.data.splits import NAMES, InMemoryDataset, Splits, fill_missing_splits
+from nuat.data.splits import SPLIT_NAMES, InMemoryDataset, Splits, fill_missing_splits
 from nuat.data.validation import check_images, check_labels
 from nuat.errors import InputError
 from nuat.rng import derive_seed
 
-WANTED = "a pair of tensors (x, y), a torch Dataset or DataLoader, or an iterable of (x, y)"
+ACCEPTED = "a pair of tensors (x, y), a torch Dataset or DataLoader, or an iterable of (x, y)"
 
 
-def as_splits(given: Any, name: str = "data") -> Splits:
-    """A data set out of what a program hands over.
+def as_splits(data: Any, name: str = "data") -> Splits:
+    """Convert a Python object to `Splits`.
 
     Args:
-        given: Splits; or a mapping of "train" and, if there are any, "val", "test" and "classes"
-            (their names); or the training images alone. Images are what `as_dataset` takes. What is
-            missing is held out as for folder:PATH, and the data's notes say so.
-        name: what it is called.
+        data: Splits; or a mapping with the key "train" and optionally "val", "test" and "classes"
+            (class names); or the training images alone. Images are an argument of `as_dataset`.
+            Missing splits are held out of train, and the notes of the result say so.
+        name: the name of the data set.
 
     Raises:
-        InputError: it cannot be used.
+        InputError: the data cannot be used.
     """
-    if isinstance(given, Splits):
-        return given
-    given = given if isinstance(given, Mapping) else {"train": given}
-    strange = [key for key in given if key not in (*NAMES, "classes")]
-    if strange or "train" not in given:
+    if isinstance(data, Splits):
+        return data
+    data = data if isinstance(data, Mapping) else {"train": data}
+    unknown = [key for key in data if key not in (*SPLIT_NAMES, "classes")]
+    if unknown or "train" not in data:
         raise InputError(
-            f"{name} is a mapping of {', '.join(map(str, given)) or 'nothing'}; it should have "
-            "train, and may have val, test and classes"
+            f"{name} is a mapping with the keys {', '.join(map(str, data)) or '(none)'}; it should "
+            "have train, and may have val, test and classes"
         )
-    parts = {split: as_dataset(given[split]) for split in NAMES if split in given}
-    done, notes = fill_missing_splits(parts, name)
-    own = given.get("classes") or getattr(given["train"], "classes", None)
-    classes = own or range(int(parts["train"].y.max()) + 1)
-    return Splits(**done, classes=tuple(map(str, classes)), name=name, notes=notes)
+    splits = {split: as_dataset(data[split]) for split in SPLIT_NAMES if split in data}
+    filled, notes = fill_missing_splits(splits, name)
+    class_names = data.get("classes") or getattr(data["train"], "classes", None)
+    classes = class_names or range(int(splits["train"].y.max()) + 1)
+    return Splits(**filled, classes=tuple(map(str, classes)), name=name, notes=notes)
 
 
-def as_dataset(given: Any) -> ImageDataset:
-    """Images with labels, out of what a program hands over.
+def as_dataset(images: Any) -> ImageDataset:
+    """Convert labeled images to an `ImageDataset`.
 
-    A Dataset, and that of a DataLoader with torch's own collate_fn, stays where it is and is read
-    by as many workers as the loader has: the batch size is the recipe's, the order ours, and what
-    is random in it is seeded by (seed, epoch, place). Any other iterable of (x, y), batches or
-    single images, is read once, into memory.
+    A torch Dataset is read when its images are needed. So is the Dataset of a DataLoader with
+    torch's default sampler and collate_fn, with as many workers as the loader has; the recipe
+    chooses the batch size, nuat the order. Random transforms are seeded by (seed, index). Any other
+    iterable of batches or single images is read into memory once.
+
+    Args:
+        images: a pair of tensors or arrays (x, y), a torch Dataset or DataLoader, or an iterable of
+            (x, y). Images are [C, H, W] or batches [B, C, H, W] in [0, 1].
 
     Raises:
-        InputError: it is nothing of the kind.
+        InputError: `images` is none of these, or is empty.
     """
-    if isinstance(given, ImageDataset):
-        return given
-    if isinstance(given, tuple | list) and len(given) == 2 and all(map(_is_array, given)):
-        return InMemoryDataset(*(torch.as_tensor(part) for part in given))
-    if isinstance(given, DataLoader) and _is_plain(given):
-        return _dataset(given.dataset, given.num_workers)
-    if isinstance(given, Dataset) and hasattr(given, "__getitem__") and hasattr(given, "__len__"):
-        return _dataset(given, 0)
-    if isinstance(given, Iterable) and not isinstance(given, str | Mapping | Tensor):
-        return _in_memory(given)
-    raise InputError(f"images were given as a {type(given).__name__}, not as {WANTED}")
+    if isinstance(images, ImageDataset):
+        return images
+    if isinstance(images, tuple | list) and len(images) == 2 and all(map(_is_array, images)):
+        return InMemoryDataset(*(torch.as_tensor(part) for part in images))
+    if isinstance(images, DataLoader) and _reads_each_image_once(images):
+        return _from_torch_dataset(images.dataset, images.num_workers)
+    if (
+        isinstance(images, Dataset)
+        and hasattr(images, "__getitem__")
+        and hasattr(images, "__len__")
+    ):
+        return _from_torch_dataset(images, 0)
+    if isinstance(images, Iterable) and not isinstance(images, str | Mapping | Tensor):
+        return _read_into_memory(images)
+    raise InputError(f"images were given as a {type(images).__name__}, not as {ACCEPTED}")
 
 
-def _is_array(part: Any) -> bool:
-    return isinstance(part, Tensor | numpy.ndarray)
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor | numpy.ndarray)
 
 
-def _is_plain(loader: DataLoader[Any]) -> bool:
-    """Whether an epoch of it is its data set, each image once, put together in batches."""
+def _reads_each_image_once(loader: DataLoader[Any]) -> bool:
+    """Whether an epoch of the loader is every image of its Dataset once, unchanged.
+
+    If so, nuat can read the Dataset itself, which makes the order of the images reproducible.
+    """
     if (
         isinstance(loader.dataset, IterableDataset)
         or type(loader.batch_sampler) is not BatchSampler
@@ -100,28 +111,29 @@ def _is_plain(loader: DataLoader[Any]) -> bool:
     each_once = isinstance(loader.sampler, SequentialSampler) or (
         isinstance(loader.sampler, RandomSampler)
         and not loader.sampler.replacement
+        # Dataset declares no __len__, but a RandomSampler exists only for one that has it.
         and len(loader.sampler) == len(loader.dataset)  # type: ignore[arg-type]
     )
     return each_once and loader.collate_fn is default_collate
 
 
-def _in_memory(batches: Iterable[Any]) -> InMemoryDataset:
+def _read_into_memory(batches: Iterable[Any]) -> InMemoryDataset:
     xs, ys = [], []
     for pair in batches:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise InputError(f"an iterable of images gave a {type(pair).__name__}, not (x, y)")
-        x, y = _tensor(pair[0]), torch.as_tensor(pair[1])
+            raise InputError(f"an iterable of images yields a {type(pair).__name__}, not (x, y)")
+        x, y = _to_tensor(pair[0]), torch.as_tensor(pair[1])
         xs.append(x if x.ndim == 4 else x[None])
         ys.append(y.reshape(1) if y.ndim == 0 else y)
     if not xs:
-        raise InputError("an iterable of images gave none; was it used up before?")
+        raise InputError("an iterable of images is empty; was an iterator consumed before?")
     shapes = sorted({tuple(x.shape[1:]) for x in xs})
     if len(shapes) > 1:
-        raise InputError(f"images are of different shapes, {shapes[0]} and {shapes[1]}")
+        raise InputError(f"images have different shapes, such as {shapes[0]} and {shapes[1]}")
     return InMemoryDataset(torch.cat(xs), torch.cat(ys))
 
 
-def _tensor(x: Any) -> Tensor:
+def _to_tensor(x: Any) -> Tensor:
     if isinstance(x, Image.Image):
         pixels = torch.from_numpy(numpy.array(x))
         return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
@@ -130,24 +142,25 @@ def _tensor(x: Any) -> Tensor:
     return torch.as_tensor(x)
 
 
-def _dataset(data: Any, workers: int) -> ImageDataset:
-    if type(data) is TensorDataset and len(data.tensors) == 2:
-        return InMemoryDataset(*data.tensors)
-    if not len(data):
+def _from_torch_dataset(dataset: Any, workers: int) -> ImageDataset:
+    if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
+        return InMemoryDataset(*dataset.tensors)
+    if not len(dataset):
         raise InputError("the Dataset is empty")
     with seeded(0):
-        first = _item(data, 0)[0]
-    if first.ndim != 3:
-        raise InputError(f"images of the Dataset are {list(first.shape)}, not [C, H, W]")
-    labels = getattr(data, "targets", None)
-    if labels is None or getattr(data, "target_transform", None) or len(labels) != len(data):
+        x, _ = _read_item(dataset, 0)
+    if x.ndim != 3:
+        raise InputError(f"images of the Dataset are {list(x.shape)}, not [C, H, W]")
+    labels = getattr(dataset, "targets", None)
+    if labels is None or getattr(dataset, "target_transform", None) or len(labels) != len(dataset):
         with seeded(0):
-            labels = [_item(data, place)[1] for place in range(len(data))]
-    channels, height, width = first.shape
-    return DatasetImages(data, _numbers(labels), (channels, height, width), workers)
+            labels = [_read_item(dataset, index)[1] for index in range(len(dataset))]
+    channels, height, width = x.shape
+    y = _labels_to_tensor(labels)
+    return TorchDatasetAdapter(dataset, y, (channels, height, width), workers)
 
 
-def _numbers(labels: Any) -> Tensor:
+def _labels_to_tensor(labels: Any) -> Tensor:
     try:
         return torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError):
@@ -155,70 +168,79 @@ def _numbers(labels: Any) -> Tensor:
         raise InputError(f"a label of the Dataset is a {kind}, not a whole number") from None
 
 
-def _item(data: Any, place: int) -> tuple[Tensor, Any]:
-    pair = data[place]
+def _read_item(dataset: Any, index: int) -> tuple[Tensor, Any]:
+    pair = dataset[index]
     if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise InputError(f"the Dataset gives a {type(pair).__name__}, not a pair (x, y)")
-    return _tensor(pair[0]), pair[1]
+        raise InputError(f"the Dataset returns a {type(pair).__name__}, not a pair (x, y)")
+    return _to_tensor(pair[0]), pair[1]
 
 
 @dataclass(frozen=True)
-class DatasetImages(StreamedDataset):
-    """A torch Dataset of (x, y); `places` are those of it that count, all by default."""
+class TorchDatasetAdapter(StreamedDataset):
+    """A torch Dataset of (x, y).
 
-    data: Any
+    Attributes:
+        dataset: the torch Dataset.
+        y: labels [N] of the images.
+        size: channels, height and width of every image.
+        workers: worker processes that read ahead.
+        device: the device of the batches.
+        indices: indices [N] into `dataset` if this is a subset; None for all images.
+    """
+
+    dataset: Any
     y: Tensor
     size: tuple[int, int, int]
     workers: int | None = 0
     device: torch.device | str = "cpu"
-    places: Tensor | None = None
+    indices: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
+        """Channels, height and width of every image."""
         return self.size
 
     def check(self, classes: int | None = None) -> None:
-        """Raise InputError unless the first image and, if told, all labels are fit."""
+        """Check the first image and, if `classes` is given, all labels."""
         check_images(self.read(0, 0, None)[None])
         if classes is not None:
             check_labels(self.y, len(self.y), classes)
 
     def check_augment(self, augment: Augment) -> None:
-        """Raise InputError for what only files allow."""
+        """Refuse `augment.scale`, as the images are already decoded."""
         ImageDataset.check_augment(self, augment)
 
-    def to(self, device: torch.device | str) -> DatasetImages:
-        """The same images on a device."""
+    def to(self, device: torch.device | str) -> TorchDatasetAdapter:
+        """Return the same images on a device."""
         return replace(self, y=self.y.to(device), device=device)
 
-    def subset(self, indices: Tensor) -> DatasetImages:
-        """A part of the images."""
-        places = indices.cpu() if self.places is None else self.places[indices.cpu()]
-        return replace(self, y=self.y[indices.to(self.y.device)], places=places)
+    def subset(self, indices: Tensor) -> TorchDatasetAdapter:
+        """Return the images at these indices [M]."""
+        own_indices = indices.cpu() if self.indices is None else self.indices[indices.cpu()]
+        return replace(self, y=self.y[indices.to(self.y.device)], indices=own_indices)
 
-    def read(self, place: int, seed: int, augment: Augment | None) -> Tensor:
-        """Image [C, H, W]; its augmentations and ours are a function of the seed and the place."""
-        there = place if self.places is None else int(self.places[place])
-        with seeded(derive_seed(seed, "item", place)):
-            x, y = _item(self.data, there)
+    def read(self, index: int, seed: int, augment: Augment | None) -> Tensor:
+        """Return image [C, H, W]; all randomness is a function of (seed, index)."""
+        source_index = index if self.indices is None else int(self.indices[index])
+        with seeded(derive_seed(seed, "item", index)):
+            x, y = _read_item(self.dataset, source_index)
         try:
             check_images(x[None])
         except InputError as error:
-            raise InputError(f"image {there} of the Dataset: {error}") from None
-        if tuple(x.shape) != self.shape or int(y) != int(self.y[place]):
+            raise InputError(f"image {source_index} of the Dataset: {error}") from None
+        if tuple(x.shape) != self.shape or int(y) != int(self.y[index]):
             raise InputError(
-                f"image {there} of the Dataset is {list(x.shape)} of class {int(y)}, but should be "
-                f"{list(self.shape)} of class {int(self.y[place])}, as it was or said before"
+                f"image {source_index} of the Dataset is {list(x.shape)} of class {int(y)}, but "
+                f"should be {list(self.shape)} of class {int(self.y[index])}, as read before"
             )
-        own = torch.Generator().manual_seed(derive_seed(seed, "image", place))
-        return augment(x[None], own)[0] if augment else x
+        generator = torch.Generator().manual_seed(derive_seed(seed, "image", index))
+        return augment(x[None], generator)[0] if augment else x
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch, numpy and Python's random for a while, and put them back."""
-    python, numbers = random.getstate(), numpy.random.get_state()
+    """Seed torch, numpy and Python's random within the block, and restore their states after it."""
+    python_state, numpy_state = random.getstate(), numpy.random.get_state()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         random.seed(seed)
@@ -226,5 +248,5 @@ def seeded(seed: int) -> Iterator[None]:
         try:
             yield
         finally:
-            random.setstate(python)
-            numpy.random.set_state(numbers)
+            random.setstate(python_state)
+            numpy.random.set_state(numpy_state)

@@ -1,4 +1,4 @@
-"""What is done to training images: crops and flips."""
+"""The augmentation of training images: random crops and flips."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from nuat.errors import InputError
 
 @dataclass(frozen=True)
 class Augment:
-    """Crop at random, and flip left and right by the toss of a coin.
+    """Random crops and horizontal flips.
 
     Attributes:
-        pad: pad by so many zeros on each side and crop to the size before.
-        flip: flip half of the images.
-        scale: for images that are read from files: crop a window of such a share of the picture's
-            area, (0.08, 1) in the ImageNet recipes, its sides 3:4 to 4:3, and resize it. None: the
-            whole picture, resized and cropped in the middle as in evaluation.
+        pad: pixels of zero padding on each side before a random crop to the original size.
+        flip: flip each image horizontally with probability 1/2.
+        scale: for images read from files: crop a random box whose area is a share of the image's
+            area in [low, high] ((0.08, 1) in the ImageNet recipes), with an aspect ratio from 3:4
+            to 4:3, and resize it. None: resize and center-crop, as in evaluation.
     """
 
     pad: int = 0
@@ -35,23 +35,29 @@ class Augment:
             )
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Pad, crop and flip images [B, C, H, W], each on its own."""
-        size = len(x)
+        """Pad, crop and flip each image of `x` [B, C, H, W] independently.
+
+        `scale` is not applied here but where the files are read.
+        """
+        batch_size = len(x)
         if self.pad:
-            across, down = (
-                _sent(torch.randint(2 * self.pad + 1, (size,), generator=generator), x)
+            left, top = (
+                _to_device_of(
+                    x, torch.randint(2 * self.pad + 1, (batch_size,), generator=generator)
+                )
                 for _ in range(2)
             )
-            x = _crop(torch.nn.functional.pad(x, [self.pad] * 4), down, across, x.shape[2:])
+            x = _crop(torch.nn.functional.pad(x, [self.pad] * 4), top, left, x.shape[2:])
         if self.flip:
-            flipped = _sent((torch.rand(size, generator=generator) < 0.5).nonzero()[:, 0], x)
-            x = x.index_copy(0, flipped, x.index_select(0, flipped).flip(3))
+            is_flipped = torch.rand(batch_size, generator=generator) < 0.5
+            indices = _to_device_of(x, is_flipped.nonzero()[:, 0])
+            x = x.index_copy(0, indices, x.index_select(0, indices).flip(3))
         return x
 
 
-def _sent(numbers: Tensor, x: Tensor) -> Tensor:
-    """Numbers from a CPU to where `x` is; a GPU's queue is not waited for."""
-    return numbers.pin_memory().to(x.device, non_blocking=True) if x.is_cuda else numbers
+def _to_device_of(x: Tensor, values: Tensor) -> Tensor:
+    """Copy CPU values to the device of `x`, without waiting for a GPU."""
+    return values.pin_memory().to(x.device, non_blocking=True) if x.is_cuda else values
 
 
 def _is_range(scale: object) -> bool:
@@ -61,7 +67,8 @@ def _is_range(scale: object) -> bool:
     return isinstance(low, int | float) and isinstance(high, int | float) and 0 < low <= high <= 1
 
 
-def _crop(x: Tensor, down: Tensor, across: Tensor, size: torch.Size) -> Tensor:
-    """x[b, :, down[b] : down[b] + h, across[b] : across[b] + w] for every b."""
-    windows = x.unfold(2, size[0], 1).unfold(3, size[1], 1)  # a view: [B, C, places, places, h, w]
-    return windows[torch.arange(len(x), device=x.device), :, down, across]
+def _crop(x: Tensor, top: Tensor, left: Tensor, size: torch.Size) -> Tensor:
+    """Return x[b, :, top[b] : top[b] + H, left[b] : left[b] + W] for every image b."""
+    # A view of all windows, [B, C, rows, columns, H, W]; indexing copies the chosen ones only.
+    windows = x.unfold(2, size[0], 1).unfold(3, size[1], 1)
+    return windows[torch.arange(len(x), device=x.device), :, top, left]

@@ -1,10 +1,10 @@
-"""What everything else asks of images, wherever they are kept."""
+"""The interface of a data set of labeled images."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -14,7 +14,11 @@ from nuat.errors import InputError
 
 
 class ImageDataset(ABC):
-    """Labelled images that can be had by their places 0..N-1. `y` [N] holds the labels, int64."""
+    """Labeled images, addressed by their indices 0..N-1.
+
+    Attributes:
+        y: labels [N], int64.
+    """
 
     y: Tensor
 
@@ -24,57 +28,64 @@ class ImageDataset(ABC):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
+        """Channels, height and width of every image."""
 
     @property
     def channels(self) -> int:
-        """Colour channels of an image."""
+        """The number of color channels."""
         return self.shape[0]
 
     @abstractmethod
     def check(self, classes: int | None = None) -> None:
-        """Raise InputError unless there are images, and, if told, labels from 0 to classes - 1."""
+        """Check the images and, if `classes` is given, that labels lie in 0..classes - 1.
+
+        Raises:
+            InputError: there are no images, or images or labels are invalid.
+        """
 
     def check_augment(self, augment: Augment) -> None:
-        """Raise InputError if these images cannot be augmented so."""
+        """Raise InputError if these images do not support the augmentation."""
         if augment.scale is not None:
             raise InputError(
-                f"augment.scale is {augment.scale}: crops of random size are made where images are "
-                "read from files (folder:PATH); here set --set augment.scale=None"
+                f"augment.scale is {augment.scale}: random resized crops need images that are read "
+                "from files (folder:PATH); here use --set augment.scale=None"
             )
 
     @abstractmethod
-    def to(self, device: torch.device | str) -> Any:
-        """The same images on a device."""
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same images on a device."""
 
     @abstractmethod
-    def subset(self, indices: Tensor) -> Any:
-        """A part of the images."""
+    def subset(self, indices: Tensor) -> Self:
+        """Return the images at these indices [M], in this order."""
 
     @abstractmethod
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images, float32 in [0, 1], [B, C, H, W], and labels [B], at these places."""
+        """Return images [B, C, H, W], float32 in [0, 1], and labels [B] at these indices [B]."""
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(ids, images, labels) in batches, in order."""
-        for ids in torch.arange(len(self)).split(size):
-            yield ids, *self.batch(ids)
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield (indices, images, labels) of all images in order; the last batch may be smaller."""
+        for indices in torch.arange(len(self)).split(batch_size):
+            yield indices, *self.batch(indices)
 
     @abstractmethod
     def shuffled_batches(
-        self, size: int, seed: int, augment: Augment | None = None, start: int = 0
+        self, batch_size: int, seed: int, augment: Augment | None = None, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images, labels) in batches, in an order and with crops that are a function of the seed.
+        """Yield (images, labels) of all images in random order.
 
-        `start` leaves out so many batches: the rest are what they would have been.
+        Order and augmentation are functions of `seed` alone. The first `start` batches are
+        skipped; the rest are the same as without skipping, so that training can resume.
         """
 
 
-def floats(x: Tensor) -> Tensor:
-    """Images as float32 in [0, 1], out of bytes or floats."""
+def to_float(x: Tensor) -> Tensor:
+    """Convert uint8 images in 0..255, or float images in [0, 1], to float32 in [0, 1]."""
     return x.float() / 255 if x.dtype == torch.uint8 else x.float()
 
 
-def order_of(count: int, size: int, seed: int) -> tuple[Tensor, ...]:
-    """The places 0..count-1 in an order drawn by the seed, in batches of `size`."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).split(size)
+def shuffled_indices(count: int, batch_size: int, seed: int) -> tuple[Tensor, ...]:
+    """Return a random permutation of 0..count-1, split into batches."""
+    generator = torch.Generator().manual_seed(seed)
+    batches: tuple[Tensor, ...] = torch.randperm(count, generator=generator).split(batch_size)
+    return batches

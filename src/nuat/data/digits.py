@@ -1,4 +1,4 @@
-"""The handwritten digits that scikit-learn bundles."""
+"""The handwritten digits that come with scikit-learn."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from nuat.data.splits import InMemoryDataset, Splits
 from nuat.errors import InputError
 
 
-def digits() -> Splits:
-    """1,797 real handwritten digits, 8x8, grey: 1,197 train, 200 val, 400 test.
+def load_digits() -> Splits:
+    """1,797 handwritten digits, 8x8, gray: 1,197 train, 200 val, 400 test.
 
-    Of nine images in a row the first two are for testing and the third is for validation. Pixels
-    are the published 0..16, divided by 16.
-    Raises InputError if scikit-learn, the `demo` extra, is not installed.
+    Of every nine consecutive images the first two are test images and the third is a validation
+    image (ours). Pixels are the published 0..16, divided by 16.
+
+    Raises:
+        InputError: scikit-learn, the `demo` extra, is not installed.
     """
     try:
-        from sklearn.datasets import load_digits
+        from sklearn.datasets import load_digits as load_sklearn_digits
     except ImportError:
         raise InputError(
             "the digits come with scikit-learn, which is not installed: pip install 'nuat[demo]'"
         ) from None
-    bunch = load_digits()
-    x = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16
-    y = torch.tensor(bunch.target, dtype=torch.int64)
-    ninth = torch.arange(len(y)) % 9
+    digits = load_sklearn_digits()
+    x = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
+    y = torch.tensor(digits.target, dtype=torch.int64)
+    position = torch.arange(len(y)) % 9
     train, val, test = (
-        InMemoryDataset(x[part], y[part]) for part in (ninth > 2, ninth == 2, ninth < 2)
+        InMemoryDataset(x[part], y[part]) for part in (position > 2, position == 2, position < 2)
     )
     return Splits(train, val, test, tuple("0123456789"), "digits")

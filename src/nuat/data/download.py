@@ -1,4 +1,7 @@
-"""Fetch a published data set: what was fetched is gone on with, checked, and put in place whole."""
+"""The download of published data sets.
+
+torch.hub.download_url_to_file is not used: it neither resumes a download nor checks MD5.
+"""
 
 from __future__ import annotations
 
@@ -12,98 +15,108 @@ import urllib.request
 from pathlib import Path
 from typing import IO
 
-from nuat.data.cifar10 import OFFICIAL as CIFAR10
-from nuat.data.cifar100 import OFFICIAL as CIFAR100
-from nuat.data.mnist import OFFICIAL as MNIST
+from nuat.data.cifar import CIFAR10_SOURCE, CIFAR100_SOURCE
+from nuat.data.mnist import MNIST_SOURCE
 from nuat.data.paths import DatasetSource, RemoteFile, data_dir
 from nuat.errors import InputError, unknown_name
 from nuat.runtime.progress import Progress
 
-OFFICIAL = {data.name: data for data in (CIFAR10, CIFAR100, MNIST)}
-"""What can be fetched."""
-CHUNK = 1 << 16
+SOURCES = {source.name: source for source in (CIFAR10_SOURCE, CIFAR100_SOURCE, MNIST_SOURCE)}
+"""The data sets that can be downloaded."""
+CHUNK_BYTES = 1 << 16
 MEGABYTE = 1 << 20
-SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
-def download(name: str, into: Path | None = None) -> Path:
-    """Fetch a data set to `into`/NAME, by default $NUAT_DATA/NAME or ./data/NAME.
+def download(name: str, target: Path | None = None) -> Path:
+    """Download a data set to TARGET/NAME.
 
-    An interrupted download goes on where it was. Every file is checked against its published md5
-    before it gets its name; an archive is unpacked beside its place and moved there whole.
+    An interrupted download resumes at the next call. Every file is verified against its published
+    MD5 checksum before it gets its final name; an archive is unpacked into a temporary folder that
+    is then moved into place.
+
+    Args:
+        name: "cifar10", "cifar100" or "mnist".
+        target: the folder of the data sets; by default $NUAT_DATA or ./data.
 
     Returns:
-        The folder that `load` finds.
+        The folder that `load_dataset` reads.
 
     Raises:
-        InputError: there is no such data set, it cannot be reached, or is not the published one.
+        InputError: the name is unknown, no server can be reached, or a checksum differs.
     """
-    if name not in OFFICIAL:
-        raise unknown_name("data set to download", name, OFFICIAL)
-    data = OFFICIAL[name]
-    home = (into or data_dir()) / name
-    place = home / data.inside
-    if place.is_dir() and data.files[0].name.endswith(".tar.gz"):
-        return place
-    for remote in data.files:
-        if remote.name.endswith(".tar.gz"):
-            _unpack(_fetch(remote, home, data), place)
-        elif not (place / remote.name).exists():
-            _fetch(remote, place, data)
-    return place
+    if name not in SOURCES:
+        raise unknown_name("data set to download", name, SOURCES)
+    source = SOURCES[name]
+    parent = (target or data_dir()) / name
+    folder = parent / source.subfolder
+    if folder.is_dir() and _is_archive(source.files[0]):
+        return folder
+    for file in source.files:
+        if _is_archive(file):
+            _unpack(_fetch(file, parent, source), folder)
+        elif not (folder / file.name).exists():
+            _fetch(file, folder, source)
+    return folder
 
 
-def _fetch(remote: RemoteFile, folder: Path, data: DatasetSource) -> Path:
-    """The file, whole and checked, from the first address that has it."""
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
+def _is_archive(file: RemoteFile) -> bool:
+    return file.name.endswith(".tar.gz")
+
+
+def _fetch(file: RemoteFile, folder: Path, source: DatasetSource) -> Path:
+    """Download and verify a file from the first address that has it."""
+    new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / remote.name
-    reasons = []
-    for url in remote.urls:
+    target = folder / file.name
+    partial = target.with_name(f"{target.name}.partial")
+    failures = []
+    for url in file.urls:
         try:
-            partial = _stream(url, target.with_name(f"{target.name}.partial"))
+            _resume_download(url, partial)
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, OSError) as error:
-            reasons.append(f"{url}: {error}")
+            failures.append(f"{url}: {error}")
             continue
-        if _md5(partial) == remote.md5:
+        if _md5(partial) == file.md5:
             os.replace(partial, target)
             return target
         partial.unlink()
-        reasons.append(f"{url}: what came is not the official file (its md5 differs)")
-    for each in made:
-        if not any(each.iterdir()):
-            each.rmdir()
-    by_hand = "unpack it in" if remote.name.endswith(".tar.gz") else "lay it in"
+        failures.append(f"{url}: this is not the official file (its MD5 checksum differs)")
+    for path in new_folders:
+        if not any(path.iterdir()):
+            path.rmdir()
+    action = "unpack it" if _is_archive(file) else "put it"
     raise InputError(
-        f"{remote.name} could not be fetched: {'; '.join(reasons)}. The same command goes on; or "
-        f"get {data.what} from {data.page} by hand and {by_hand} {folder}"
+        f"{file.name} could not be downloaded: {'; '.join(failures)}. Run the same command again "
+        f"to resume, or get {source.description} from {source.homepage} by hand and {action} in "
+        f"{folder}"
     )
 
 
-def _stream(url: str, partial: Path) -> Path:
-    """Fetch what is not there yet. Raises OSError if the connection ends before the file does."""
+def _resume_download(url: str, partial: Path) -> None:
+    """Append the missing bytes to `partial`. Raises OSError if the connection ends early."""
     done = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
-        response = urllib.request.urlopen(request, timeout=SECONDS)
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # there is no more than what is there
-            return partial
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # no bytes are missing; the checksum decides whether the file is right
         raise
     with response:
-        if response.status != 206:
-            done = 0
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            done = 0  # the server does not support ranges and sends the file from its start
         total = done + int(response.headers.get("Content-Length") or 0)
         with partial.open("ab" if done else "wb") as file:
             _copy(response, file, url.rpartition("/")[2], done, total)
-    if partial.stat().st_size < total:
-        raise OSError(f"the connection ended after {partial.stat().st_size:,} of {total:,} bytes")
-    return partial
+    received = partial.stat().st_size
+    if received < total:
+        raise OSError(f"the connection ended after {received:,} of {total:,} bytes")
 
 
 def _copy(response: IO[bytes], file: IO[bytes], title: str, done: int, total: int) -> None:
     with Progress(f"{title} (MB)", total // MEGABYTE, done // MEGABYTE) as progress:
-        while chunk := response.read(CHUNK):
+        while chunk := response.read(CHUNK_BYTES):
             file.write(chunk)
             before, done = done, done + len(chunk)
             progress.advance(done // MEGABYTE - before // MEGABYTE)
@@ -114,10 +127,10 @@ def _md5(file: Path) -> str:
         return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _unpack(archive: Path, place: Path) -> None:
-    """Unpack beside the place, then move the folder there; the archive is not needed any more."""
-    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".unpacking-") as beside:
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack into a temporary folder, move the result to `folder`, and delete the archive."""
+    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".unpacking-") as temporary:
         with tarfile.open(archive) as tar:
-            tar.extractall(beside, filter="data")
-        os.replace(Path(beside) / place.name, place)
+            tar.extractall(temporary, filter="data")
+        os.replace(Path(temporary) / folder.name, folder)
     archive.unlink()

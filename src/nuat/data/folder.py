@@ -1,4 +1,4 @@
-"""A folder of images: train/CLASS/*.jpg, with val/ and test/ beside it, or CLASS/*.jpg alone."""
+"""Folders of images: train/CLASS/*.jpg with optional val/ and test/, or CLASS/*.jpg alone."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from pathlib import Path
 
 import torch
 
-from nuat.data.files import ImageFiles
-from nuat.data.image_folder import Tree, class_names, some, unreadable, walk
+from nuat.data.image_files import ImageFileDataset
+from nuat.data.image_folder import (
+    LabeledFiles,
+    find_unreadable,
+    list_classes,
+    scan,
+    summarize,
+)
 from nuat.data.splits import Splits, fill_missing_splits
-from nuat.errors import InputError, unknown_name
+from nuat.errors import InputError, check_positive_int, unknown_name
 
-FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-"""How the folders of the splits may be called."""
-BAD_IMAGES = ("error", "skip")
+SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+"""The accepted folder names of each split."""
+BAD_IMAGE_ACTIONS = ("error", "skip")
 
 
-def folder(
+def load_folder(
     path: str,
     size: int = 224,
     val: float = 0.1,
@@ -27,27 +33,36 @@ def folder(
     bad_images: str = "error",
     workers: int | None = None,
 ) -> Splits:
-    """folder:PATH, images in train/CLASS/, and val/ and test/ beside it if there are any.
+    """folder:PATH, images in train/CLASS/, and optionally in val/CLASS/ and test/CLASS/.
 
-    PATH/CLASS/ will do too. Images become `size` x `size` RGB. Without a test folder val is the
-    test split; what is then still missing is held out of train: `val` and `test` are the shares,
-    drawn by `seed`. `bad_images` is "error", or "skip" to leave out what cannot be read. `workers`
-    processes read ahead; by default one for each processor, or $NUAT_WORKERS.
+    PATH/CLASS/ without `train` is accepted too. Without a test folder, val is the test split.
+
+    Args:
+        path: the folder.
+        size: images become RGB, `size` pixels wide and high.
+        val: fraction of each class that is held out of train if there is no val split.
+        test: fraction of each class that is held out of train if there is no test or val split.
+        seed: seed of that draw.
+        bad_images: "error" refuses the folder if an image cannot be read, "skip" leaves it out.
+        workers: processes that read ahead; None for $NUAT_WORKERS or one per processor.
+
+    Raises:
+        InputError: the folder, its layout or an image is invalid.
     """
     top = Path(path).expanduser()
     reader = FolderReader(size, val, test, seed, bad_images, workers)
     if not top.is_dir():
-        what = "is a file, not a folder" if top.exists() else "does not exist"
+        problem = "is a file, not a folder" if top.exists() else "does not exist"
         fix = "lay it out as train/CLASS/*.jpg"
         if re.search(r"\(\s*\w+\s*=[^)]*$", path):
             fix = f"is a bracket missing? folder:{path})"
-        raise InputError(f"folder:{path}: {top.absolute()} {what}; {fix}")
-    return reader(top, f"folder:{path}")
+        raise InputError(f"folder:{path}: {top.absolute()} {problem}; {fix}")
+    return reader.read(top, f"folder:{path}")
 
 
 @dataclass(frozen=True)
 class FolderReader:
-    """How a folder is read; see `folder`."""
+    """Reads the splits in a folder of images; `load_folder` describes the settings."""
 
     size: int = 224
     val: float = 0.1
@@ -57,52 +72,76 @@ class FolderReader:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
-            raise InputError(f"size is {self.size!r}, but must be a whole number of pixels from 1")
-        if self.bad_images not in BAD_IMAGES:
-            raise unknown_name("way with bad images", str(self.bad_images), BAD_IMAGES)
+        check_positive_int("size", self.size)
+        if self.bad_images not in BAD_IMAGE_ACTIONS:
+            raise unknown_name("value of bad_images", str(self.bad_images), BAD_IMAGE_ACTIONS)
         if self.workers is not None and not (isinstance(self.workers, int) and self.workers >= 0):
             raise InputError(f"workers is {self.workers!r}, but must be a whole number from 0 up")
 
-    def __call__(self, top: Path, name: str, only: tuple[str, ...] | None = None) -> Splits:
-        """The splits in a folder, of all its classes, or `only` of some."""
-        places = _places(top)
-        classes = only or class_names(places["train"])
-        trees = {split: walk(place, classes, only is None) for split, place in places.items()}
-        trees, notes = self._readable(trees, top)
-        parts = {split: self._images(tree) for split, tree in trees.items()}
-        done, made = fill_missing_splits(parts, name, self.val, self.test, self.seed, classes)
-        said = [note for tree in trees.values() for note in tree.notes]
-        return Splits(**done, classes=classes, name=name, notes=(*said, *notes, *made))
+    def read(self, top: Path, name: str, classes: tuple[str, ...] | None = None) -> Splits:
+        """Return the splits in the folder `top`.
 
-    def _images(self, tree: Tree) -> ImageFiles:
-        labels = torch.tensor([label for _, label in tree.files], dtype=torch.int64)
-        return ImageFiles(tuple(file for file, _ in tree.files), labels, self.size, self.workers)
+        Args:
+            top: the folder.
+            name: the name of the data set.
+            classes: read these classes only and ignore others; None reads all.
 
-    def _readable(self, trees: dict[str, Tree], top: Path) -> tuple[dict[str, Tree], list[str]]:
-        files = [file for tree in trees.values() for file, _ in tree.files]
-        wrong = unreadable(files, thorough=self.bad_images == "skip")
-        if not wrong:
-            return trees, []
-        told = some([f"{file.relative_to(top)} ({why})" for file, why in wrong.items()])
-        count = f"{len(wrong)} of {len(files)} images in {top}"
+        Raises:
+            InputError: the layout or an image is invalid.
+        """
+        folders = _find_split_folders(top)
+        is_strict = classes is None
+        classes = classes or list_classes(folders["train"])
+        found = {split: scan(folder, classes, is_strict) for split, folder in folders.items()}
+        scan_notes = [note for files in found.values() for note in files.notes]
+        found, bad_image_notes = self._without_bad_images(found, top)
+        filled, split_notes = fill_missing_splits(
+            {split: self._dataset(files) for split, files in found.items()},
+            name,
+            self.val,
+            self.test,
+            self.seed,
+            classes,
+        )
+        notes = (*scan_notes, *bad_image_notes, *split_notes)
+        return Splits(**filled, classes=classes, name=name, notes=notes)
+
+    def _dataset(self, labeled: LabeledFiles) -> ImageFileDataset:
+        labels = torch.tensor([label for _, label in labeled.files], dtype=torch.int64)
+        files = tuple(file for file, _ in labeled.files)
+        return ImageFileDataset(files, labels, self.size, self.workers)
+
+    def _without_bad_images(
+        self, found: dict[str, LabeledFiles], top: Path
+    ) -> tuple[dict[str, LabeledFiles], list[str]]:
+        files = [file for labeled in found.values() for file, _ in labeled.files]
+        unreadable = find_unreadable(files, decode_all=self.bad_images == "skip")
+        if not unreadable:
+            return found, []
+        listing = summarize(
+            [f"{file.relative_to(top)} ({why})" for file, why in unreadable.items()]
+        )
+        count = f"{len(unreadable)} of {len(files)} images in {top}"
         if self.bad_images == "error":
             raise InputError(
-                f"{count} cannot be read: {told}. Mend or delete them, or leave them out with "
+                f"{count} cannot be read: {listing}. Repair or delete them, or leave them out with "
                 "--bad-images skip"
             )
-        kept = {split: tree.without(wrong) for split, tree in trees.items()}
-        return kept, [f"{count} cannot be read and are left out: {told}"]
+        kept = {split: labeled.exclude(unreadable) for split, labeled in found.items()}
+        return kept, [f"{count} cannot be read and are left out: {listing}"]
 
 
-def _places(top: Path) -> dict[str, Path]:
+def _find_split_folders(top: Path) -> dict[str, Path]:
     found = {}
-    for split, names in FOLDERS.items():
-        there = [top / name for name in names if (top / name).is_dir()]
-        if len(there) > 1:
-            raise InputError(f"{top} holds {there[0].name} and {there[1].name}: which is {split}?")
-        if there:
-            found[split] = there[0]
+    for split, names in SPLIT_FOLDERS.items():
+        folders = [top / name for name in names if (top / name).is_dir()]
+        if len(folders) > 1:
+            raise InputError(
+                f"{top} holds both {folders[0].name} and {folders[1].name}: keep one of them as "
+                f"the {split} split"
+            )
+        if folders:
+            found[split] = folders[0]
     if found and "train" not in found:
         raise InputError(f"{top} holds {', '.join(found)}, but no train folder")
     return found or {"train": top}

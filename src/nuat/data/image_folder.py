@@ -1,4 +1,4 @@
-"""Class folders: which files they hold, of which class, and which of them cannot be read."""
+"""Class folders: the image files they contain, their labels, and which files are damaged."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from nuat.data.image_io import ENDINGS, fault
+from nuat.data.image_io import IMAGE_SUFFIXES, find_corruption
 from nuat.data.loader import default_workers
 from nuat.errors import InputError
 
 
 @dataclass(frozen=True)
-class Tree:
-    """The images under CLASS/ folders in `top`.
+class LabeledFiles:
+    """The image files in the class folders of `top`.
 
     Attributes:
-        top: the folder.
-        classes: the names of the classes, by label.
-        files: (file, label), class by class, in the order of their names.
-        notes: what a user should know, a line each.
+        top: the folder that contains the class folders.
+        classes: names of the classes, by label.
+        files: (file, label) pairs, sorted by label and path.
+        notes: messages for the user, one line each.
     """
 
     top: Path
@@ -29,23 +29,33 @@ class Tree:
     files: tuple[tuple[Path, int], ...]
     notes: tuple[str, ...] = ()
 
-    def without(self, wrong: Iterable[Path]) -> Tree:
-        """The same without some files. Raises InputError if nothing is left of a class."""
-        wrong = set(wrong)
-        kept = tuple((file, label) for file, label in self.files if file not in wrong)
+    def exclude(self, excluded: Iterable[Path]) -> LabeledFiles:
+        """Return the files that are not in `excluded`.
+
+        Raises:
+            InputError: no file of a class is left.
+        """
+        excluded = set(excluded)
+        kept = tuple((file, label) for file, label in self.files if file not in excluded)
         lost = {label for _, label in self.files} - {label for _, label in kept}
         if lost:
             raise InputError(f"{self.top}: no image of {self.classes[min(lost)]!r} can be read")
-        return Tree(self.top, self.classes, kept, self.notes)
+        return LabeledFiles(self.top, self.classes, kept, self.notes)
 
 
-def class_names(top: Path) -> tuple[str, ...]:
-    """The class folders in `top`, by name. Raises InputError unless there are two or more."""
-    names = tuple(sorted(each.name for each in _folders(top)))
+def list_classes(top: Path) -> tuple[str, ...]:
+    """Return the names of the class folders in `top`, sorted.
+
+    Raises:
+        InputError: there are fewer than two.
+    """
+    names = tuple(
+        sorted(path.name for path in top.iterdir() if path.is_dir() and not _is_hidden(path))
+    )
     if not names:
-        loose = any(_is_image(each) for each in top.iterdir())
-        why = " (it holds images, but in no class folders)" if loose else ""
-        raise InputError(f"{top} holds no class folders{why}: lay it out as {top}/CLASS/*.jpg")
+        has_images = any(_is_image(path) for path in top.iterdir())
+        detail = " (it holds images, but not in class folders)" if has_images else ""
+        raise InputError(f"{top} holds no class folders{detail}: lay it out as {top}/CLASS/*.jpg")
     if len(names) == 1:
         raise InputError(
             f"{top} holds one class only, {names[0]!r}: a classifier needs two or more"
@@ -53,62 +63,68 @@ def class_names(top: Path) -> tuple[str, ...]:
     return names
 
 
-def walk(top: Path, classes: tuple[str, ...], strict: bool = True) -> Tree:
-    """The images of these classes in `top`. With `strict` a class it does not know is refused."""
-    there = set(class_names(top))
-    strange = sorted(there - set(classes))
-    if strict and strange:
+def scan(top: Path, classes: tuple[str, ...], strict: bool = True) -> LabeledFiles:
+    """Find the image files of `classes` in the class folders of `top`.
+
+    Args:
+        top: the folder that contains the class folders.
+        classes: names of the classes, by label.
+        strict: refuse class folders that are not in `classes`; otherwise ignore them.
+
+    Raises:
+        InputError: there is an unknown class, or a class folder without images.
+    """
+    present = set(list_classes(top))
+    unknown = sorted(present - set(classes))
+    if strict and unknown:
         raise InputError(
-            f"{top} has the class {strange[0]!r}, which the training images do not have; "
-            f"theirs are {some(classes, 5)}"
+            f"{top} has the class {unknown[0]!r}, which the training images do not have; "
+            f"their classes are {summarize(classes, 5)}"
         )
     files: list[tuple[Path, int]] = []
-    others: list[str] = []
+    other_files: list[str] = []
     for label, name in enumerate(classes):
-        if name in there:
-            images, rest = _in_class(top / name)
+        if name in present:
+            images, others = _list_files(top / name)
             files += [(file, label) for file in images]
-            others += [file.name for file in rest]
+            other_files += [file.name for file in others]
     notes = []
-    if others:
-        notes.append(f"{top}: {len(others)} files are not images: {some(others)}")
-    if missing := [name for name in classes if name not in there]:
-        notes.append(f"{top} has no images of {some(missing)}")
-    return Tree(top, classes, tuple(files), tuple(notes))
+    if other_files:
+        notes.append(f"{top}: {len(other_files)} files are not images: {summarize(other_files)}")
+    if missing := [name for name in classes if name not in present]:
+        notes.append(f"{top} has no images of {summarize(missing)}")
+    return LabeledFiles(top, classes, tuple(files), tuple(notes))
 
 
-def _in_class(place: Path) -> tuple[list[Path], list[Path]]:
-    files = sorted(file for file in place.rglob("*") if file.is_file() and _visible(file))
+def _list_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the image files and the other files in a class folder and its subfolders."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and not _is_hidden(file))
     images = [file for file in files if _is_image(file)]
     if not images:
         raise InputError(
-            f"the class folder {place} holds no images ({' '.join(sorted(ENDINGS))}): "
+            f"the class folder {folder} holds no images ({' '.join(sorted(IMAGE_SUFFIXES))}): "
             "add some, or delete it"
         )
     return images, [file for file in files if not _is_image(file)]
 
 
-def unreadable(files: Sequence[Path], thorough: bool) -> dict[Path, str]:
-    """The files that cannot be read, and why; see `nuat.data.image_io.fault`."""
+def find_unreadable(files: Sequence[Path], decode_all: bool) -> dict[Path, str]:
+    """Return the files that cannot be read, and why; see `nuat.data.image_io.find_corruption`."""
     with ThreadPoolExecutor(max(1, default_workers())) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of what is then found to be wrong
-        faults = zip(files, pool.map(lambda file: fault(file, thorough), files), strict=True)
-        return {file: why for file, why in faults if why}
+        warnings.simplefilter("ignore")  # Pillow also warns about the files that are found here
+        reasons = pool.map(lambda file: find_corruption(file, decode_all), files)
+        return {file: reason for file, reason in zip(files, reasons, strict=True) if reason}
 
 
-def some(names: Sequence[str], most: int = 3) -> str:
-    """`a, b, c and 4 more`."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _folders(top: Path) -> list[Path]:
-    return [each for each in top.iterdir() if each.is_dir() and _visible(each)]
+def summarize(names: Sequence[str], max_names: int = 3) -> str:
+    """Return `a, b, c and 4 more`."""
+    more = f" and {len(names) - max_names} more" if len(names) > max_names else ""
+    return ", ".join(names[:max_names]) + more
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in ENDINGS
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def _visible(path: Path) -> bool:
-    return not path.name.startswith(".")
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".")

@@ -1,4 +1,4 @@
-"""One image file: what is wrong with it, and how it becomes a square of RGB."""
+"""Image files: reading, corruption checks, crops."""
 
 from __future__ import annotations
 
@@ -12,75 +12,90 @@ from torch import Tensor
 
 from nuat.errors import InputError
 
-COMMON = (".jpg", ".jpeg", ".png", ".webp", ".gif")
-ENDINGS = {*COMMON, ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
-"""Files that are taken for images."""
-LAST_BYTES = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
-"""What a whole file of a format ends with."""
-SIDES = 3 / 4, 4 / 3
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+)
+"""Files with these suffixes are treated as images."""
+END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+"""The bytes near the end of an undamaged file, by format."""
+MIN_ASPECT, MAX_ASPECT = 3 / 4, 4 / 3
+PNG_BIT_DEPTH_OFFSET = 24
 
 
-def fault(file: Path, thorough: bool = False) -> str:
-    """What is wrong with an image file, in a few words; "" if nothing was found.
+def find_corruption(file: Path, decode: bool = False) -> str:
+    """Return what is wrong with an image file in a few words, or "" if nothing was found.
 
-    Looks at the header and the last bytes, and decodes what does not end as its format does; with
-    `thorough`, everything.
+    A file whose format has an end marker is checked by its header and that marker, which finds
+    truncated downloads without decoding; other files are decoded.
+
+    Args:
+        file: the image file.
+        decode: decode every file.
     """
     try:
         with Image.open(file) as image:
-            _refuse_deep(file, image)
-            if thorough or not _ends_well(file, image):
+            _check_bit_depth(file, image)
+            if decode or not _has_end_marker(file, image):
                 image.load()
     except MemoryError:
         raise
-    except Exception as error:  # a decoder raises anything on a damaged file
-        return _words(file, error)
+    except Exception as error:  # Pillow's decoders raise many types on a damaged file
+        return _describe(file, error)
     return ""
 
 
-def rgb(file: Path) -> Image.Image:
-    """The image upright (EXIF orientation), 8-bit RGB; grey becomes three equal channels.
+def read_rgb(file: Path) -> Image.Image:
+    """Return the image as 8-bit RGB, upright according to its EXIF orientation.
 
-    Transparency is dropped. Raises InputError that names a file it cannot read.
+    A gray image becomes three equal channels; transparency is dropped.
+
+    Raises:
+        InputError: the file cannot be read.
     """
     try:
         with Image.open(file) as image:
-            _refuse_deep(file, image)
+            _check_bit_depth(file, image)
             ImageOps.exif_transpose(image, in_place=True)
             if "transparency" in image.info:
                 return image.convert("RGBA").convert("RGB")
             return image.convert("RGB")
     except MemoryError:
         raise
-    except Exception as error:
-        raise InputError(f"{file} cannot be read: {_words(file, error)}") from None
+    except Exception as error:  # Pillow's decoders raise many types on a damaged file
+        raise InputError(f"{file} cannot be read: {_describe(file, error)}") from None
 
 
-def _words(file: Path, error: Exception) -> str:
+def _describe(file: Path, error: Exception) -> str:
     text = " ".join(str(error).split()).replace(f" {str(file)!r}", "")
     return text or type(error).__name__
 
 
-def _refuse_deep(file: Path, image: Image.Image) -> None:
-    """16 bits or floats a colour. Pillow would read a PNG of 16-bit colour as one of 8."""
-    deep = image.mode.startswith(("I", "F"))
+def _check_bit_depth(file: Path, image: Image.Image) -> None:
+    """Raise ValueError for images of 16 bits or floats, whose value range is unknown."""
+    is_deep = image.mode.startswith(("I", "F"))
     if image.format == "PNG":
+        # Pillow reports 16-bit color PNGs as 8-bit RGB and drops the low bits.
         with file.open("rb") as png:
-            deep = deep or png.read(25)[24:] == b"\x10"
-    if deep:
-        raise ValueError("it has more than 8 bits a colour, of unknown range; convert it to 8 bits")
+            header = png.read(PNG_BIT_DEPTH_OFFSET + 1)
+        is_deep = is_deep or header[PNG_BIT_DEPTH_OFFSET:] == bytes([16])
+    if is_deep:
+        raise ValueError(
+            "it has more than 8 bits per channel, of unknown range; convert it to 8 bits"
+        )
 
 
-def _ends_well(file: Path, image: Image.Image) -> bool:
+def _has_end_marker(file: Path, image: Image.Image) -> bool:
+    if image.format not in END_MARKERS:
+        return False
     with file.open("rb") as raw:
         raw.seek(max(0, file.stat().st_size - 64))
-        return image.format in LAST_BYTES and LAST_BYTES[image.format] in raw.read()
+        return END_MARKERS[image.format] in raw.read()
 
 
-def middle(image: Image.Image, size: int) -> Image.Image:
-    """Resize so that the shorter side is size * 256 / 224, and cut the middle size x size.
+def resize_center_crop(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to size * 256 / 224 pixels and crop the center, size x size.
 
-    At 224: 256, the usual way of evaluation on ImageNet. Bilinear, with antialiasing.
+    At 224 this is the usual evaluation on ImageNet, 256 pixels. Bilinear, with antialiasing.
     """
     target = round(size * 256 / 224)
     scale = target / min(image.size)
@@ -90,34 +105,35 @@ def middle(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def window(
+def random_resized_crop_box(
     width: int, height: int, scale: tuple[float, float], generator: torch.Generator
 ) -> tuple[int, int, int, int]:
-    """A window (left, top, right, bottom) of a share of the area drawn from `scale`.
+    """Draw a random box (left, top, right, bottom) in an image of width x height pixels.
 
-    Its sides are 3:4 to 4:3, log-uniform. If ten draws do not fit into the image: the largest
-    window in the middle whose sides are within these bounds.
+    Its area is a share of the image's area, uniform in `scale`; its aspect ratio is log-uniform in
+    [3/4, 4/3]. If ten draws do not fit into the image, the box is the largest one in the center
+    whose aspect ratio lies in this range.
     """
+    log_min, log_max = math.log(MIN_ASPECT), math.log(MAX_ASPECT)
     for _ in range(10):
-        share, ratio, across, down = torch.rand(4, generator=generator).tolist()
-        area = width * height * (scale[0] + share * (scale[1] - scale[0]))
-        log_low, log_high = (math.log(side) for side in SIDES)
-        sides = math.exp(log_low + ratio * (log_high - log_low))
-        w, h = round(math.sqrt(area * sides)), round(math.sqrt(area / sides))
+        u_area, u_aspect, u_left, u_top = torch.rand(4, generator=generator).tolist()
+        area = width * height * (scale[0] + u_area * (scale[1] - scale[0]))
+        aspect = math.exp(log_min + u_aspect * (log_max - log_min))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
-            left, top = int(across * (width - w + 1)), int(down * (height - h + 1))
+            left, top = int(u_left * (width - w + 1)), int(u_top * (height - h + 1))
             return left, top, left + w, top + h
-    w = min(width, max(1, round(height * SIDES[1])))
-    h = min(height, max(1, round(width / SIDES[0])))
+    w = min(width, max(1, round(height * MAX_ASPECT)))
+    h = min(height, max(1, round(width / MIN_ASPECT)))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
 
 
-def cut(image: Image.Image, box: tuple[int, int, int, int], size: int) -> Image.Image:
-    """The window, resized to size x size. Bilinear, with antialiasing."""
+def crop_resize(image: Image.Image, box: tuple[int, int, int, int], size: int) -> Image.Image:
+    """Crop the box and resize it to size x size. Bilinear, with antialiasing."""
     return image.crop(box).resize((size, size), Image.Resampling.BILINEAR)
 
 
-def tensor(image: Image.Image) -> Tensor:
-    """uint8 [3, H, W]."""
+def to_tensor(image: Image.Image) -> Tensor:
+    """Convert an RGB image to uint8 [3, H, W]."""
     return torch.from_numpy(numpy.array(image)).permute(2, 0, 1).contiguous()

@@ -1,14 +1,14 @@
-"""ImageNet-100: the hundred classes of the published GAT code, out of an ImageNet folder."""
+"""ImageNet-100: the 100 classes of the published GAT code, from a folder of ImageNet."""
 
 from __future__ import annotations
 
 from nuat.data.folder import FolderReader
-from nuat.data.image_folder import some
-from nuat.data.paths import DatasetSource, find, data_dir
+from nuat.data.image_folder import summarize
+from nuat.data.paths import DatasetSource, data_dir, locate
 from nuat.data.splits import Splits
 from nuat.errors import InputError
 
-NUMBERS = """
+WORDNET_IDS = """
     n01484850 n01514668 n01518878 n01532829 n01592084 n01693334 n01749939 n01751748
     n01770393 n01784675 n01797886 n01824575 n01843065 n01855032 n01978287 n01981276
     n01985128 n02002556 n02009229 n02018207 n02085620 n02085782 n02092002 n02093428
@@ -23,31 +23,41 @@ NUMBERS = """
     n04482393 n04560804 n04596742 n04613696 n07716358 n07753592 n09399592 n10565667
     n11939491 n12768682 n12985857 n13052670
 """
-CLASSES = tuple(NUMBERS.split())
-OFFICIAL = DatasetSource(
+CLASSES = tuple(WORDNET_IDS.split())
+IMAGENET_SOURCE = DatasetSource(
     name="imagenet",
-    inside="train",
-    what="the training and validation images of ILSVRC 2012, each in a folder of its class,",
-    page="https://www.image-net.org",
+    subfolder="train",
+    description="the training and validation images of ILSVRC 2012, in one folder per class,",
+    homepage="https://www.image-net.org",
 )
 
 
-def imagenet100(size: int = 224, bad_images: str = "error", workers: int | None = None) -> Splits:
-    """Photographs, 224x224, RGB, of 100 classes of ImageNet: the published val is the test split.
+def load_imagenet100(
+    size: int = 224, bad_images: str = "error", workers: int | None = None
+) -> Splits:
+    """Photographs, 224x224, RGB, of 100 classes of ImageNet; the published val is the test split.
 
-    The classes are those of the published code of arXiv:2011.14969, in the order of their names.
-    Validation images are 4 % of each class of train, drawn by seed 0: ours, the published sizes
-    are not known. Looks for `train` and `val` with class folders in imagenet100/ or imagenet/, and
-    reads no others. `bad_images`, `workers`: as for folder:PATH.
+    The classes are the ones of the published code of arXiv:2011.14969, sorted by WordNet id. The
+    validation images are 4 % of each class of train, drawn with seed 0 (ours; the published sizes
+    are unknown). The images are in train/CLASS/ and val/CLASS/ under imagenet100/ or imagenet/;
+    other classes are ignored.
+
+    Args:
+        size: width and height of the images in pixels.
+        bad_images: see `load_folder`.
+        workers: see `load_folder`.
+
+    Raises:
+        InputError: a folder or a class is missing, or an image cannot be read.
     """
-    own = data_dir() / "imagenet100"
-    top = own if (own / "train").is_dir() else find(OFFICIAL).parent
+    subset = data_dir() / "imagenet100"
+    top = subset if (subset / "train").is_dir() else locate(IMAGENET_SOURCE).parent
     for split in ("train", "val"):
-        lacking = [name for name in CLASSES if not (top / split / name).is_dir()]
-        if lacking:
+        missing = [name for name in CLASSES if not (top / split / name).is_dir()]
+        if missing:
             raise InputError(
-                f"{top / split} lacks {len(lacking)} of the 100 classes: {some(lacking)}; "
+                f"{top / split} lacks {len(missing)} of the 100 classes: {summarize(missing)}; "
                 f"lay it out as {split}/n01440764/*.JPEG"
             )
     reader = FolderReader(size, val=0.04, bad_images=bad_images, workers=workers)
-    return reader(top, "imagenet100", CLASSES)
+    return reader.read(top, "imagenet100", CLASSES)

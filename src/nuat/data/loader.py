@@ -1,4 +1,4 @@
-"""Images that are read when they are asked for, by the workers of a DataLoader."""
+"""Images that are read when they are needed, by the worker processes of a DataLoader."""
 
 from __future__ import annotations
 
@@ -10,102 +10,106 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from nuat.data.augment import Augment
-from nuat.data.base import ImageDataset, floats, order_of
+from nuat.data.base import ImageDataset, shuffled_indices, to_float
 from nuat.errors import InputError
+from nuat.runtime.threads import available_cpus
+
+MAX_DEFAULT_WORKERS = 8
 
 
 def default_workers() -> int:
-    """$NUAT_WORKERS, or one worker for each processor this process may use, 8 at most."""
+    """Return $NUAT_WORKERS, or one worker per available processor, at most 8."""
     text = os.environ.get("NUAT_WORKERS", "")
     if text and not text.isdigit():
         raise InputError(f"NUAT_WORKERS is {text!r}, but must be a whole number from 0 up")
-    if text:
-        return int(text)
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(8, mine or 1)
+    return int(text) if text else min(MAX_DEFAULT_WORKERS, available_cpus())
 
 
 class StreamedDataset(ImageDataset):
-    """What such a source shares: order, workers, devices. What is random is keyed to the image.
+    """Images that are read one by one; subclasses define `read`.
 
-    An augmented image is a function of (seed, place), whoever reads it: the number of workers and
-    a resume change nothing.
+    An augmented image is a function of (seed, index), so the number of workers and an interruption
+    change nothing.
+
+    Attributes:
+        workers: worker processes that read ahead; None for `default_workers()`.
+        device: the device of the batches.
     """
 
     workers: int | None
     device: torch.device | str
 
     @abstractmethod
-    def read(self, place: int, seed: int, augment: Augment | None) -> Tensor:
-        """Image [C, H, W], uint8 or float in [0, 1]. Raises InputError that names what is wrong."""
+    def read(self, index: int, seed: int, augment: Augment | None) -> Tensor:
+        """Return image [C, H, W], uint8 or float in [0, 1]. Raises InputError if it is invalid."""
 
     def check_augment(self, augment: Augment) -> None:
-        """Any augmentation will do."""
+        """Accept every augmentation."""
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images, float32 in [0, 1], [B, C, H, W], and labels [B], at these places."""
-        here = self.to("cpu")
-        read = [here.read(place, 0, None) for place in indices.tolist()]
-        return self._ready(torch.stack(read)), self.y[indices.to(self.y.device)]
+        """Return images [B, C, H, W], float32 in [0, 1], and labels [B] at these indices [B]."""
+        dataset = self.to("cpu")
+        images = [dataset.read(index, 0, None) for index in indices.tolist()]
+        return self._to_device(torch.stack(images)), self.y[indices.to(self.y.device)]
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(ids, images, labels) in batches, in order."""
-        parts = torch.arange(len(self)).split(size)
-        for ids, x in zip(parts, self._stream(parts, _Reader(self.to("cpu"))), strict=True):
-            yield ids, x, self.y[ids.to(self.y.device)]
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield (indices, images, labels) of all images in order; the last batch may be smaller."""
+        index_batches = torch.arange(len(self)).split(batch_size)
+        images = self._load(index_batches, _Reader(self.to("cpu")))
+        for indices, x in zip(index_batches, images, strict=True):
+            yield indices, x, self.y[indices.to(self.y.device)]
 
     def shuffled_batches(
-        self, size: int, seed: int, augment: Augment | None = None, start: int = 0
+        self, batch_size: int, seed: int, augment: Augment | None = None, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images, labels) in batches, in an order and with crops that are a function of the seed.
+        """Yield (images, labels) in random order; see `ImageDataset.shuffled_batches`."""
+        index_batches = shuffled_indices(len(self), batch_size, seed)[start:]
+        images = self._load(index_batches, _Reader(self.to("cpu"), seed, augment or Augment()))
+        for indices, x in zip(index_batches, images, strict=True):
+            yield x, self.y[indices.to(self.y.device)]
 
-        `start` leaves out so many batches: the rest are what they would have been.
-        """
-        parts = order_of(len(self), size, seed)[start:]
-        reader = _Reader(self.to("cpu"), seed, augment or Augment())
-        for ids, x in zip(parts, self._stream(parts, reader), strict=True):
-            yield x, self.y[ids.to(self.y.device)]
-
-    def _stream(self, parts: Sequence[Tensor], reader: _Reader) -> Iterator[Tensor]:
+    def _load(self, index_batches: Sequence[Tensor], reader: _Reader) -> Iterator[Tensor]:
         workers = default_workers() if self.workers is None else self.workers
         loader: DataLoader[Any] = DataLoader(
-            reader,  # type: ignore[arg-type]
-            batch_sampler=[ids.tolist() for ids in parts],
-            num_workers=min(workers, len(parts)),
-            collate_fn=_stacked,
+            reader,
+            batch_sampler=[indices.tolist() for indices in index_batches],
+            num_workers=min(workers, len(index_batches)),
+            collate_fn=_stack_or_error,
             pin_memory=torch.device(self.device).type == "cuda",
-            generator=torch.Generator(),  # else it would draw from the global one
+            # Without a generator the loader would draw from torch's global one.
+            generator=torch.Generator(),
         )
         for x in loader:
             if isinstance(x, str):
                 raise InputError(x)
-            yield self._ready(x)
+            yield self._to_device(x)
 
-    def _ready(self, x: Tensor) -> Tensor:
-        return floats(x.to(self.device, non_blocking=True))
+    def _to_device(self, x: Tensor) -> Tensor:
+        return to_float(x.to(self.device, non_blocking=True))
 
 
 @dataclass(frozen=True)
-class _Reader:
-    """What travels to a worker, which must not touch the device: a source on the CPU."""
+class _Reader(Dataset[Tensor | str]):
+    """The part that is sent to the worker processes: a data set on the CPU, as CUDA cannot fork."""
 
-    source: StreamedDataset
+    dataset: StreamedDataset
     seed: int = 0
     augment: Augment | None = None
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.dataset)
 
-    def __getitem__(self, place: int) -> Tensor | str:
+    def __getitem__(self, index: int) -> Tensor | str:
+        # An exception raised in a worker reaches the user with a traceback, a text does not.
         try:
-            return self.source.read(place, self.seed, self.augment)
-        except InputError as error:  # raised in a worker, it would come with a traceback
+            return self.dataset.read(index, self.seed, self.augment)
+        except InputError as error:
             return str(error)
 
 
-def _stacked(read: list[Tensor | str]) -> Tensor | str:
-    wrong = [one for one in read if isinstance(one, str)]
-    return wrong[0] if wrong else torch.stack(read)  # type: ignore[arg-type]
+def _stack_or_error(images: list[Tensor | str]) -> Tensor | str:
+    errors = [image for image in images if isinstance(image, str)]
+    return errors[0] if errors else torch.stack([x for x in images if isinstance(x, Tensor)])

@@ -1,51 +1,67 @@
-"""A numpy archive of images and labels."""
+"""Numpy archives of images and labels."""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nuat.data.splits import NAMES, InMemoryDataset, Splits, fill_missing_splits
+from nuat.data.splits import SPLIT_NAMES, InMemoryDataset, Splits, fill_missing_splits
 from nuat.errors import InputError
 
-KEYS = ("x_{}", "y_{}"), ("{}_images", "{}_labels")
-"""How the arrays of a split may be called; the second way is that of MedMNIST."""
+KEY_PATTERNS = ("x_{}", "y_{}"), ("{}_images", "{}_labels")
+"""The accepted names of the arrays of a split; the second pair is MedMNIST's."""
+
+Array = NDArray[Any]
 
 
-def npz(path: str, val: float = 0.1, test: float = 0.2, seed: int = 0) -> Splits:
-    """npz:PATH, arrays x_train, y_train, and x_val, y_val, x_test, y_test if there are any.
+def load_npz(path: str, val: float = 0.1, test: float = 0.2, seed: int = 0) -> Splits:
+    """npz:PATH, an archive of x_train, y_train, and optionally x_val, y_val, x_test, y_test.
 
-    Images [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels, uint8 or floats in [0, 1];
-    labels are whole numbers from 0. `classes` may hold their names. What is missing is held out as
-    for folder:PATH. Pickles in the archive are never run.
+    Images are [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels, uint8 or floats in
+    [0, 1]; labels are integers [N] from 0. The optional array `classes` holds the class names.
+    Pickles in the archive are refused.
+
+    Args:
+        path: the archive, as numpy.savez writes it.
+        val: fraction of each class that is held out of train if there is no val split.
+        test: fraction of each class that is held out of train if there is no test split.
+        seed: seed of that draw.
+
+    Raises:
+        InputError: the archive cannot be read, or its arrays are invalid.
     """
     file = Path(path).expanduser()
-    arrays = _arrays(file)
-    parts = {}
-    for split in NAMES:
-        for x_key, y_key in ((x.format(split), y.format(split)) for x, y in KEYS):
+    arrays = _read_arrays(file)
+    splits = {}
+    for split in SPLIT_NAMES:
+        for x_pattern, y_pattern in KEY_PATTERNS:
+            x_key, y_key = x_pattern.format(split), y_pattern.format(split)
             if x_key in arrays and y_key in arrays:
-                parts[split] = InMemoryDataset(
-                    _images(arrays[x_key], f"{file}, {x_key}"),
-                    _labels(arrays[y_key], f"{file}, {y_key}"),
+                splits[split] = InMemoryDataset(
+                    _to_images(arrays[x_key], f"{file}, {x_key}"),
+                    _to_labels(arrays[y_key], f"{file}, {y_key}"),
                 )
-    if "train" not in parts:
+    if "train" not in splits:
         raise InputError(
             f"{file} holds {', '.join(arrays) or 'nothing'}; it should hold x_train and y_train"
         )
-    done, notes = fill_missing_splits(parts, f"npz:{path}", val, test, seed)
+    filled, notes = fill_missing_splits(splits, f"npz:{path}", val, test, seed)
     names = arrays.get("classes")
-    classes = _names(parts["train"].y) if names is None else tuple(str(name) for name in names)
-    return Splits(**done, classes=classes, name=f"npz:{path}", notes=notes)
+    if names is None:
+        classes = tuple(map(str, range(int(splits["train"].y.max()) + 1)))
+    else:
+        classes = tuple(map(str, names))
+    return Splits(**filled, classes=classes, name=f"npz:{path}", notes=notes)
 
 
-def _arrays(file: Path) -> Mapping[str, NDArray]:
+def _read_arrays(file: Path) -> Mapping[str, Array]:
     if not file.is_file():
         raise InputError(f"there is no file {file.absolute()}")
     try:
@@ -57,40 +73,38 @@ def _arrays(file: Path) -> Mapping[str, NDArray]:
     except InputError:
         raise
     except ValueError as error:
+        # numpy has no exception type of its own for a pickle, only this word in the message.
         if "pickle" not in str(error).lower():
             raise InputError(f"{file} cannot be read: {error}") from None
         raise InputError(
-            f"{file} holds Python objects (a pickle), which could run code, or is no archive: "
+            f"{file} holds Python objects (a pickle), which could run code, or is not an archive: "
             "save arrays of numbers with numpy.savez"
         ) from None
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{file} cannot be read as a numpy archive: {error}") from None
 
 
-def _images(x: NDArray, what: str) -> Tensor:
+def _to_images(x: Array, description: str) -> Tensor:
     if x.dtype != numpy.uint8 and x.dtype.kind != "f":
-        raise InputError(f"{what} is {x.dtype}, but images are uint8, or floats in [0, 1]")
+        raise InputError(f"{description} is {x.dtype}, but images are uint8, or floats in [0, 1]")
     if x.ndim == 3:
         return torch.from_numpy(x)[:, None]
-    first, last = (x.ndim == 4 and x.shape[axis] in (1, 3) for axis in (1, 3))
-    if first == last:
+    channels_first, channels_last = (x.ndim == 4 and x.shape[axis] in (1, 3) for axis in (1, 3))
+    if channels_first == channels_last:  # neither, or ambiguous
         raise InputError(
-            f"{what} is of shape {list(x.shape)}, but must be [N, H, W], [N, H, W, C] or "
+            f"{description} is of shape {list(x.shape)}, but must be [N, H, W], [N, H, W, C] or "
             "[N, C, H, W] with 1 or 3 channels"
         )
-    tensor = torch.from_numpy(x)
-    return tensor if first else tensor.permute(0, 3, 1, 2).contiguous()
+    images = torch.from_numpy(x)
+    return images if channels_first else images.permute(0, 3, 1, 2).contiguous()
 
 
-def _labels(y: NDArray, what: str) -> Tensor:
-    if y.ndim == 2 and y.shape[1] == 1:
+def _to_labels(y: Array, description: str) -> Tensor:
+    if y.ndim == 2 and y.shape[1] == 1:  # MedMNIST stores a column
         y = y[:, 0]
     if y.dtype.kind not in "iu" or y.ndim != 1:
         raise InputError(
-            f"{what} is {y.dtype} of shape {list(y.shape)}, but labels are whole numbers [N] from 0"
+            f"{description} is {y.dtype} of shape {list(y.shape)}, but labels are whole numbers "
+            "[N] from 0"
         )
     return torch.from_numpy(y.astype(numpy.int64))
-
-
-def _names(y: Tensor) -> tuple[str, ...]:
-    return tuple(str(label) for label in range(int(y.max()) + 1)) if len(y) else ()

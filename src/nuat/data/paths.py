@@ -1,4 +1,4 @@
-"""Where data sets are looked for, and what is said when they are not there."""
+"""The folder of the data sets, and the verification of published files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from nuat.errors import InputError
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as published: the addresses it can be had from, and its md5."""
+    """A published file.
+
+    Attributes:
+        name: its file name.
+        md5: its published MD5 checksum, in hexadecimal.
+        urls: addresses to download it from, in order of preference.
+    """
 
     name: str
     md5: str
@@ -21,30 +27,34 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """A published data set.
+    """Where a published data set comes from.
 
     Attributes:
-        name: what nuat calls it.
-        inside: the folder its files are in, such as "cifar-10-batches-py".
-        what: what to get from its page.
-        page: its official page.
-        files: what `nuat download` fetches; archives are unpacked.
+        name: its name in nuat.
+        subfolder: the folder that contains its files, such as "cifar-10-batches-py".
+        description: what to get from its home page, for error messages.
+        homepage: its official page.
+        files: the files that `nuat download` fetches; archives are unpacked.
     """
 
     name: str
-    inside: str
-    what: str
-    page: str
+    subfolder: str
+    description: str
+    homepage: str
     files: tuple[RemoteFile, ...] = ()
 
 
 def data_dir() -> Path:
-    """The folder that holds the data sets: $NUAT_DATA, or ./data."""
+    """Return the folder of the data sets: $NUAT_DATA, or ./data."""
     return Path(os.environ.get("NUAT_DATA") or "data")
 
 
 def set_data_dir(folder: Path | None) -> None:
-    """Look for data in this folder from now on, as if NUAT_DATA named it; None changes nothing."""
+    """Set $NUAT_DATA for this process and its workers; None changes nothing.
+
+    Raises:
+        InputError: the folder does not exist.
+    """
     if folder is None:
         return
     if not folder.is_dir():
@@ -52,28 +62,35 @@ def set_data_dir(folder: Path | None) -> None:
     os.environ["NUAT_DATA"] = str(folder)
 
 
-def find(data: DatasetSource) -> Path:
-    """The folder of a data set, under NAME/ or directly, in `data_dir()`.
+def locate(source: DatasetSource) -> Path:
+    """Return the folder of a data set: DATA_DIR/NAME/SUBFOLDER or DATA_DIR/SUBFOLDER.
 
-    Raises InputError that says where it looked, what to get, and where to lay it.
+    Raises:
+        InputError: there is no such folder; the message says where to get the data set.
     """
-    places = [data_dir() / data.name / data.inside, data_dir() / data.inside]
-    for place in places:
-        if place.is_dir():
-            return place
-    fetch = f"`nuat download {data.name}` fetches it, or get" if data.files else "Get"
+    candidates = [data_dir() / source.name / source.subfolder, data_dir() / source.subfolder]
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    get = f"Run `nuat download {source.name}`, or get" if source.files else "Get"
     raise InputError(
-        f"{data.name} was not found; looked for {' and '.join(map(str, places))}. "
-        f"{fetch} {data.what} from {data.page} and lay it there, or name the folder that holds it "
-        "with --data-dir or NUAT_DATA"
+        f"{source.name} was not found; looked for {' and '.join(map(str, candidates))}. "
+        f"{get} {source.description} from {source.homepage} and put it there, or name the folder "
+        "of your data sets with --data-dir or NUAT_DATA"
     )
 
 
-def checked(file: Path, md5: str) -> bytes:
-    """What an official file holds. Raises InputError if it is missing or not the official one."""
+def read_verified(file: Path, md5: str) -> bytes:
+    """Return the content of a published file.
+
+    Raises:
+        InputError: the file is missing or its MD5 checksum differs.
+    """
     if not file.exists():
-        raise InputError(f"{file} is missing: {file.parent} is not the whole data set")
+        raise InputError(f"{file} is missing: the data set in {file.parent} is incomplete")
     content = file.read_bytes()
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-        raise InputError(f"{file} is not the official file (its md5 differs): fetch it again")
+        raise InputError(
+            f"{file} is not the official file (its MD5 checksum differs): download it again"
+        )
     return content

@@ -1,4 +1,4 @@
-"""Images and labels in memory; the three splits of a data set."""
+"""Images in memory, and the three splits of a data set."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ import torch
 from torch import Tensor
 
 from nuat.data.augment import Augment
-from nuat.data.base import ImageDataset, floats, order_of
-from nuat.data.sampling import first_of_each_class, stratified_holdout, without
+from nuat.data.base import ImageDataset, shuffled_indices, to_float
+from nuat.data.sampling import complement, first_of_each_class, stratified_holdout
 from nuat.data.validation import check_images, check_labels
 from nuat.errors import InputError
 
-NAMES = ("train", "val", "test")
+SPLIT_NAMES = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class InMemoryDataset(ImageDataset):
-    """Images `x` [N, C, H, W], uint8 in 0..255 or float in [0, 1], and their labels `y` [N]."""
+    """Images in memory.
+
+    Attributes:
+        x: images [N, C, H, W], uint8 in 0..255 or float in [0, 1].
+        y: labels [N], integers; short integers become int64.
+    """
 
     x: Tensor
     y: Tensor
@@ -30,55 +35,56 @@ class InMemoryDataset(ImageDataset):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
+        """Channels, height and width of every image."""
         channels, height, width = self.x.shape[1:]
         return channels, height, width
 
     def check(self, classes: int | None = None) -> None:
-        """Raise InputError unless images and, if told, labels are what they must be."""
+        """Check the images and, if `classes` is given, the labels."""
         check_images(self.x)
         if classes is not None:
             check_labels(self.y, len(self.x), classes)
 
     def to(self, device: torch.device | str) -> InMemoryDataset:
-        """The same images on a device."""
+        """Return the same images on a device."""
         return InMemoryDataset(self.x.to(device), self.y.to(device))
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images as float32 in [0, 1] and labels, at these places."""
+        """Return images [B, C, H, W], float32 in [0, 1], and labels [B] at these indices [B]."""
         indices = indices.to(self.y.device)
-        return floats(self.x[indices]), self.y[indices]
+        return to_float(self.x[indices]), self.y[indices]
 
     def subset(self, indices: Tensor) -> InMemoryDataset:
-        """A part of the images."""
+        """Return the images at these indices [M]."""
         indices = indices.to(self.y.device)
         return InMemoryDataset(self.x[indices], self.y[indices])
 
     def shuffled_batches(
-        self, size: int, seed: int, augment: Augment | None = None, start: int = 0
+        self, batch_size: int, seed: int, augment: Augment | None = None, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images, labels) in batches, in an order and with crops that are a function of the seed.
-
-        `start` leaves out so many batches: the rest are what they would have been.
-        """
+        """Yield (images, labels) in random order; see `ImageDataset.shuffled_batches`."""
         self.check_augment(augment or Augment())
-        for place, ids in enumerate(order_of(len(self), size, seed)):
-            if place >= start:
-                ids = ids.to(self.y.device)
-                x = self.x.index_select(0, ids)
-                own = torch.Generator().manual_seed(seed + 1 + place)
-                yield floats(augment(x, own) if augment else x), self.y[ids]
+        for batch_index, indices in enumerate(shuffled_indices(len(self), batch_size, seed)):
+            if batch_index < start:
+                continue
+            indices = indices.to(self.y.device)
+            x = self.x.index_select(0, indices)
+            # One generator per batch, so that skipped batches do not shift the later ones.
+            generator = torch.Generator().manual_seed(seed + 1 + batch_index)
+            yield to_float(augment(x, generator) if augment else x), self.y[indices]
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set.
+    """A data set, divided into training, validation and test images.
 
     Attributes:
-        train, val, test: its images. The weights that are kept are chosen on val, never on test.
-        classes: the names of the classes, by label.
-        name: what the data set is asked for by.
-        notes: what a user should know of how it came to be, a line each.
+        train: training images.
+        val: validation images; the best epoch is selected on these, never on `test`.
+        test: test images.
+        classes: names of the classes, by label.
+        name: the text that names the data set in `load_dataset`.
+        notes: messages for the user about how the splits were made, one line each.
     """
 
     train: ImageDataset
@@ -94,82 +100,106 @@ class Splits:
                 f"{self.name} has {len(self.classes)} class(es) {list(self.classes)}: "
                 "a classifier needs two or more"
             )
-        for split in NAMES:
+        for split in SPLIT_NAMES:
             images = self[split]
             _check_split(images, f"{self.name}, {split} split", len(self.classes))
             if images.shape != self.train.shape:
                 raise InputError(
-                    f"{self.name}: images of the {split} split are {list(images.shape)}, "
-                    f"those of the train split {list(self.train.shape)}"
+                    f"{self.name}: images of the {split} split have shape {list(images.shape)}, "
+                    f"images of the train split {list(self.train.shape)}"
                 )
 
     def __getitem__(self, split: str) -> ImageDataset:
-        if split not in NAMES:
+        if split not in SPLIT_NAMES:
             raise InputError(f"unknown split {split!r} (there are: train, val, test)")
         images: ImageDataset = getattr(self, split)
         return images
 
     def to(self, device: torch.device | str) -> Splits:
-        """The same data on a device."""
-        return replace(self, **{split: self[split].to(device) for split in NAMES})
+        """Return the same data on a device."""
+        train, val, test = (self[split].to(device) for split in SPLIT_NAMES)
+        return replace(self, train=train, val=val, test=test)
 
 
 def limit_per_class(
-    parts: Mapping[str, InMemoryDataset], counts: Mapping[str, int | None], classes: int
+    splits: Mapping[str, InMemoryDataset], counts: Mapping[str, int | None], classes: int
 ) -> dict[str, InMemoryDataset]:
-    """Only so many images of each split, the first of each class; None: all."""
+    """Keep the first images of each class.
+
+    Args:
+        splits: the images by the name of their split.
+        counts: the number of images to keep of each split, over all classes; None keeps all.
+        classes: the number of classes.
+
+    Raises:
+        InputError: a count is not a multiple of `classes`, or a class has too few images.
+    """
     return {
-        name: images if (count := counts[name]) is None else _first(name, images, count, classes)
-        for name, images in parts.items()
+        name: images if (count := counts[name]) is None else _limit(name, images, count, classes)
+        for name, images in splits.items()
     }
 
 
-def _first(name: str, images: InMemoryDataset, count: int, classes: int) -> InMemoryDataset:
-    least = classes * int(images.y.bincount(minlength=classes).min())
-    if not 0 < count <= least or count % classes:
+def _limit(name: str, images: InMemoryDataset, count: int, classes: int) -> InMemoryDataset:
+    largest = classes * int(images.y.bincount(minlength=classes).min())
+    if not 0 < count <= largest or count % classes:
         raise InputError(
-            f"{name} is {count}, but must be a multiple of {classes} (classes) up to {least}"
+            f"{name} is {count}, but must be a multiple of {classes} (classes) up to {largest}"
         )
     return images.subset(first_of_each_class(images.y, count // classes))
 
 
 def fill_missing_splits(
-    parts: Mapping[str, ImageDataset],
-    data: str = "data",
+    splits: Mapping[str, ImageDataset],
+    data_name: str = "data",
     val: float = 0.1,
     test: float = 0.2,
     seed: int = 0,
-    classes: Sequence[str] = (),
+    class_names: Sequence[str] = (),
 ) -> tuple[dict[str, ImageDataset], tuple[str, ...]]:
-    """Train, val and test out of what is there, and what was done, in words.
+    """Make val and test splits if they are missing.
 
-    With train and val alone, val is the test split, as for ImageNet. What is still missing is
-    held out of train: these shares of each class, drawn by the seed.
+    If there is a val split but no test split, val becomes the test split, as is usual for ImageNet.
+    A split that is still missing is held out of train.
+
+    Args:
+        splits: the images by the name of their split; "train" is required.
+        data_name: the name of the data set, for error messages.
+        val: fraction of each class that is held out as the val split.
+        test: fraction of each class that is held out as the test split.
+        seed: seed of the draw.
+        class_names: names of the classes by label, for error messages.
+
+    Returns:
+        All three splits, and a note for the user on each split that was made.
+
+    Raises:
+        InputError: the images or labels of a split are invalid, or a class is too small.
     """
-    for name, images in parts.items():
-        _check_split(images, f"{data}, {name} split")
-    done, notes = dict(parts), []
-    if "test" not in done and "val" in done:
-        done["test"] = done.pop("val")
-        notes.append("there is no test split: the val images are the test split")
-    for name, share in (("test", test), ("val", val)):
-        if name not in done:
-            y = done["train"].y
-            places = stratified_holdout(y, share, seed, classes)
-            done[name] = done["train"].subset(places)
-            done["train"] = done["train"].subset(without(y, places))
+    for name, images in splits.items():
+        _check_split(images, f"{data_name}, {name} split")
+    filled, notes = dict(splits), []
+    if "test" not in filled and "val" in filled:
+        filled["test"] = filled.pop("val")
+        notes.append("there is no test split: the val images are used as the test split")
+    for name, fraction in (("test", test), ("val", val)):
+        if name not in filled:
+            y = filled["train"].y
+            indices = stratified_holdout(y, fraction, seed, class_names)
+            filled[name] = filled["train"].subset(indices)
+            filled["train"] = filled["train"].subset(complement(y, indices))
             notes.append(
-                f"the {name} split is held out of train: {len(places)} of {len(y)} images, "
-                f"{share:.0%} of each class, drawn by seed {seed}"
+                f"the {name} split is held out of train: {len(indices)} of {len(y)} images, "
+                f"{fraction:.0%} of each class, drawn with seed {seed}"
             )
-    return done, tuple(notes)
+    return filled, tuple(notes)
 
 
-def _check_split(images: ImageDataset, what: str, classes: int | None = None) -> None:
+def _check_split(images: ImageDataset, description: str, classes: int | None = None) -> None:
     try:
         if classes is None:
             images.check()
             classes = int(images.y.max()) + 1 if len(images) else 0
         images.check(classes)
     except InputError as error:
-        raise InputError(f"{what}: {error}") from None
+        raise InputError(f"{description}: {error}") from None

@@ -1,1 +1,1 @@
-"""How nuat runs here: device, ranks, files, memory, progress, versions."""
+"""The machine nuat runs on: device, processes, memory, threads, files, progress, versions."""

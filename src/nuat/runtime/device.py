@@ -1,4 +1,4 @@
-"""The device a network is on, and the device a user names."""
+"""The device of a model, and the device that a name stands for."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from torch import nn
 from nuat.errors import InputError
 
 
-def device_of(f: nn.Module) -> torch.device:
-    """The device of the first parameter or buffer; cpu for a network that has none."""
-    tensors = (*f.parameters(), *f.buffers())
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the first parameter or buffer; cpu for a model that has none."""
+    tensors = (*model.parameters(), *model.buffers())
     return tensors[0].device if tensors else torch.device("cpu")
 
 
 def get_device(name: torch.device | str | None) -> torch.device:
-    """The device of this name; without one, cuda if there is one, or else cpu.
+    """Return the device of this name; for None, cuda if it is available, otherwise cpu.
 
-    Raises InputError if there is no such device here.
+    Raises:
+        InputError: the name is invalid, or this machine has no such device.
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import Any
 
 
 def atomic_write(target: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file whole or not at all: beside its place, to the disk, then into its place."""
+    """Write a file completely or not at all, even if the process or the machine stops.
+
+    `write` writes to a temporary file in the same folder, which is then flushed to the disk and
+    renamed to `target`.
+    """
     partial = target.with_name(target.name + ".partial")
     write(partial)
     with partial.open("rb") as file:

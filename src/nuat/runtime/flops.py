@@ -1,4 +1,4 @@
-"""Floating-point operations, counted."""
+"""Counts of floating-point operations."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 
-class _Counter(TorchDispatchMode):
-    flops = 0
+class _FlopCounter(TorchDispatchMode):
+    """Adds up torch's own formulas for the operations that run.
+
+    torch.utils.flop_counter.FlopCounterMode uses the same formulas, but its module hooks fail in
+    torch.autograd.grad with respect to an input, which every attack calls.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        self.flops: int = 0
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -20,8 +28,9 @@ class _Counter(TorchDispatchMode):
         return result
 
 
-def count_flops(work: Callable[[], Any]) -> int:
-    """Floating-point operations of the convolutions and matrix products in a piece of work."""
-    with _Counter() as counter:
-        work()
+def count_flops(function: Callable[[], Any]) -> int:
+    """Call `function` and return the floating-point operations of its convolutions and matmuls."""
+    counter = _FlopCounter()
+    with counter:
+        function()
     return counter.flops

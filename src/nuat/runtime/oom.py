@@ -1,4 +1,4 @@
-"""Memory that does not suffice."""
+"""Out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from contextlib import contextmanager
 
 import torch
 
-CPU_REFUSAL = "DefaultCPUAllocator: can't allocate memory"
+CPU_OOM_TEXT = "DefaultCPUAllocator: can't allocate memory"
+"""torch's CPU allocator raises a plain RuntimeError; only this text tells it from other errors."""
 
 
 @contextmanager
 def unify_oom_errors() -> Iterator[None]:
-    """Raise torch.OutOfMemoryError on a CPU too, where torch raises a mere RuntimeError."""
+    """Raise torch.OutOfMemoryError on a CPU too, so that callers need to handle one type only."""
     try:
         yield
     except RuntimeError as error:
-        if CPU_REFUSAL not in str(error):
+        if CPU_OOM_TEXT not in str(error):
             raise
         raise torch.OutOfMemoryError(str(error).splitlines()[0]) from error

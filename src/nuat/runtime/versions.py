@@ -1,4 +1,4 @@
-"""What a result was made with."""
+"""The versions of nuat and of the libraries it computes with."""
 
 import platform
 
@@ -6,11 +6,11 @@ import numpy
 import torch
 
 VERSION = "0.1.0"
-"""Of nuat; pyproject.toml reads it here, so that the source runs without being installed."""
+"""The version of nuat. pyproject.toml reads it here, so the source also runs uninstalled."""
 
 
 def versions() -> dict[str, str]:
-    """The versions that a result may depend on."""
+    """Return the versions that a result may depend on, by name."""
     return {
         "nuat": VERSION,
         "torch": torch.__version__,
