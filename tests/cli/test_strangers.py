@@ -30,7 +30,7 @@ def test_samples_out_of_range_name_the_range():
     from nuat.errors import InputError
 
     for count in (0, -1, 5):
-        with pytest.raises(InputError, match=f"{count} samples .* 4 images: ask for 1 to 4"):
+        with pytest.raises(InputError, match=f"{count} samples .* 4 images: request 1 to 4"):
             class_balanced(torch.tensor([0, 1, 0, 1]), count, 0)
 
 
@@ -327,7 +327,7 @@ def test_a_class_with_one_image_is_named(tmp_path):
         (tmp_path / name).mkdir()
         for number in range(count):
             Image.new("RGB", (8, 8)).save(tmp_path / name / f"{number}.png")
-    with pytest.raises(InputError, match=r"class 0 \(robin\) has 1 image left"):
+    with pytest.raises(InputError, match=r"class 0 \(robin\) has only 1 image left"):
         load_dataset(f"folder:{tmp_path}(size=8)")
 
 
