@@ -32,7 +32,7 @@ from nuat.runtime.files import atomic_write
 CHECKPOINT_NAMES = ("checkpoint.fresh", "checkpoint", "checkpoint.previous")
 """Checkpoint files from new to old; `fresh` exists only if a kill interrupted the replacement."""
 
-INFORMATIVE_FIELDS = ("versions", "forward_equivalents", "init_from", "threads")
+INFORMATIVE_FIELDS = ("versions", "init_from", "threads")
 """Fields of config.json that describe a run without identifying it."""
 
 
@@ -116,11 +116,16 @@ class Run:
         with self._metrics_file.open("a") as file:
             file.write(_metrics_line(metrics))
 
-    def truncate_metrics(self, epochs: int) -> None:
-        """Delete the lines of metrics.jsonl after epoch `epochs`; a resume writes them again."""
-        text = "".join(_metrics_line(line) for line in self.metrics if line["epoch"] <= epochs)
+    def truncate_metrics(self, epochs: int) -> list[dict[str, Any]]:
+        """Keep the lines of the first `epochs` epochs in metrics.jsonl, and return them.
+
+        A run that was killed between its metrics and its checkpoint repeats the epochs after that.
+        """
+        kept = [line for line in self.metrics if line["epoch"] <= epochs]
+        text = "".join(map(_metrics_line, kept))
         if self._metrics_file.exists():
             atomic_write(self._metrics_file, lambda file: file.write_text(text))
+        return kept
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace checkpoint.pt, and keep the previous one as checkpoint.previous.pt."""
