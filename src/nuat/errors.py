@@ -28,7 +28,7 @@ def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} {name!r}{guess} (there are: {', '.join(allowed) or 'none'})")
 
 
-RESERVED = ("self", "ball", "classes", "channels", "place", "name", "path")
+RESERVED = ("self", "ball", "classes", "channels", "name", "path")
 """Parameters of factories that nuat sets itself, so that they are not settings."""
 
 

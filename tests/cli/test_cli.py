@@ -142,7 +142,7 @@ def assert_refused(call, folder, line, *words, warned=False):
 # what it does
 
 
-def test_train_writes_a_run_and_says_what_is_next(work, call):
+def test_train_writes_a_run_and_prints_the_next_command(work, call):
     done = call(f"train nuat-wa {TINY} --seed 3 --out mine")
     assert (done.status, done.err) == (0, "")
     assert "epoch 1/1" in done.out
@@ -217,7 +217,7 @@ def test_evaluate_another_split_and_another_file(here, call, tmp_path):
     assert tree(here) == before
 
 
-def test_weights_alone_are_judged_as_the_run_they_came_from(here, call, tmp_path):
+def test_weights_and_their_run_have_equal_results(here, call, tmp_path):
     known = "--model 'small-cnn(width=4)' --data digits --attack fgsm --eps 0.1"
     for source in ("weights.pt", "run"):
         done = call(f"evaluate {source} {known} --out {tmp_path / source.replace('.', '')}")
@@ -228,7 +228,7 @@ def test_weights_alone_are_judged_as_the_run_they_came_from(here, call, tmp_path
     assert one["robust"] == other["robust"] and one["ball"] == "Linf(0.1)"
     before = tree(here)
     assert call(f"evaluate weights.pt {known}").status == 0
-    assert tree(here) == before, "without --out, weights alone have no place for scores"
+    assert tree(here) == before, "without --out, results for weights alone are not saved"
 
 
 def test_report_of_two_runs(here, call, tmp_path):
@@ -290,7 +290,7 @@ def test_reproduce_scores_again_what_was_scored_otherwise(work, call):
     assert json.loads(scores.read_text())["robust"] == expected
 
 
-def test_own_file_is_used(work, call):
+def test_an_imported_file_registers_a_model(work, call):
     name = "small-again"
     (work / "own.py").write_text(
         "import nuat\nfrom nuat.models.small import SmallCNN\n"
@@ -343,7 +343,7 @@ def test_the_program_runs_no_code_of_a_pickle(place, tmp_path, monkeypatch):
     assert Path(MARK).exists(), "the file does hold code that runs"
 
 
-# what a user got wrong
+# errors of the user
 
 MODEL = "--model 'small-cnn(width=4)'"
 KNOWN = f"{MODEL} --data digits --eps 0.1"
@@ -469,7 +469,7 @@ def test_no_checkpoint_is_promised_where_there_is_none(work, call):
     assert ("holds the last good checkpoint" in outcome.err) == there
 
 
-# the same rules, where the wrong thing is found out late or by someone else
+# errors that are found later, by the parts below the command line
 
 
 @pytest.mark.parametrize(
@@ -532,12 +532,12 @@ def test_text_is_not_taken_for_a_pickle_with_code(here, call):
         "report",
     ],
 )
-def test_what_the_parser_refuses_is_one_line_too(here, call, line):
+def test_a_usage_error_is_one_line(here, call, line):
     assert_refused(call, here, line)
 
 
-def test_every_ball_of_the_recipe_is_the_one_that_was_asked_for(work, call):
-    """A part given with --set has a ball of its own by default: it must not be trained against."""
+def test_an_attack_set_by_text_gets_the_threat_model_of_the_recipe(work, call):
+    """An attack has a default ball, which must not be what training uses."""
     line = f"train pgd-at {TINY} --eps 0.1 --set 'inner=PGD(steps=2)' --out mine"
     outcome = call(line)
     if outcome.status == 0:

@@ -1,4 +1,4 @@
-"""Values are read from text, and nothing else is."""
+"""Values are read from text, and no other code is run."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ NAMES = {
         ("pair(1, LinearRamp(1, 2), a=(3,))", ((1, LinearRamp(1, 2)), {"a": (3,)})),
     ],
 )
-def test_parse(text: str, value: Any) -> None:
+def test_parse_value(text: str, value: Any) -> None:
     read = parse_value(text, NAMES)
     assert read == value and type(read) is type(value)
 
@@ -116,7 +116,7 @@ def test_parse(text: str, value: Any) -> None:
     ],
     ids=lambda text: text[:30].encode("unicode_escape").decode() or "nothing",
 )
-def test_parse_refuses(text: str) -> None:
+def test_parse_value_refuses(text: str) -> None:
     with pytest.raises(InputError):
         parse_value(text, NAMES)
 
@@ -140,7 +140,7 @@ def test_nothing_is_called_on_the_way_to_a_refusal() -> None:
         ("LinearRamp.to", r"only numbers, names and name\(field=value\) are allowed"),
     ],
 )
-def test_messages_name_the_text_and_the_likely_cure(text: str, message: str) -> None:
+def test_messages_name_the_text_and_the_likely_fix(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_value(text, NAMES)
 
@@ -158,7 +158,7 @@ def test_messages_name_the_text_and_the_likely_cure(text: str, message: str) -> 
         ("a ( b = ')' )", "a", {"b": ")"}),
     ],
 )
-def test_split(text: str, name: str, settings: dict[str, Any] | None) -> None:
+def test_parse_call(text: str, name: str, settings: dict[str, Any] | None) -> None:
     expected = {"eps": 8 / 255, "lam": LinearRamp(4, 9)} if settings is None else settings
     assert parse_call(text, NAMES) == (name, expected)
 
@@ -184,7 +184,7 @@ def test_split(text: str, name: str, settings: dict[str, Any] | None) -> None:
         "a(b=1, b=2)",
     ],
 )
-def test_split_refuses_with_the_users_own_words(text: str) -> None:
+def test_parse_call_refuses_and_quotes_the_text(text: str) -> None:
     with pytest.raises(InputError) as refused:
         parse_call(text, NAMES)
     assert "dict(" not in str(refused.value).replace(repr(text), "")

@@ -1,4 +1,4 @@
-"""Tables of named things."""
+"""Registries."""
 
 import pytest
 
@@ -23,14 +23,14 @@ def fruit() -> Registry[int]:
     return table
 
 
-def test_what_was_registered_is_found_in_order(fruit: Registry[int]) -> None:
+def test_entries_keep_their_order(fruit: Registry[int]) -> None:
     assert (fruit["apple"], fruit["pear"]) == (1, 2)
     assert list(fruit) == ["apple", "pear"] and len(fruit) == 2
     assert dict(fruit.items()) == {"apple": 1, "pear": 2}
     assert "apple" in fruit and "aple" not in fruit
 
 
-def test_register_and_named_return_the_entry(fruit: Registry) -> None:
+def test_add_and_register_return_the_entry(fruit: Registry) -> None:
     assert fruit.add("fig", 3) == 3
 
     @fruit.register("plum")
@@ -40,7 +40,7 @@ def test_register_and_named_return_the_entry(fruit: Registry) -> None:
     assert fruit["plum"] is plum and plum() == 4
 
 
-def test_a_name_is_taken_once_and_the_first_stays(fruit: Registry[int]) -> None:
+def test_an_entry_cannot_be_replaced(fruit: Registry[int]) -> None:
     with pytest.raises(InputError, match="already a fruit called 'apple'"):
         fruit.add("apple", 9)
     with pytest.raises(InputError, match="already a fruit called 'pear'"):
@@ -70,7 +70,7 @@ def test_get_gives_the_default_as_in_every_mapping(fruit: Registry[int]) -> None
         (norms, "norm", {"linf", "l2"}),
     ],
 )
-def test_the_tables_of_nuat(table: Registry, kind: str, names: set[str]) -> None:
+def test_the_registries_of_nuat(table: Registry, kind: str, names: set[str]) -> None:
     assert table.kind == kind
     assert names <= set(table)
 

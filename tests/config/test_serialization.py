@@ -1,4 +1,4 @@
-"""Describing, comparing and changing frozen values."""
+"""Frozen values: as JSON, compared and changed."""
 
 import json
 from collections.abc import Callable

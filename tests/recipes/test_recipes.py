@@ -1,4 +1,4 @@
-"""Recipes are values: stretched, set against another ball, changed by name."""
+"""Recipes are values: with other epochs, another threat model, other settings."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ HYBRID = NuATH(NuAT(Linf(0.1), LinearRamp(4.0, 40)), NuAT2(Linf(0.1), LinearRamp
 
 
 def everywhere(value, kind):
-    """Every instance of a class in a value and its fields, with where it stands."""
+    """Every instance of a class in a value and its fields, with its path."""
     found = []
 
     def look(part, path):
@@ -48,12 +48,12 @@ def over_time(row):
     ]
 
 
-# lasting
+# with_epochs
 
 
 @every
 @pytest.mark.parametrize("factor", [0.5, 3])
-def test_lasting_stretches_every_schedule(row, factor):
+def test_with_epochs_rescales_every_schedule(row, factor):
     epochs = max(1, round(row.epochs * factor))
     factor = epochs / row.epochs
     longer = row.with_epochs(epochs)
@@ -70,7 +70,7 @@ def test_lasting_stretches_every_schedule(row, factor):
             assert getattr(longer, field.name) == getattr(row, field.name)
 
 
-def test_lasting_reaches_both_methods_of_a_hybrid_and_what_awp_is_around():
+def test_with_epochs_reaches_both_methods_of_a_hybrid_and_what_awp_is_around():
     row = nuat.get_recipe("nuat-h", "digits")
     row = replace(row, method=HYBRID).with_epochs(row.epochs * 2)
     assert row.method.single_step.lam == LinearRamp(
@@ -81,13 +81,13 @@ def test_lasting_reaches_both_methods_of_a_hybrid_and_what_awp_is_around():
     assert row.method.base.beta == StepDecay(6.0, at=(5,)) and row.method.gamma == StartAt(0.005, 2)
 
 
-def test_lasting_leaves_the_steps_of_an_attack():
+def test_with_epochs_leaves_the_steps_of_an_attack():
     attack = PGD(Linf(0.1), size=StepDecay(0.5, at=(10,)))
     row = replace(nuat.get_recipe("pgd-at", "digits"), method=AT(attack))
     assert row.with_epochs(5).method.inner == attack
 
 
-def test_lasting_back_is_the_same_recipe():
+def test_with_epochs_back_is_the_same_recipe():
     row = nuat.get_recipe("nuat-wa-h", "digits")
     assert row.with_epochs(row.epochs) == row
     assert row.with_epochs(row.epochs * 4).with_epochs(row.epochs) == row
@@ -101,12 +101,12 @@ def test_no_or_half_an_epoch_is_refused(epochs):
         replace(nuat.get_recipe("nuat", "digits"), epochs=epochs)
 
 
-# against
+# with_threat_model
 
 
 @every
 @pytest.mark.parametrize("ball", [Linf(0.01), L2(0.5)], ids=str)
-def test_against_changes_every_ball_and_nothing_else(row, ball):
+def test_with_threat_model_changes_every_ball_and_nothing_else(row, ball):
     changed = row.with_threat_model(ball)
     places = everywhere(row, Ball)
     assert [path for path, _ in places] == [path for path, _ in everywhere(changed, Ball)]
@@ -118,14 +118,14 @@ def test_against_changes_every_ball_and_nothing_else(row, ball):
     assert changed.method.threat_model in (ball, None)
 
 
-def test_against_reaches_the_parts_of_parts():
+def test_with_threat_model_reaches_the_parts_of_parts():
     row = replace(nuat.get_recipe("nuat-h", "digits"), method=HYBRID).with_threat_model(Linf(0.02))
     assert row.method.single_step.ball == row.method.two_step.ball == Linf(0.02)
     row = replace(row, method=AWP(AT(PGD(Linf(0.3))))).with_threat_model(Linf(0.02))
     assert row.method.base.inner.ball == row.ball == Linf(0.02)
 
 
-# setting
+# with_override
 
 
 def test_a_field_of_the_recipe_or_else_of_its_method():
@@ -194,8 +194,8 @@ def test_what_cannot_be_set_is_named(path, text, message):
         ("nuat-h", "single_step", "NuAT(lam=3)"),
     ],
 )
-def test_a_part_that_names_no_ball_is_against_that_of_the_recipe(name, path, text):
-    """Or it is refused: what it must not do is to train quietly at the default eps of the part."""
+def test_a_value_gets_the_threat_model_of_the_recipe(name, path, text):
+    """Or it is refused; it must not silently train at the default eps of the attack."""
     row = nuat.get_recipe(name, "digits")
     try:
         changed = row.with_override(path, text)
@@ -211,8 +211,8 @@ def test_a_number_is_no_ball(text):
         nuat.get_recipe("pgd-at", "digits").with_override("inner", text)
 
 
-def test_setting_one_field_leaves_every_ball():
-    """TRADES on CIFAR-10 is trained at 0.031 and evaluate_points at 8/255."""
+def test_an_override_leaves_every_ball():
+    """TRADES on CIFAR-10 is trained at 0.031 and evaluated at 8/255."""
     row = nuat.get_recipe("trades", "cifar10")
     changed = row.with_override("beta", "3").with_override("batch_size", "32")
     assert everywhere(changed, Ball) == everywhere(row, Ball)
@@ -277,8 +277,8 @@ def test_every_row_is_fit_to_be_run(row):
 
 
 @every
-def test_validation_is_against_the_ball_that_training_is_against(row):
-    """But for TRADES on CIFAR-10, which its authors train at 0.031."""
+def test_validation_and_training_use_the_same_threat_model(row):
+    """Except for TRADES on CIFAR-10, which its authors train at 0.031."""
     balls = {ball for _, ball in everywhere(row.method, Ball)}
     if row.data == "cifar10" and row.name in ("trades", "trades-wa"):
         assert balls == {Linf(0.031)}
@@ -301,7 +301,7 @@ class Mine(Method):
     lam: Schedule = LinearRamp(1.0, epochs=10)
 
 
-def test_an_outside_method_is_stretched_and_set_against_a_ball_as_well():
+def test_a_method_of_the_user_is_rescaled_and_gets_a_threat_model_too():
     row = replace(nuat.get_recipe("nuat", "digits"), epochs=10, method=Mine(lam=3))
     assert row.method.lam == Constant(3.0)
     row = replace(row, method=Mine()).with_threat_model(Linf(0.2)).with_epochs(20)

@@ -1,4 +1,4 @@
-"""What people who have never seen the program type, and the one line it answers."""
+"""Mistakes of first-time users, each of which is answered with one line."""
 
 import numpy as np
 import pytest
@@ -12,17 +12,17 @@ NOTHING = "--out runs/none"
 
 
 @pytest.mark.parametrize(
-    "line, said",
+    "line, message",
     [
         (f"train nuat --eps abc {NOTHING}", "eps is 'abc', but must be a number such as 8/255"),
         (f"train nuat --eps 8/0 {NOTHING}", "eps is '8/0', but must be a number such as 8/255"),
     ],
 )
-def test_one_line_with_the_value_and_the_fix(call, tmp_path, monkeypatch, line, said):  # noqa: F811
+def test_error_names_the_value_and_the_fix(call, tmp_path, monkeypatch, line, message):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     outcome = call(line)
     assert outcome.status == 2 and not list(tmp_path.iterdir())
-    assert said in outcome.err and outcome.err.count("\n") == 1
+    assert message in outcome.err and outcome.err.count("\n") == 1
 
 
 def test_samples_out_of_range_name_the_range():
@@ -34,7 +34,7 @@ def test_samples_out_of_range_name_the_range():
             class_balanced(torch.tensor([0, 1, 0, 1]), count, 0)
 
 
-def test_a_bare_command_shows_its_help_and_no_empty_error(call):  # noqa: F811
+def test_nuat_without_arguments_prints_its_help_and_no_error(call):  # noqa: F811
     outcome = call("")
     assert outcome.status == 2 and "evaluate" in outcome.out and "error" not in outcome.err
 
@@ -44,7 +44,7 @@ def test_version(call):  # noqa: F811
     assert outcome.status == 0 and outcome.out.startswith("nuat ")
 
 
-def test_an_interruption_says_how_to_go_on(call, monkeypatch):  # noqa: F811
+def test_an_interruption_says_how_to_resume(call, monkeypatch):  # noqa: F811
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -62,7 +62,7 @@ def test_a_factory_that_fails_is_one_line(call, tmp_path, monkeypatch):  # noqa:
     assert "failing.py, line 2" in outcome.err
 
 
-def test_a_checkpoint_around_a_state_dict_is_told_apart(call, tmp_path):  # noqa: F811
+def test_a_checkpoint_that_contains_a_state_dict_is_recognized(call, tmp_path):  # noqa: F811
     torch.save({"state_dict": {"w": torch.zeros(1)}, "epoch": 3}, tmp_path / "net.pt")
     line = f"evaluate {tmp_path}/net.pt --model small-cnn --data digits --eps 0.1"
     assert "save one of its entries alone: 'state_dict'" in call(line).err
@@ -89,7 +89,7 @@ def test_a_folder_of_something_else_is_no_evaluation(tmp_path):
     assert (tmp_path / "config.json").read_bytes() == before
 
 
-def test_data_of_a_python_program_are_asked_for(call, tmp_path):  # noqa: F811
+def test_data_passed_from_python_need_the_data_option(call, tmp_path):  # noqa: F811
     from nuat.checkpoints.weights_io import write_weights
     from nuat.models import build_model
 
@@ -142,7 +142,7 @@ def test_scores_print_their_figures_not_their_images():
     )
 
 
-def test_scores_of_other_data_are_not_the_run_s(call, tmp_path, monkeypatch):  # noqa: F811
+def test_results_on_other_data_are_not_saved_as_the_run_s(call, tmp_path, monkeypatch):  # noqa: F811
     from nuat.checkpoints.run import Run
 
     monkeypatch.chdir(tmp_path)
@@ -181,7 +181,7 @@ def mine(tmp_path_factory):
 
 @pytest.mark.filterwarnings("default:there is no recipe")
 @pytest.mark.parametrize(
-    "line, said",
+    "line, message",
     [
         ("evaluate runs/mine", "was trained on a Sequential passed as an object"),
         ("evaluate runs/mine", "--model module:factory"),
@@ -202,16 +202,16 @@ def mine(tmp_path_factory):
         ("evaluate runs/yours", "no weights file runs/yours, nor a run folder"),
     ],
 )
-def test_what_does_not_fit_a_run_is_said(call, mine, monkeypatch, line, said):  # noqa: F811
+def test_what_does_not_fit_a_run_is_an_error(call, mine, monkeypatch, line, message):  # noqa: F811
     monkeypatch.chdir(mine)
     monkeypatch.syspath_prepend(mine)
     outcome = call(line)
-    assert outcome.status == 2 and said in outcome.err, outcome.err
+    assert outcome.status == 2 and message in outcome.err, outcome.err
     assert not (mine / "none").exists()
 
 
 @pytest.mark.filterwarnings("default:there is no recipe")
-def test_what_is_lent_is_said_once_the_data_are_there(call, tmp_path, monkeypatch):  # noqa: F811
+def test_the_fallback_recipe_is_named_after_the_data_are_loaded(call, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     outcome = call("train nuat --data folder:nowhere --out none")
     assert outcome.status == 2 and "no recipe" not in outcome.err
@@ -225,7 +225,7 @@ def test_what_is_lent_is_said_once_the_data_are_there(call, tmp_path, monkeypatc
     )
 
 
-def test_training_ends_with_the_command_that_opens_the_run(call, mine, monkeypatch):  # noqa: F811
+def test_training_ends_with_the_command_that_evaluates_the_run(call, mine, monkeypatch):  # noqa: F811
     monkeypatch.chdir(mine)
     monkeypatch.syspath_prepend(mine)
     (mine / "own.py").write_text("")
@@ -254,7 +254,7 @@ def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatc
 
 @pytest.mark.filterwarnings("default:there is no recipe")
 @pytest.mark.parametrize(
-    "line, said",
+    "line, message",
     [
         ("train nuat --data photos", "for files of your own, folder:photos"),
         ("train nuat --data folder:", "folder needs a path: folder:PATH"),
@@ -281,17 +281,17 @@ def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatc
         ("train nuat --model 'resnet18(widht=4)'", "'widht'; did you mean 'width'?"),
     ],
 )
-def test_a_slip_is_answered_with_the_likely_fix(call, tmp_path, monkeypatch, line, said):  # noqa: F811
+def test_a_typing_error_gets_the_likely_fix(call, tmp_path, monkeypatch, line, message):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     outcome = call(line if line == "list" else f"{line} --out none")
-    assert outcome.status == 2 and said in outcome.err, outcome.err
+    assert outcome.status == 2 and message in outcome.err, outcome.err
     assert outcome.err.count("\n") == 1
     assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
-    "text, said",
+    "text, message",
     [
         ("pgd-20,gama-100", "more than one attack: repeat --attack"),
         ("pgd-20(restarts=2), fgsm", "more than one attack: repeat --attack"),
@@ -301,13 +301,13 @@ def test_a_slip_is_answered_with_the_likely_fix(call, tmp_path, monkeypatch, lin
         ("rfgsm(steps=4)", "rfgsm is one step; 4 of them are pgd-4"),
     ],
 )
-def test_an_attack_s_name_is_answered_with_the_likely_one(text, said):
+def test_a_wrong_attack_name_gets_the_likely_one(text, message):
     from nuat.attacks import parse_attack
     from nuat.errors import InputError
 
     with pytest.raises(InputError) as caught:
         parse_attack(text, nuat.Linf(0.1))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_one_step_may_be_counted():
@@ -331,7 +331,7 @@ def test_a_class_with_one_image_is_named(tmp_path):
         load_dataset(f"folder:{tmp_path}(size=8)")
 
 
-def test_a_setting_that_an_attack_does_not_have():
+def test_an_unknown_setting_of_an_attack():
     from nuat.attacks import parse_attack
     from nuat.errors import InputError
 
