@@ -150,13 +150,13 @@ class Candidate:
         ranking = classes_by_logit(logits(self.f, x), y)
         standing = torch.arange(len(x))
         with frozen_eval(self.f):
-            for run in range(attack.runs(10)):
+            for run in range(attack.num_runs(10)):
                 noise = PerImageNoise(0, standing, name)
                 some, own = (x[standing], y[standing]), ranking[standing]
                 done = run_attack(
                     attack, self.f, self.g, *some, noise, run, own if attack.targets else None
                 )
-                standing = standing[~done.fallen]
+                standing = standing[~done.adversarial]
         return len(standing)
 
 

@@ -104,14 +104,14 @@ def fallen(f: nn.Module, x: Tensor, y: Tensor, parts: Ensemble, batch: int) -> l
     by, ranking = [""] * len(x), classes_by_logit(logits(f, x), y)
     standing = list(range(len(x)))
     for name, each in parts.parts:
-        for run in range(each.runs(10)):
+        for run in range(each.num_runs(10)):
             for group in torch.tensor(standing).split(batch):
                 at = group.to(x.device)
                 aims = ranking[at] if each.targets else None
                 done = run_attack(
                     each, f, g, x[at], y[at], PerImageNoise(0, group, name), run, aims
                 )
-                for image in group[done.fallen.cpu()].tolist():
+                for image in group[done.adversarial.cpu()].tolist():
                     by[image] = name
             standing = [image for image in standing if not by[image]]
             if not standing:
@@ -201,7 +201,7 @@ def group(bench: Bench, f: nn.Module, x: Tensor, search: str) -> None:
             some = replace(each, steps=steps)
             with frozen_eval(f):
                 done = run_attack(some, f, g, x, y, PerImageNoise(0, ids), 0, ranking)
-            row["stood"] = min(row["stood"], int((~done.fallen).sum()))
+            row["stood"] = min(row["stood"], int((~done.adversarial).sum()))
 
         steps = bench.steps(part)
         run(2)

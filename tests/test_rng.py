@@ -1,4 +1,4 @@
-"""PerImageNoise noise: the published generator's known answers, and that it belongs to the image."""
+"""PerImageNoise: known answers of the published generator, and independence of the batch."""
 
 import math
 
@@ -87,10 +87,10 @@ def test_what_tells_two_draws_apart(kind: str) -> None:
         "first": draw(root),
         "second": draw(root),
         "other seed": draw(PerImageNoise(1, ids)),
-        "fork": draw(root.fork("restart", 0)),
-        "other fork": draw(root.fork("restart", 1)),
-        "text fork": draw(root.fork("restart", "1")),
-        "fork of fork": draw(root.fork("restart", 0).fork("target", 1)),
+        "fold_in": draw(root.fold_in("restart", 0)),
+        "other fold_in": draw(root.fold_in("restart", 1)),
+        "folded text": draw(root.fold_in("restart", "1")),
+        "fold_in twice": draw(root.fold_in("restart", 0).fold_in("target", 1)),
         "other ids": draw(PerImageNoise(0, ids + 2)),
         "ids beyond 32 bits": draw(PerImageNoise(0, ids + 2**32)),
         "ids beyond 33 bits": draw(PerImageNoise(0, ids + 2**33)),
@@ -101,12 +101,12 @@ def test_what_tells_two_draws_apart(kind: str) -> None:
             assert float((a == b).float().mean()) < 0.8
 
 
-def test_a_fork_does_not_depend_on_what_was_drawn_before() -> None:
+def test_fold_in_does_not_depend_on_what_was_drawn_before() -> None:
     x, ids = torch.zeros(2, 9), torch.arange(2)
     early, late = PerImageNoise(0, ids), PerImageNoise(0, ids)
     late.uniform(x)
-    assert torch.equal(early.fork("a").uniform(x), late.fork("a").uniform(x))
-    assert torch.equal(early.fork("a", 1).uniform(x), late.fork("a").fork(1).uniform(x))
+    assert torch.equal(early.fold_in("a").uniform(x), late.fold_in("a").uniform(x))
+    assert torch.equal(early.fold_in("a", 1).uniform(x), late.fold_in("a").fold_in(1).uniform(x))
 
 
 @kinds

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         PGD,
         RFGSM,
         Attack,
+        AutoAttack,
         Ensemble,
         FrobeniusAttack,
         MultiTargetedPGD,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
         Square,
         TargetedPGD,
         ascend,
-        autoattack,
         list_attacks,
         parse_attack,
         register_attack,
@@ -72,8 +72,8 @@ if TYPE_CHECKING:
     from nuat.training import fit
 
 _HOMES = {
-    "nuat.attacks": "APGD APGDDLR APGDT FAB FABT FGSM GAMA GAMAFW GAMAMT PGD RFGSM Attack Ensemble "
-    "FrobeniusAttack MultiTargetedPGD NuclearAttack Square TargetedPGD ascend autoattack "
+    "nuat.attacks": "APGD APGDDLR APGDT FAB FABT FGSM GAMA GAMAFW GAMAMT PGD RFGSM Attack AutoAttack "
+    "Ensemble FrobeniusAttack MultiTargetedPGD NuclearAttack Square TargetedPGD ascend "
     "list_attacks parse_attack register_attack",
     "nuat.checkpoints": "LoadedModel Run load_model",
     "nuat.data": "Augment InMemoryDataset Splits list_datasets load_dataset register_dataset",
@@ -127,6 +127,7 @@ __all__ = [
     "AWP",
     "Attack",
     "Augment",
+    "AutoAttack",
     "Bernoulli",
     "Constant",
     "EMA",
@@ -173,7 +174,6 @@ __all__ = [
     "TargetedPGD",
     "Uniform",
     "ascend",
-    "autoattack",
     "build_model",
     "ce",
     "evaluate",

@@ -1,7 +1,7 @@
-"""Where randomness comes from: torch's generator in training, keyed noise in evaluation.
+"""Random numbers: torch's generator in training, counter-based noise per image in evaluation.
 
-PerImageNoise noise is a pure function of (seed, image, attack, restart, draw), so that the verdict on an
-image does not depend on batch size, order, number of devices or an interruption.
+PerImageNoise is a pure function of (seed, image, attack, target, restart, draw), so that the result
+for an image does not depend on batch size, order, number of devices or interruptions.
 """
 
 from __future__ import annotations
@@ -21,69 +21,69 @@ class Noise:
     """Noise from torch's global generator on the device of `x`."""
 
     def uniform(self, x: Tensor) -> Tensor:
-        """U[0, 1), one number for each of `x`."""
+        """U[0, 1), of the shape of `x`."""
         return torch.rand_like(x)
 
     def sign(self, x: Tensor) -> Tensor:
-        """+1 or -1 with probability 1/2 each, one for each number of `x`."""
+        """+1 or -1 with probability 1/2 each, of the shape of `x`."""
         return torch.empty_like(x).bernoulli_(0.5).mul_(2).sub_(1)
 
     def normal(self, x: Tensor) -> Tensor:
-        """N(0, 1), one number for each of `x`."""
+        """N(0, 1), of the shape of `x`."""
         return torch.randn_like(x)
 
-    def fork(self, *key: int | str) -> Noise:
+    def fold_in(self, *key: int | str) -> Noise:
         """The noise of a named part of the work, such as a restart; here the same generator."""
         return self
 
-    def take(self, places: Tensor) -> Noise:
-        """The noise of some of the images, from here on; here the same generator."""
+    def select(self, indices: Tensor) -> Noise:
+        """The noise of the images at these row indices; here the same generator."""
         return self
 
 
 class PerImageNoise(Noise):
-    """Noise that belongs to the image: the same bits in whatever batch, order or device.
+    """Noise keyed to the image: the same bits in any batch, in any order and on any device.
 
     Philox4x32-10 (Salmon et al., SC 2011), in int64 tensor arithmetic. The key is a hash of the
-    seed and of the fork's path; the counter is (block of four pixels, draw, image id).
+    seed and of everything folded in; the counter is (block of four pixels, draw, image id).
     """
 
     def __init__(self, seed: int, ids: Tensor, *path: int | str):
-        """`ids` [B]: the images' places in their data set, as integers."""
-        self.seed, self.ids, self.path, self.draws = int(seed), ids, path, 0
+        """Take `ids` [B]: integer indices of the images in their data set."""
+        self.seed, self.ids, self.path, self.num_draws = int(seed), ids, path, 0
 
-    def fork(self, *key: int | str) -> PerImageNoise:
-        """An independent stream for a named part of the work."""
+    def fold_in(self, *key: int | str) -> PerImageNoise:
+        """An independent stream for a named part of the work, such as ("restart", 2)."""
         return PerImageNoise(self.seed, self.ids, *self.path, *key)
 
-    def take(self, places: Tensor) -> PerImageNoise:
-        """The streams of the images at these places, from here on."""
-        taken = PerImageNoise(self.seed, self.ids.to(places.device)[places], *self.path)
-        taken.draws = self.draws
-        return taken
+    def select(self, indices: Tensor) -> PerImageNoise:
+        """The streams of the images at these row indices, continued from here."""
+        selected = PerImageNoise(self.seed, self.ids.to(indices.device)[indices], *self.path)
+        selected.num_draws = self.num_draws
+        return selected
 
     def uniform(self, x: Tensor) -> Tensor:
-        """U[0, 1) on the grid of 2**-24, one number for each of `x`."""
+        """U[0, 1) on the grid of 2**-24, of the shape of `x`."""
         below_one = 1 - torch.finfo(x.dtype).eps / 2
         return self._fill(x, self._words(x) >> 8, 2.0**-24).clamp_max(below_one)
 
     def sign(self, x: Tensor) -> Tensor:
-        """+1 or -1, one for each number of `x`."""
+        """+1 or -1, of the shape of `x`."""
         return self._fill(x, (self._words(x) >> 31) * 2 - 1, 1.0)
 
     def normal(self, x: Tensor) -> Tensor:
-        """N(0, 1) by Box and Muller in float64, one number for each of `x`."""
+        """N(0, 1) by the Box-Muller transform in float64, of the shape of `x`."""
         radius = (self._words(x).double() + 1) * 2.0**-32
         angle = self._words(x).double() * (2 * math.pi * 2.0**-32)
         return self._fill(x, (-2 * radius.log()).sqrt() * angle.cos(), 1.0)
 
     def _words(self, x: Tensor) -> Tensor:
-        """[B, N] words of 32 bits, N the numbers in an image."""
+        """32-bit words [B, N] as int64, N the values of an image; advances the counter."""
         size = x[0].numel()
         blocks = torch.arange((size + 3) // 4, device=x.device)[None, :]
         ids = self.ids.to(x.device, torch.int64)[:, None]
-        draw = torch.tensor(self.draws, device=x.device)
-        self.draws += 1
+        draw = torch.tensor(self.num_draws, device=x.device)
+        self.num_draws += 1
         text = repr((self.seed, *self.path)).encode()
         digest = hashlib.blake2b(text, digest_size=8).digest()
         key = int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
@@ -97,12 +97,12 @@ class PerImageNoise(Noise):
 
 
 def philox(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Philox4x32-10: four words of a 128-bit counter and a 64-bit key to four random words.
+    """Philox4x32-10: map a 128-bit counter (four words) and a 64-bit key to four random words.
 
-    The words are int64 tensors that hold 32 bits each and broadcast against each other; 64-bit
-    products wrap, which leaves their bits right.
+    The words are int64 tensors that hold 32 bits each and broadcast against each other. A 64-bit
+    product may overflow into the sign bit, which leaves all of its bits correct.
     """
-    c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
+    c0, c1, c2, c3 = torch.broadcast_tensors(*counter)  # type: ignore[no-untyped-call]  # in torch
     k0, k1 = key
     for _ in range(10):
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
@@ -117,6 +117,6 @@ def philox(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, .
 
 
 def derive_seed(*path: int | str) -> int:
-    """A seed for a named part of the work: a hash of its path, as a number below 2**63."""
+    """A seed for a named part of the work: a hash of its path, an integer from 0 below 2**63."""
     digest = hashlib.blake2b(repr(path).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -1,7 +1,7 @@
-"""The threat model is a value: how far an attack may go, and where it starts.
+"""Threat models, and the points of them at which attacks start.
 
-`ball.eps` is the one home of eps. Steps and starts are given in units of it, so that another eps is
-one change: at 8/255 a step of 1/4 is the field's usual 2/255.
+Only the ball holds eps. Step sizes and starts are in units of eps, so that they follow a change of
+eps: at eps 8/255 a relative step size of 1/4 is the usual 2/255.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nuat.rng import Noise
 
 @dataclass(frozen=True, repr=False)
 class Ball:
-    """All images within eps of an image x, and in [0, 1]. `eps` is in pixel units of [0, 1]."""
+    """The images within eps of an image x and in [0, 1]; eps is in pixel units of [0, 1]."""
 
     eps: float
 
@@ -30,25 +30,29 @@ class Ball:
             raise InputError(f"eps is {self.eps!r}, but must be a number from 0 up, such as 8/255")
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The point of the ball around `x`, and of [0, 1], that stands for `x_adv`."""
+        """Project `x_adv` onto the ball around `x` and [0, 1]."""
+        raise NotImplementedError
+
+    def project_delta(self, delta: Tensor) -> Tensor:
+        """Project perturbations onto the ball around 0, without regard to [0, 1]."""
         raise NotImplementedError
 
     def steepest_direction(self, gradient: Tensor) -> Tensor:
-        """Argmax <gradient, v> over |v| <= 1, image by image."""
+        """The v that maximizes <gradient, v> over |v| <= 1, for each image."""
         raise NotImplementedError
 
     def sample(self, x: Tensor, noise: Noise) -> Tensor:
-        """A point of the ball around `x`, uniform in it, before any clamping to [0, 1]."""
+        """A uniformly random point of the ball around `x`, not clamped to [0, 1]."""
         raise NotImplementedError
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """How far each image went, [B]."""
+        """The distance of each `x_adv` from its `x`, [B]."""
         raise NotImplementedError
 
     def contains(self, x_adv: Tensor, x: Tensor, slack: float = 1e-6) -> Tensor:
         """Whether each image is finite, in [0, 1] and within eps + slack of `x`, [B] bool."""
-        inside = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
-        return inside & (self.distance(x_adv, x) <= self.eps + slack)
+        in_box = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
+        return in_box & (self.distance(x_adv, x) <= self.eps + slack)
 
     def __repr__(self) -> str:
         in_255ths = f"{self.eps * 255:g}"
@@ -68,10 +72,10 @@ class Linf(Ball):
             )
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """clamp(x + clamp(clamp(x_adv, 0, 1) - x, -eps, eps), 0, 1): the published arithmetic."""
-        return (x + self.shrink(x_adv.clamp(0, 1) - x)).clamp(0, 1)
+        """clamp(x + clamp(clamp(x_adv, 0, 1) - x, -eps, eps), 0, 1), in this order as published."""
+        return (x + self.project_delta(x_adv.clamp(0, 1) - x)).clamp(0, 1)
 
-    def shrink(self, delta: Tensor) -> Tensor:
+    def project_delta(self, delta: Tensor) -> Tensor:
         """clamp(delta, -eps, eps)."""
         return delta.clamp(-self.eps, self.eps)
 
@@ -80,7 +84,7 @@ class Linf(Ball):
         return gradient.sign()
 
     def sample(self, x: Tensor, noise: Noise) -> Tensor:
-        """X + U(-eps, eps)."""
+        """x + U(-eps, eps)."""
         return x + self.eps * (2 * noise.uniform(x) - 1)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -93,33 +97,34 @@ class L2(Ball):
     """sqrt(sum_i (x_adv_i - x_i)^2) <= eps."""
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """clamp(x + d * min(1, eps / |d|), 0, 1), d = x_adv - x: the usual order of the two.
+        """clamp(x + d * min(1, eps / |d|), 0, 1), d = x_adv - x.
 
-        In the ball and in [0, 1], but not always the nearest such point.
+        The result is in the ball and in [0, 1], but it is not always the nearest such point.
         """
-        return (x + self.shrink(x_adv - x)).clamp(0, 1)
+        return (x + self.project_delta(x_adv - x)).clamp(0, 1)
 
-    def shrink(self, delta: Tensor) -> Tensor:
-        """Delta * min(1, eps / |delta|), short of eps by what rounding x + delta may add to it."""
+    def project_delta(self, delta: Tensor) -> Tensor:
+        """delta * min(1, eps / |delta|), with eps reduced by the rounding error of x + delta."""
         ulp = torch.finfo(delta.dtype).eps
-        inside = max(0.0, self.eps * (1 - ulp) - ulp / 4 * delta[0].numel() ** 0.5)
-        return delta * (inside / _norm(delta).clamp_min(1e-12)).clamp_max(1)
+        max_norm = max(0.0, self.eps * (1 - ulp) - ulp / 4 * delta[0].numel() ** 0.5)
+        factor: Tensor = (max_norm / _norm(delta).clamp_min(1e-12)).clamp_max(1)
+        return delta * factor
 
     def steepest_direction(self, gradient: Tensor) -> Tensor:
-        """Gradient / |gradient|; 0 where the gradient is 0."""
-        # scaled by its largest entry first: squares of tiny gradients would underflow
+        """gradient / |gradient|; 0 where the gradient is 0."""
+        # divide by the largest entry first: squares of tiny gradients would underflow
         scaled = gradient / _per_image(gradient.flatten(1).abs().amax(1), gradient).clamp_min(1e-30)
         return scaled / _norm(scaled).clamp_min(1e-12)
 
     def sample(self, x: Tensor, noise: Noise) -> Tensor:
-        """X + eps * u^(1/n) * g / |g|, g ~ N(0, 1), u ~ U[0, 1): uniform in the ball."""
+        """x + eps * u^(1/n) * g / |g|, g ~ N(0, 1), u ~ U[0, 1): uniform in the ball."""
         direction = self.steepest_direction(noise.normal(x))
-        share = noise.uniform(x.flatten(1)[:, 0:1])[:, 0] ** (1 / x[0].numel())
-        return x + self.eps * _per_image(share, x) * direction
+        radius = noise.uniform(x.flatten(1)[:, 0:1])[:, 0] ** (1 / x[0].numel())
+        return x + self.eps * _per_image(radius, x) * direction
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """|x_adv - x|_2, [B]."""
-        return (x_adv - x).flatten(1).double().norm(dim=1)
+        return _l2_norms(x_adv - x)
 
 
 def _per_image(values: Tensor, x: Tensor) -> Tensor:
@@ -127,7 +132,12 @@ def _per_image(values: Tensor, x: Tensor) -> Tensor:
 
 
 def _norm(x: Tensor) -> Tensor:
-    return _per_image(x.flatten(1).double().norm(dim=1).to(x.dtype), x)
+    return _per_image(_l2_norms(x).to(x.dtype), x)
+
+
+def _l2_norms(x: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(x.flatten(1).double(), dim=1)
+    return norms
 
 
 norms: Registry[type[Ball]] = Registry("norm")
@@ -136,7 +146,7 @@ norms.add("l2", L2)
 
 
 def parse_eps(eps: float | str) -> float:
-    """`0.03`, `"0.03"` or `"8/255"` as a number. Raises InputError for anything else."""
+    """Parse `0.03`, `"0.03"` or `"8/255"` as a number. Raises InputError for anything else."""
     wrong = InputError(f"eps is {eps!r}, but must be a number such as 8/255 or 0.03")
     try:
         value = parse_value(eps) if isinstance(eps, str) else eps
@@ -147,6 +157,14 @@ def parse_eps(eps: float | str) -> float:
     return float(value)
 
 
+def parse_ball(text: str) -> Ball:
+    """Parse a ball from its repr, such as `Linf(8/255)`. Raises InputError for anything else."""
+    ball = parse_value(text, {kind.__name__: kind for kind in norms.values()})
+    check_ball(ball)
+    assert isinstance(ball, Ball)
+    return ball
+
+
 def check_ball(ball: object) -> None:
     """Raise InputError unless it is a Ball."""
     if not isinstance(ball, Ball):
@@ -154,58 +172,54 @@ def check_ball(ball: object) -> None:
 
 
 class Start:
-    """Where an attack starts: `start(x, ball, noise) -> x_adv`."""
+    """The starting point of an attack: `start(x, ball, noise) -> x_adv`."""
 
     def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
-        """The starting point, in [0, 1] unless the start says otherwise."""
+        """The starting point, in [0, 1] unless `clamp=False`."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class NoStart(Start):
-    """At the image itself."""
+    """Start at the clean image."""
 
     def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
-        """X."""
         return x
 
 
 @dataclass(frozen=True)
 class Uniform(Start):
-    """Anywhere in the ball."""
+    """Start at a uniformly random point of the ball: clamp(x + U(ball), 0, 1)."""
 
     def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
-        """clamp(x + U(ball), 0, 1)."""
         return ball.sample(x, noise).clamp(0, 1)
 
 
 @dataclass(frozen=True)
 class Bernoulli(Start):
-    """At share * eps to one side or the other in every pixel, by the toss of a coin.
+    """Start at x + fraction * eps * s, where s is a random sign per pixel (normalized in L2).
 
-    `clamp=False` leaves the point outside [0, 1], as the published GAMA attack does.
+    `clamp=False` does not clamp the point to [0, 1], as the published GAMA attack.
     """
 
-    share: float = 1 / 2
+    fraction: float = 1 / 2
     clamp: bool = True
 
     def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
-        """X + share * eps * s, s = +-1 (in L2 of length 1), clamped to [0, 1] if asked."""
-        start = x + self.share * ball.eps * ball.steepest_direction(noise.sign(x))
+        start = x + self.fraction * ball.eps * ball.steepest_direction(noise.sign(x))
         return start.clamp(0, 1) if self.clamp else start
 
 
 @dataclass(frozen=True)
 class Gaussian(Start):
-    """Nearby, by normal noise of standard deviation `std` (in pixel units of [0, 1]).
+    """Start at x + std * N(0, 1), the noise projected onto the ball; std in pixel units of [0, 1].
 
-    `clamp=False` leaves the point outside [0, 1], as the published TRADES attack does.
+    `clamp=False` does not clamp the point to [0, 1], as the published TRADES attack.
     """
 
     std: float = 0.001
     clamp: bool = True
 
     def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
-        """X + std * N(0, 1), the noise in the ball, clamped to [0, 1] if asked."""
-        start = x + ball.shrink(self.std * noise.normal(x))
+        start = x + ball.project_delta(self.std * noise.normal(x))
         return start.clamp(0, 1) if self.clamp else start

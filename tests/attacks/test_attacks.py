@@ -1,15 +1,14 @@
 """What must hold of every attack, and of each one alone."""
 
-import sys
-
 import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import nuat
-from nuat.attacks import attack_registry, parse_attack
-from nuat.attacks.square import bump
+from nuat.attacks import attack_registry, parse_attack, runner
+from nuat.attacks.runner import record_candidates
+from nuat.attacks.square import eta_pattern
 from nuat.errors import InputError
 from nuat.losses import ce_per_image, margin
 from nuat.rng import PerImageNoise
@@ -131,7 +130,7 @@ def test_pgd_with_one_step_from_the_clean_image_is_fgsm():
     f, x = Net(), images()
     y = torch.randint(5, (6,))
     ball = nuat.Linf(0.1)
-    spelled = parse_attack("pgd-1(size=1, start=Clean())", ball)
+    spelled = parse_attack("pgd-1(rel_step_size=1, start=NoStart())", ball)
     assert torch.equal(spelled(f, x, y), parse_attack("fgsm", ball)(f, x, y))
 
 
@@ -139,11 +138,11 @@ def test_targeted_pgd_reaches_the_class_it_aims_at():
     f, x = Net().eval(), images(32)
     with torch.no_grad():
         order = f(x).argsort(1, descending=True)
-    aim = nuat.TargetedPGD(nuat.Linf(1.0), steps=50, size=0.02)
-    assert torch.equal(aim.aims(f, x, order[:, 0]), order[:, 1])
+    aim = nuat.TargetedPGD(nuat.Linf(1.0), steps=50, rel_step_size=0.02)
+    assert torch.equal(aim.target_classes(f, x, order[:, 0]), order[:, 1])
     last = nuat.TargetedPGD(nuat.Linf(1.0), rank=-1)
-    assert torch.equal(last.aims(f, x, order[:, 0]), order[:, -1])
-    toward = aim.toward(f, x, order[:, 1])
+    assert torch.equal(last.target_classes(f, x, order[:, 0]), order[:, -1])
+    toward = aim.run_targeted(f, x, order[:, 1])
     before, after = (ce_per_image(f(v), order[:, 1]) for v in (x, toward))
     assert (after < before).all()
     assert (f(toward).argmax(1) == order[:, 1]).float().mean() > 0.5
@@ -153,9 +152,11 @@ def test_gama_follows_its_definition_for_three_steps():
     """Written out: softmax margin + lam |p - p0|^2, reference at the unclamped start."""
     f, x = Net().eval(), images(8)
     y, ids, eps = torch.randint(5, (8,)), torch.arange(8), 0.1
-    x_adv = nuat.GAMA(nuat.Linf(eps), steps=3, size=2.0, lam=7.0)(f, x, y, PerImageNoise(0, ids))
+    x_adv = nuat.GAMA(nuat.Linf(eps), steps=3, rel_step_size=2.0, lam=7.0)(
+        f, x, y, PerImageNoise(0, ids)
+    )
 
-    start = x + eps * PerImageNoise(0, ids).fork("restart", 0).sign(x)
+    start = x + eps * PerImageNoise(0, ids).fold_in("restart", 0).sign(x)
     p0 = f(start).softmax(1).detach()
     v = start
     for _ in range(3):
@@ -172,7 +173,7 @@ def test_gama_follows_its_definition_for_three_steps():
 def test_gama_schedules_are_the_published_ones():
     gama = nuat.GAMA()
     assert [gama.lam(k) for k in (0, 1, 24, 25, 99)] == [50, 48, 2, 0, 0]
-    sizes = [gama.size(k) for k in (0, 59, 60, 84, 85)]
+    sizes = [gama.rel_step_size(k) for k in (0, 59, 60, 84, 85)]
     assert sizes == pytest.approx([2, 2, 0.2, 0.2, 0.02])
 
 
@@ -227,13 +228,14 @@ def test_an_iterate_makes_no_tensor_of_python_numbers(name, ball, monkeypatch):
     """Also where images seem to fall at every iterate, as all are looked at on a GPU."""
     f, x = Net().eval(), images(8)
     y, made = f(x).argmax(1), []
-    monkeypatch.setattr(sys.modules["nuat.attacks.runner"], "LOOK", 100)
+    monkeypatch.setattr(runner, "CHECK_EVERY", 100)
+    monkeypatch.setattr(runner, "record_candidates", record_as_first)
     for steps in (11, 31):
         each, ranking = (
             parse_attack(name.format(steps), ball),
             nuat.attacks.classes_by_logit(f(x).detach(), y),
         )
-        monkeypatch.setattr(type(each), "inside", _afresh)
+        monkeypatch.setattr(type(each), "in_ball", everywhere)
         with nuat.nn.freeze.frozen_eval(f) as g, Copies() as copies:
             nuat.attacks.run_attack(
                 each, f, g, x, (y + 1) % 5, PerImageNoise(0, torch.arange(8)), 0, ranking
@@ -242,14 +244,19 @@ def test_an_iterate_makes_no_tensor_of_python_numbers(name, ball, monkeypatch):
     assert made[1] == made[0]
 
 
-def _afresh(self, b):
-    b.found = torch.zeros_like(b.found)
-    return torch.ones_like(b.found)
+def everywhere(self, state):
+    return torch.ones_like(state.y, dtype=torch.bool)
 
 
-def test_the_bumps_of_square_stay_on_their_device():
-    assert bump(5, torch.device("meta")).device.type == "meta"
-    assert bump(5, torch.device("cpu")) is bump(5, torch.device("cpu"))
+def record_as_first(attack, state, candidates, z, k):
+    """Forget the candidates so far, so that each iterate is recorded as a new one."""
+    candidates.exists = torch.zeros_like(candidates.exists)
+    record_candidates(attack, state, candidates, z, k)
+
+
+def test_the_eta_pattern_of_square_stays_on_its_device():
+    assert eta_pattern(5, torch.device("meta")).device.type == "meta"
+    assert eta_pattern(5, torch.device("cpu")) is eta_pattern(5, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("text", ["apgd-dlr", "apgd-t"])

@@ -63,7 +63,9 @@ def case(request):
 @pytest.mark.parametrize("attacker", [FAB, FABT], ids=["fab", "fab-t"])
 def test_fab_finds_the_minimal_distance(case, attacker):
     f, x, y, far, kind = case
-    points, found = attacker(kind(0.1)).nearest(f, x, y, PerImageNoise(0, torch.arange(len(x))))
+    points, found = attacker(kind(0.1)).minimal_perturbation(
+        f, x, y, PerImageNoise(0, torch.arange(len(x)))
+    )
     assert (found <= 1.05 * far).all() and (found >= 0.999 * far).all()
     assert (f(points).argmax(1) != y).all()
 

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from nuat.attacks import APGD, APGDDLR, APGDT, FAB, FABT, Square
-from nuat.attacks.square import TABLE, tiles
-from nuat.attacks.state import AttackState
+from nuat.attacks.square import QUERIES_PER_DRAW, tiles
 from nuat.nn.freeze import frozen_eval
 from nuat.rng import PerImageNoise
 from nuat.threat_models import L2, Linf
@@ -40,13 +39,13 @@ def case(request):
     return f, x, y, ball
 
 
-def walked(attack, f, x, y, restart=0, **state):
-    """The points of a run, and what `watch` reads off at each."""
+def iterates_of(attack, f, x, y, target=None, restart=0):
+    """The iterates of a run, [B, steps, C, H, W]."""
     points = []
-    b = AttackState(x, y, PerImageNoise(3, torch.arange(IMAGES), "test"), **state)
-    with frozen_eval(f) as g, torch.no_grad():
-        for _ in attack.points(g, b, restart):
-            points.append(b.x_adv.clone())
+    target, noise = y if target is None else target, PerImageNoise(3, torch.arange(IMAGES), "test")
+    with frozen_eval(f) as model, torch.no_grad():
+        for state in attack.iterates(model, x, y, target, noise, restart):
+            points.append(state.x_adv.clone())
     return torch.stack(points, 1)
 
 
@@ -76,7 +75,7 @@ def test_apgd(case, kind, loss, steps):
     noise = PerImageNoise(3, torch.arange(IMAGES), "test")
     start = 2 * noise.uniform(x) - 1 if isinstance(ball, Linf) else noise.normal(x)
     target = (y + 2) % 5
-    ours = walked(kind(ball, steps=steps), f, x, y, target=target)
+    ours = iterates_of(kind(ball, steps=steps), f, x, y, target=target)
     assert far_from(x, ours) > 0.05
     compared = 0
     for i in range(IMAGES):
@@ -103,7 +102,7 @@ def test_fab(case, targeted):
     f, x, y, ball = case
     target = (y + 1) % 5
     attack = FABT(ball) if targeted else FAB(ball)
-    ours = pulled(x, walked(attack, f, x, y, target=target), f, y, attack.beta)
+    ours = pulled(x, iterates_of(attack, f, x, y, target=target), f, y, attack.beta)
     assert far_from(x, ours) > 0.01
     for i in range(IMAGES):
         args = (f, x[i], int(y[i]), ball.eps, norm_of(ball))
@@ -125,8 +124,10 @@ class Dealt:
             count = len(tops) * len(self.lefts)
             self.first = noise.uniform(x.new_empty(len(x), count, 1 + channels))[place]
         numbers = channels + (2 if self.linf else 5)
-        blocks = range(-(-queries // TABLE))
-        tables = [noise.uniform(x.new_empty(len(x), TABLE, numbers))[place] for _ in blocks]
+        blocks = range(-(-queries // QUERIES_PER_DRAW))
+        tables = [
+            noise.uniform(x.new_empty(len(x), QUERIES_PER_DRAW, numbers))[place] for _ in blocks
+        ]
         self.table = torch.cat(tables)
 
     def stripes(self):
@@ -159,7 +160,7 @@ def test_square(case):
     f, x, y, ball = case
     smaller = type(ball)(ball.eps / 3)
     queries = 600
-    ours = walked(Square(smaller, steps=queries), f, x, y)
+    ours = iterates_of(Square(smaller, steps=queries), f, x, y)
     assert ours.shape[1] == queries + 1
     compared = 0
     for i in range(IMAGES):

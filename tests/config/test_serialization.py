@@ -162,7 +162,7 @@ def test_replace_instances_leaves_the_rest_and_the_original() -> None:
         (Tree(), "ball", "L2(0.5)", Tree(ball=L2(0.5))),
         (Tree(), "ball.eps", "0.2", Tree(ball=Linf(0.2))),
         (NuAT(), "start", "Gaussian(0.01)", NuAT(start=Gaussian(0.01))),
-        (NuAT(), "start.share", "1", NuAT(start=Bernoulli(1.0))),
+        (NuAT(), "start.fraction", "1", NuAT(start=Bernoulli(1.0))),
         (LinearRamp(4, 90), "to", "4.5", LinearRamp(4.5, 90)),
         (LinearRamp(4.0, 90), "epochs", "12.5", LinearRamp(4.0, 12.5)),
         (Linf(1), "eps", "0.5", Linf(0.5)),

@@ -17,7 +17,15 @@ import torch
 from safetensors.torch import load_file
 
 import nuat
-from nuat.attacks import PGD, Attack, Ensemble, Square, parse_attack, run_attack
+from nuat.attacks import (
+    PGD,
+    Attack,
+    AttackState,
+    Ensemble,
+    Square,
+    parse_attack,
+    run_attack,
+)
 from nuat.cli.evaluate import _parse_indices
 from nuat.errors import InputError
 from nuat.evaluation import runner
@@ -235,7 +243,7 @@ def test_a_network_without_gradients_is_for_square_alone(net, images):
     assert scores.worst_case_accuracy < scores.clean_accuracy
     assert any("no gradient gets through" in note for note in scores.notes)
     for name in ("pgd-2", "apgd-ce-5", "fab-5", "fab-t-5"):
-        with pytest.raises(InputError, match="no gradient gets through"):
+        with pytest.raises(InputError, match="does not pass gradients"):
             nuat.evaluate(Opaque(net), images, BALL, [name], samples=40)
 
 
@@ -271,7 +279,7 @@ def test_a_folder_of_something_else_is_refused_and_kept(net, images, tmp_path):
 def test_records_tell_what_happened(net, images, expected):
     records = [json.loads(line) for line in expected.splitlines()]
     assert [record["index"] for record in records] == list(range(len(images)))
-    parts = nuat.parse_attack(ATTACKS[0], BALL).fitting(10)[0]
+    parts = nuat.parse_attack(ATTACKS[0], BALL).applicable(10)[0]
     seen = set()
     for record in records:
         found = record["attacks"][ATTACKS[0]]
@@ -414,10 +422,11 @@ class Walk(Attack):
 
     success_at: str = "any"
 
-    def points(self, g, b, restart):
+    def iterates(self, model, x, y, target, noise, restart):
+        state = AttackState(x=x, y=y, noise=noise, x_adv=x)
         for k in range(12):
-            b.x_adv = b.x + 0.001 * k
-            yield None
+            state.x_adv = state.x + 0.001 * k
+            yield state
 
 
 class FooledAt(torch.nn.Module):
@@ -447,9 +456,9 @@ def test_a_false_alarm_does_not_hide_a_true_one_behind_it(build_inference_model,
     x, y = torch.zeros(3, 1, 4, 4), torch.zeros(3, dtype=torch.long)
     attack = Walk(nuat.Linf(0.1), success_at="any")
     done = run_attack(attack, FooledAt(itself), FooledAt(build_inference_model), x, y, Noise())
-    assert done.fallen.tolist() == [iterate is not None] * 3
+    assert done.adversarial.tolist() == [iterate is not None] * 3
     if iterate is not None:
-        assert done.iterate.tolist() == [iterate] * 3
+        assert done.step.tolist() == [iterate] * 3
         assert torch.equal(done.x_adv, x + 0.001 * iterate)
 
 
@@ -465,13 +474,13 @@ def test_any_iterate_is_at_least_as_strong_as_the_last(net, images):
 
 
 def test_fewer_classes_leave_out_what_is_undefined_and_say_so():
-    parts, notes = nuat.parse_attack("autoattack", BALL).fitting(3)
+    parts, notes = nuat.parse_attack("autoattack", BALL).applicable(3)
     assert list(parts) == ["apgd-ce", "fab-t", "square"]
     assert any("without apgd-t" in note for note in notes)
     assert any("2 targets in fab-t" in note for note in notes)
-    parts, notes = nuat.parse_attack("autoattack-v1", BALL).fitting(2)
+    parts, notes = nuat.parse_attack("autoattack-v1", BALL).applicable(2)
     assert list(parts) == ["apgd-ce", "fab", "square"] and len(notes) == 1
-    assert nuat.parse_attack("autoattack", BALL).fitting(10)[1] == []
+    assert nuat.parse_attack("autoattack", BALL).applicable(10)[1] == []
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5, 8])

@@ -148,15 +148,17 @@ def their_at_awp(f, optimizer, b, grid=None, **switches):
 
 
 def our_fbf(eps=8 / 255):
-    return AT(PGD(Linf(eps), steps=1, size=1.25, start=Uniform(), train_mode=True))
+    return AT(PGD(Linf(eps), steps=1, rel_step_size=1.25, start=Uniform(), train_mode=True))
 
 
 def our_at_awp(train_mode, eps=8 / 255):
     ball = Linf(eps)
-    return AWP(AT(PGD(ball, steps=10, size=1 / 4, start=Uniform(), train_mode=train_mode)), 0.01)
+    return AWP(
+        AT(PGD(ball, steps=10, rel_step_size=1 / 4, start=Uniform(), train_mode=train_mode)), 0.01
+    )
 
 
-ON_GRID = TRADES(Linf(GRID["eps"]), size=1 / 4, start=Gaussian(GRID["std"], clamp=False))
+ON_GRID = TRADES(Linf(GRID["eps"]), rel_step_size=1 / 4, start=Gaussian(GRID["std"], clamp=False))
 
 # name: ours, ours on the grid, theirs, the switches as ours
 CASES = {

@@ -65,7 +65,7 @@ def test_gat():
     m = row("gat", "mnist")
     assert values(m.method.lam, 0, 25, 26, 49) == A([15, 15, 45, 45])
     assert values(m.lr, 0, 25.9, 26, 49) == A([0.01, 0.01, 0.002, 0.002])
-    assert (m.method.alternate, m.method.start.share, m.epochs) == (False, 1.0, 50)
+    assert (m.method.alternate, m.method.start.fraction, m.epochs) == (False, 1.0, 50)
     i = row("gat", "imagenet100")
     assert values(i.method.lam, 0, 89, 90) == A([20, 20, 140])
     assert values(i.lr, 0, 60, 90) == A([0.1, 0.01, 1e-3])
@@ -78,13 +78,13 @@ def test_fbf():
     assert values(r.lr, 0, 7.5, 15, 30) == A([0, 0.1, 0.2, 0])
     assert values(r.momentum, 0, 15, 30) == A([0.9, 0.8, 0.9])
     attack = r.method.inner
-    assert (attack.steps, attack.size(0), attack.train_mode) == (1, 1.25, True)
+    assert (attack.steps, attack.rel_step_size(0), attack.train_mode) == (1, 1.25, True)
 
 
 def test_trades():
     r = row("trades")
     assert (r.epochs, r.batch_size, r.weight_decay, r.method.ball.eps) == (76, 128, 2e-4, 0.031)
-    assert r.method.ball.eps * r.method.size == A(0.007)
+    assert r.method.ball.eps * r.method.rel_step_size == A(0.007)
     assert values(r.lr, 0, 73.9, 74, 75) == A([0.1, 0.1, 0.01, 0.01])
     assert (r.method.steps, r.method.beta(0), r.method.start.std) == (10, 6, 0.001)
     wide = row("trades-wrn")
@@ -99,7 +99,7 @@ def test_awp():
     assert values(r.method.gamma, 0, 8, 9, 199) == [0, 0, 0.005, 0.005]
     assert values(r.lr, 0, 98.9, 99, 149) == A([0.1, 0.1, 0.01, 1e-3])
     attack = r.method.base
-    assert (attack.ball.eps * attack.size, attack.steps) == (A(2 / 255), 10)
+    assert (attack.ball.eps * attack.rel_step_size, attack.steps) == (A(2 / 255), 10)
     assert row("awp-wrn").method.gamma(10) == 0.005
 
 
@@ -107,11 +107,16 @@ def test_pgd_at():
     r = row("pgd-at")
     assert (r.epochs, r.batch_size, r.weight_decay) == (200, 128, 5e-4)
     assert values(r.lr, 99.9, 100, 150) == A([0.1, 0.01, 1e-3])
-    assert (r.method.inner.steps, r.method.inner.size(0)) == (10, 0.25)
+    assert (r.method.inner.steps, r.method.inner.rel_step_size(0)) == (10, 0.25)
 
 
 def test_free():
     r = row("atf")
-    assert (r.method.replays, r.method.size, r.batch_size, r.weight_decay) == (8, 1.0, 128, 2e-4)
+    assert (r.method.replays, r.method.rel_step_size, r.batch_size, r.weight_decay) == (
+        8,
+        1.0,
+        128,
+        2e-4,
+    )
     assert r.epochs * 391 * r.method.replays == A(80_000, rel=0.02)
     assert values(r.lr, 12.9, 13, 19.5) == A([0.1, 0.01, 1e-3])

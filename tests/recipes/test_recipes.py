@@ -44,7 +44,7 @@ def over_time(row):
     return [
         (path, schedule)
         for path, schedule in everywhere(row, Schedule)
-        if not path.endswith(".size")  # of an attack's step, not of the epoch
+        if not path.endswith(".rel_step_size")  # of an attack's step, not of the epoch
     ]
 
 
@@ -82,7 +82,7 @@ def test_with_epochs_reaches_both_methods_of_a_hybrid_and_what_awp_is_around():
 
 
 def test_with_epochs_leaves_the_steps_of_an_attack():
-    attack = PGD(Linf(0.1), size=StepDecay(0.5, at=(10,)))
+    attack = PGD(Linf(0.1), rel_step_size=StepDecay(0.5, at=(10,)))
     row = replace(nuat.get_recipe("pgd-at", "digits"), method=AT(attack))
     assert row.with_epochs(5).method.inner == attack
 
@@ -157,7 +157,9 @@ def test_fields_of_parts_of_parts():
     assert row.with_override("trigger.hold", "7").method.trigger.hold == 7
     row = replace(row, method=AWP(AT(PGD(Linf(0.1)))))
     assert row.with_override("base.inner.steps", "3").method.base.inner.steps == 3
-    assert row.with_override("base.inner.size", "1/2").method.base.inner.size == Constant(0.5)
+    assert row.with_override(
+        "base.inner.rel_step_size", "1/2"
+    ).method.base.inner.rel_step_size == Constant(0.5)
 
 
 @pytest.mark.parametrize(

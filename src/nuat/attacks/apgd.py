@@ -1,4 +1,4 @@
-"""APGD: projected gradient ascent that sets its own step sizes."""
+"""APGD: projected gradient ascent with momentum and adaptive step sizes."""
 
 from __future__ import annotations
 
@@ -10,159 +10,225 @@ from torch import Tensor, nn
 
 from nuat.attacks.base import Attack
 from nuat.attacks.runner import SuccessAt
-from nuat.attacks.state import AttackState, value_and_grad
+from nuat.attacks.state import AttackState, TargetedState, value_and_grad
 from nuat.losses import ce_per_image, dlr_loss, targeted_dlr_loss
 from nuat.rng import Noise
 from nuat.threat_models import Ball, Linf
 
 
-@dataclass(frozen=True)
-class APGD(Attack):
-    """Ascend a loss with momentum; where progress stops, halve the step and go back to the best.
-
-        u  = P(x_k + s steepest_direction(gradient at x_k))
-        x' = P(x_k + a (u - x_k) + (1 - a)(x_k - x_{k-1})),   a = 0.75, in the first step 1
-
-    P is the projection on the ball and on [0, 1]; s starts at 2 eps. At checkpoints, whose
-    distances shrink from 22% of the steps by 3% to 6%, an image halves its s and goes on from its
-    best point if the loss rose in at most `rho` of the steps since the last one, or if neither s
-    nor the best loss has changed since. Any iterate counts, the random start included.
-
-    Source: arXiv:2003.01690, Algorithm 1, and its published code.
+@dataclass(kw_only=True)
+class APGDState(TargetedState):
+    """The state of APGD: iterates [B, C, H, W], and one loss, step size and counter per image [B].
 
     Attributes:
-        loss: of logits [B, K] and labels [B], one number an image.
-        rho: the share of rising steps below which progress is too slow.
-        draws: gradients taken at each point of a randomized network, of which the mean is used.
-        first_window: published: the first step is compared with a loss of 0, not with the start's.
-        reduced_at_start: published: s counts as just halved before the first checkpoint, so that an
-            unchanged best loss has no effect there.
-        stored_gradient: published: after going back, the gradient is the one stored with the best
-            point; otherwise it is computed anew, which differs for randomized networks alone.
+        loss, gradient: of the objective at `x_adv`.
+        x_prev, loss_prev: the iterate before, and the loss that the next one is compared with.
+        x_best, loss_best, gradient_best: the iterate with the largest loss so far.
+        loss_best_at_checkpoint: `loss_best` at the last checkpoint.
+        num_increases: steps since the last checkpoint at which the loss increased.
+        step_size: in pixel units.
+        step_reduced: whether the last checkpoint halved the step size.
+    """
+
+    loss: Tensor
+    gradient: Tensor
+    x_prev: Tensor
+    loss_prev: Tensor
+    x_best: Tensor
+    loss_best: Tensor
+    gradient_best: Tensor
+    loss_best_at_checkpoint: Tensor
+    num_increases: Tensor
+    step_size: Tensor
+    step_reduced: Tensor
+
+
+@dataclass(frozen=True)
+class APGD(Attack):
+    """Auto-PGD: gradient ascent with momentum that halves its step size where progress stops.
+
+        u       = P(x_k + s_k * steepest_direction(grad loss(x_k)))
+        x_{k+1} = P(x_k + a (u - x_k) + (1 - a)(x_k - x_{k-1})),   a = 0.75, and a = 1 at k = 0
+
+    P projects onto the ball and [0, 1]; s_0 = 2 eps. At a checkpoint, an image halves s and goes
+    back to its best iterate if the loss increased in at most `rho` of the steps since the last
+    checkpoint, or if the last checkpoint did not halve s and the best loss has not changed since.
+    Of 100 steps the checkpoints follow steps 22, 41, 57, 70, 80, 87, 93, 99. An image is
+    adversarial if any iterate is, including the random start on the surface of the ball.
+
+    Source: arXiv:2003.01690, Algorithm 1, and its published code. Where the two differ, the fields
+    marked "published" follow the code, because tables in the literature are made with it.
+
+    Attributes:
+        steps: number of steps.
+        loss: a function of logits [B, K] and labels [B] that returns one value per image [B].
+        rho: the fraction of increasing steps up to which progress counts as too slow.
+        eot_samples: forward passes of a randomized network that each gradient is averaged over.
+        first_window: published: the first step counts as an increase if its loss is above 0,
+            rather than above the loss at the start.
+        reduced_at_start: published: the step size counts as just halved before the first
+            checkpoint, so that an unchanged best loss has no effect there.
+        stored_gradient: published: a restart from the best iterate uses the gradient stored with
+            it; otherwise the gradient is computed again, which differs for randomized networks.
     """
 
     steps: int = 100
     loss: Callable[[Tensor, Tensor], Tensor] = ce_per_image
     rho: float = 0.75
-    draws: int = 1
+    eot_samples: int = 1
     success_at: SuccessAt = "any"
     first_window: bool = True
     reduced_at_start: bool = True
     stored_gradient: bool = True
 
-    def objective(self, z: Tensor, b: AttackState) -> Tensor:
-        """What is ascended, one number an image [B]."""
-        return self.loss(z, b.y)
+    def objective(self, z: Tensor, y: Tensor, target: Tensor) -> Tensor:
+        """The loss that is maximized, one value per image [B]."""
+        return self.loss(z, y)
 
-    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
-        """One run from one random start on the surface of the ball."""
-        b.x_adv = b.x_before = b.x_best = random_boundary_point(b.x, self.ball, b.noise)
-        z = self.look(g, b)
-        b.best, b.best_gradient = b.value, b.gradient
-        b.best_then = b.best
-        b.before = torch.zeros_like(b.value) if self.first_window else b.value
-        b.rises = torch.zeros_like(b.value)
-        b.size = torch.full_like(b.value, 2 * self.ball.eps)
-        b.halved = torch.full_like(b.value, self.reduced_at_start, dtype=torch.bool)
-        yield z
-        checks = checkpoints(self.steps)
+    def iterates(
+        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
+    ) -> Iterator[AttackState]:
+        state = self._initial_state(model, x, y, target, noise)
+        yield state
+        windows = checkpoints(self.steps)
         for k in range(self.steps):
-            self.step(b, 1.0 if k == 0 else 0.75)
-            z = self.look(g, b)
-            self.remember(b)
-            yield z
-            if k + 1 in checks:
-                self.check(g, b, checks[k + 1])
+            self.step(state, 1.0 if k == 0 else 0.75)
+            self.evaluate(model, state)
+            self.update_best(state)
+            yield state
+            if k + 1 in windows:
+                self.adapt_step_size(model, state, windows[k + 1])
 
-    def look(self, g: nn.Module, b: AttackState) -> Tensor:
-        """Loss and gradient at the point; its logits."""
-        z, b.value, b.gradient = value_and_grad(
-            g, b.x_adv, lambda z: self.objective(z, b), self.draws
+    def _initial_state(
+        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise
+    ) -> APGDState:
+        x_adv = random_boundary_point(x, self.ball, noise)
+        z, loss, gradient = value_and_grad(
+            model, x_adv, lambda z: self.objective(z, y, target), self.eot_samples
         )
-        return z
-
-    def step(self, b: AttackState, share: float) -> None:
-        """One step, with momentum."""
-        project, size = self.ball.project, b.size[:, None, None, None]
-        up = project(b.x_adv + size * self.ball.steepest_direction(b.gradient), b.x)
-        momentum = (1 - share) * (b.x_adv - b.x_before)
-        b.x_before, b.x_adv = (
-            b.x_adv,
-            project(b.x_adv + share * (up - b.x_adv) + momentum, b.x),
+        zeros = torch.zeros_like(loss)
+        return APGDState(
+            x=x,
+            y=y,
+            target=target,
+            noise=noise,
+            x_adv=x_adv,
+            z=z,
+            loss=loss,
+            gradient=gradient,
+            x_prev=x_adv,
+            loss_prev=zeros if self.first_window else loss,
+            x_best=x_adv,
+            loss_best=loss,
+            gradient_best=gradient,
+            loss_best_at_checkpoint=loss,
+            num_increases=zeros,
+            step_size=torch.full_like(loss, 2 * self.ball.eps),
+            step_reduced=torch.full_like(loss, self.reduced_at_start, dtype=torch.bool),
         )
 
-    def remember(self, b: AttackState) -> None:
-        """Count a rise of the loss; keep the best point with its gradient."""
-        b.rises = b.rises + (b.value > b.before)
-        b.before = b.value
-        better = b.value > b.best
-        wide = better[:, None, None, None]
-        b.x_best = torch.where(wide, b.x_adv, b.x_best)
-        b.best_gradient = torch.where(wide, b.gradient, b.best_gradient)
-        b.best = torch.where(better, b.value, b.best)
+    def evaluate(self, model: nn.Module, state: APGDState) -> None:
+        """Compute logits, loss and gradient at the iterate."""
+        state.z, state.loss, state.gradient = value_and_grad(
+            model,
+            state.x_adv,
+            lambda z: self.objective(z, state.y, state.target),
+            self.eot_samples,
+        )
 
-    def check(self, g: nn.Module, b: AttackState, window: int) -> None:
-        """At a checkpoint: where progress was too slow, halve the step and go back to the best."""
-        slow = b.rises <= self.rho * window
-        stuck = ~b.halved & (b.best <= b.best_then)
-        b.halved, b.best_then = slow | stuck, b.best
-        b.rises = torch.zeros_like(b.rises)
-        b.size = torch.where(b.halved, b.size / 2, b.size)
-        wide = b.halved[:, None, None, None]
-        b.x_adv = torch.where(wide, b.x_best, b.x_adv)
-        b.gradient = torch.where(wide, b.best_gradient, b.gradient)
+    def step(self, state: APGDState, a: float) -> None:
+        """Take one step; `a` weighs the gradient step, 1 - a the momentum."""
+        project, step_size = self.ball.project, state.step_size[:, None, None, None]
+        u = project(state.x_adv + step_size * self.ball.steepest_direction(state.gradient), state.x)
+        momentum = (1 - a) * (state.x_adv - state.x_prev)
+        state.x_prev, state.x_adv = (
+            state.x_adv,
+            project(state.x_adv + a * (u - state.x_adv) + momentum, state.x),
+        )
+
+    def update_best(self, state: APGDState) -> None:
+        """Count an increase of the loss; store the best iterate with its loss and gradient."""
+        state.num_increases = state.num_increases + (state.loss > state.loss_prev)
+        state.loss_prev = state.loss
+        better = state.loss > state.loss_best
+        mask = better[:, None, None, None]
+        state.x_best = torch.where(mask, state.x_adv, state.x_best)
+        state.gradient_best = torch.where(mask, state.gradient, state.gradient_best)
+        state.loss_best = torch.where(better, state.loss, state.loss_best)
+
+    def adapt_step_size(self, model: nn.Module, state: APGDState, window: int) -> None:
+        """At a checkpoint, `window` steps after the last: halve the step size where due."""
+        too_few_increases = state.num_increases <= self.rho * window
+        no_progress = ~state.step_reduced & (state.loss_best <= state.loss_best_at_checkpoint)
+        state.step_reduced = too_few_increases | no_progress
+        state.loss_best_at_checkpoint = state.loss_best
+        state.num_increases = torch.zeros_like(state.num_increases)
+        state.step_size = torch.where(state.step_reduced, state.step_size / 2, state.step_size)
+        # the published code moves x_adv back but not x_prev, so the next momentum term jumps
+        mask = state.step_reduced[:, None, None, None]
+        state.x_adv = torch.where(mask, state.x_best, state.x_adv)
+        state.gradient = torch.where(mask, state.gradient_best, state.gradient)
         if not self.stored_gradient:
-            self.look(g, b)
+            self.evaluate(model, state)
 
 
 @dataclass(frozen=True)
 class APGDDLR(APGD):
-    """APGD up the difference of logits ratio. Needs 3 classes. Source: arXiv:2003.01690, eq. 6."""
+    """APGD on the difference of logits ratio (DLR) loss. Needs 3 classes.
+
+    Source: arXiv:2003.01690, eq. 6.
+    """
 
     loss: Callable[[Tensor, Tensor], Tensor] = dlr_loss
 
-    least_classes = 3
+    min_classes = 3
 
 
 @dataclass(frozen=True)
 class APGDT(APGD):
-    """APGD up the targeted difference of logits ratio, for one other class after another.
+    """Targeted APGD: maximizes the targeted DLR loss for one target class after another.
 
-    The classes are those of the largest clean logits; an image falls when it is misclassified, as
-    whatever, and is then spared the other classes. Needs 4 classes.
+    The targets are the most likely other classes by the clean logits. An image is done as soon as
+    it is misclassified, as any class. Needs 4 classes.
 
-    Source: arXiv:2003.01690, eq. 7.
+    Source: arXiv:2003.01690, eq. 7, and its published code.
+
+    Attributes:
+        targets: number of target classes; with K classes at most K - 1 are used.
     """
 
     targets: int = 9
 
-    least_classes = 4
+    min_classes = 4
 
-    def objective(self, z: Tensor, b: AttackState) -> Tensor:
-        """The ratio toward `b.target`, [B]."""
-        return targeted_dlr_loss(z, b.y, b.target)
+    def objective(self, z: Tensor, y: Tensor, target: Tensor) -> Tensor:
+        return targeted_dlr_loss(z, y, target)
 
 
-def random_boundary_point(x: Tensor, ball: Ball, noise: Noise, share: float = 1.0) -> Tensor:
-    """A random point at share * eps from x: U(-1, 1) or N(0, 1), scaled; clamped to [0, 1]."""
+def random_boundary_point(x: Tensor, ball: Ball, noise: Noise, fraction: float = 1.0) -> Tensor:
+    """A random point at distance fraction * eps from x, clamped to [0, 1].
+
+    The direction is U(-1, 1) divided by its largest entry in Linf, and N(0, 1) normalized in L2.
+    """
     if isinstance(ball, Linf):
-        away = 2 * noise.uniform(x) - 1
-        away = away / away.flatten(1).abs().amax(1).reshape(-1, 1, 1, 1)
+        direction = 2 * noise.uniform(x) - 1
+        direction = direction / direction.flatten(1).abs().amax(1).reshape(-1, 1, 1, 1)
     else:
-        away = ball.steepest_direction(noise.normal(x))
-    return (x + share * ball.eps * away).clamp(0, 1)
+        direction = ball.steepest_direction(noise.normal(x))
+    return (x + fraction * ball.eps * direction).clamp(0, 1)
 
 
 def checkpoints(steps: int) -> dict[int, int]:
-    """After how many steps there is a checkpoint, and how many it is since the last.
+    """The step numbers after which there is a checkpoint, with the steps since the one before.
 
-    Of 100 steps: after 22, 41, 57, 70, 80, 87, 93, 99.
+    The first window is 22% of the steps; each next one is 3% shorter, down to 6%. Of 100 steps:
+    after 22, 41, 57, 70, 80, 87, 93, 99.
     """
-    window, least = (max(int(share * steps), 1) for share in (0.22, 0.06))
-    shrink = max(int(0.03 * steps), 1)
-    found, at = {}, window
-    while at <= steps:
-        found[at] = window
-        window = max(window - shrink, least)
-        at += window
-    return found
+    window, min_window = (max(int(fraction * steps), 1) for fraction in (0.22, 0.06))
+    decrease = max(int(0.03 * steps), 1)
+    windows, step = {}, window
+    while step <= steps:
+        windows[step] = window
+        window = max(window - decrease, min_window)
+        step += window
+    return windows

@@ -1,4 +1,4 @@
-"""Several attacks one after another, each on what the others left standing; AutoAttack."""
+"""Ensembles of attacks that run one after another on the images still robust; AutoAttack."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from nuat.attacks.apgd import APGD, APGDDLR, APGDT
-from nuat.attacks.base import NOISE, Attack
+from nuat.attacks.base import TORCH_NOISE, Attack
 from nuat.attacks.criteria import is_robust, logits
 from nuat.attacks.fab import FAB, FABT
 from nuat.attacks.square import Square
@@ -19,12 +19,12 @@ from nuat.threat_models import Ball, Linf
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Attacks by name, in order; an image that has fallen to one is spared the next.
+    """Attacks that run in order, each on the images that are still robust.
 
     Attributes:
-        ball: the threat model, that of every part.
+        ball: the threat model, the same for every part.
         parts: pairs of a name and an attack.
-        name: what it is called.
+        name: the name of the ensemble.
     """
 
     ball: Ball = Linf(8 / 255)
@@ -35,58 +35,62 @@ class Ensemble:
         for name, part in self.parts:
             if part.ball != self.ball:
                 raise InputError(f"{name} attacks within {part.ball}, not within {self.ball}")
-            if part.joint:
+            if part.batchwise:
                 raise InputError(
-                    f"{name} attacks batches jointly and can be no part of {self.name}"
+                    f"{name} attacks whole batches and cannot be a part of {self.name}, "
+                    "which drops images between its parts"
                 )
             if part.snapshots:
                 raise InputError(
-                    f"{name} has snapshots, which are results of their own: no part of {self.name}"
+                    f"{name} has snapshots, which are separate results: "
+                    f"it cannot be a part of {self.name}"
                 )
-        if len(names := [name for name, _ in self.parts]) != len(set(names)):
-            raise InputError(f"{self.name} has a part twice: {', '.join(names)}")
+        names = [name for name, _ in self.parts]
+        if len(names) != len(set(names)):
+            raise InputError(f"{self.name} has two parts of the same name: {', '.join(names)}")
         if not self.parts:
             raise InputError(f"{self.name} has no parts")
 
-    def fitting(self, classes: int) -> tuple[dict[str, Attack], list[str]]:
-        """The parts that are defined for so many classes; what differs from the full set, in words.
+    def applicable(self, classes: int) -> tuple[dict[str, Attack], list[str]]:
+        """The parts that are defined for this number of classes, and notes on what differs.
 
-        Raises InputError if none is.
+        Raises:
+            InputError: no part is defined.
         """
-        fit = {name: part for name, part in self.parts if classes >= part.least_classes}
-        left_out = [name for name, _ in self.parts if name not in fit]
-        if not fit:
+        defined = {name: part for name, part in self.parts if classes >= part.min_classes}
+        left_out = [name for name, _ in self.parts if name not in defined]
+        if not defined:
             raise InputError(f"no part of {self.name} is defined for {classes} classes")
         notes = []
         if left_out:
             notes.append(
                 f"{self.name} without {', '.join(left_out)}: undefined for {classes} classes"
             )
-        fewer = [name for name, part in fit.items() if part.targets > classes - 1]
+        fewer = [name for name, part in defined.items() if part.targets > classes - 1]
         if fewer:
             notes.append(f"{self.name}: {classes - 1} targets in {', '.join(fewer)}, all there are")
-        return fit, notes
+        return defined, notes
 
-    def __call__(self, f: nn.Module, x: Tensor, y: Tensor, noise: Noise = NOISE) -> Tensor:
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, noise: Noise = TORCH_NOISE
+    ) -> Tensor:
         """Attack images `x` in [0, 1], [B, C, H, W], with labels `y` [B].
 
-        Each image keeps the first point that counts against it, or else is given back as it was.
+        Each image keeps the first adversarial point, or else the clean image.
         """
-        z = logits(f, x)
-        parts, _ = self.fitting(z.shape[1])
-        x_adv, standing = x.clone(), (z.argmax(1) == y).nonzero()[:, 0]
+        z = logits(model, x)
+        parts, _ = self.applicable(z.shape[1])
+        x_adv, remaining = x.clone(), (z.argmax(1) == y).nonzero()[:, 0]
         for name, part in parts.items():
-            if not len(standing):
+            if not len(remaining):
                 break
-            some = x[standing], y[standing]
-            found = part(f, *some, noise.fork(name).take(standing))
-            stood = is_robust(f, *some, found, self.ball)
-            x_adv[standing[~stood]] = found[~stood]
-            standing = standing[stood]
+            batch = x[remaining], y[remaining]
+            points = part(model, *batch, noise.fold_in(name).select(remaining))
+            robust = is_robust(model, *batch, points, self.ball)
+            x_adv[remaining[~robust]] = points[~robust]
+            remaining = remaining[robust]
         return x_adv
 
-
-Parts = Callable[[Ball], dict[str, Attack]]
 
 STANDARD = {
     "apgd-ce": APGD,
@@ -105,39 +109,42 @@ VERSIONS: Mapping[str, Mapping[str, Callable[[Ball], Attack]]] = {
     "v1": V1,
     "plus": {**V1, "apgd-t": STANDARD["apgd-t"], "fab-t": STANDARD["fab-t"]},
     "rand": {
-        "apgd-ce": lambda ball: APGD(ball, draws=20),
-        "apgd-dlr": lambda ball: APGDDLR(ball, draws=20),
+        "apgd-ce": lambda ball: APGD(ball, eot_samples=20),
+        "apgd-dlr": lambda ball: APGDDLR(ball, eot_samples=20),
     },
 }
 
 
-def autoattack(ball: Ball, version: str = "standard") -> Ensemble:
-    """AutoAttack (arXiv:2003.01690): attacks without settings, each on the images left standing.
+class AutoAttack(Ensemble):
+    """AutoAttack: an ensemble of parameter-free attacks, each on the images still robust.
 
-    - `standard`: APGD-CE, APGD-T (9 targets), FAB-T (9 targets), Square of 5,000 queries.
-    - `v1`: the first version, "AA (v1)" in tables of 2020 and 2021: APGD-CE and APGD-DLR of 5
-      restarts, FAB of 5 restarts over all classes, Square.
-    - `plus`: v1 and then the targeted attacks of standard.
-    - `rand`: for randomized networks: APGD-CE and APGD-DLR, gradients averaged over 20 draws.
+    - `standard`: APGD-CE, APGD-T (9 targets), FAB-T (9 targets), Square with 5,000 queries.
+    - `v1`: the first version, "AA (v1)" in tables of 2020 and 2021: APGD-CE and APGD-DLR with 5
+      restarts, untargeted FAB with 5 restarts, Square.
+    - `plus`: v1, then APGD-T and FAB-T.
+    - `rand`: for randomized networks: APGD-CE and APGD-DLR with gradients averaged over 20 EOT
+      samples.
 
-    The parts for fewer classes: `Ensemble.fitting`. Another set is an `Ensemble` of your own.
+    With few classes some parts are undefined; see `Ensemble.applicable`. For another set of attacks
+    use `Ensemble`.
+
+    Source: arXiv:2003.01690 and its published code.
+
+    Args:
+        ball: the threat model.
+        version: one of the versions above.
+
+    Raises:
+        InputError: the version is unknown.
     """
-    if version not in VERSIONS:
-        raise unknown_name("version of autoattack", version, VERSIONS)
-    parts = tuple((name, make(ball)) for name, make in VERSIONS[version].items())
-    return Ensemble(ball, parts, named(version))
+
+    def __init__(self, ball: Ball, version: str = "standard"):
+        if version not in VERSIONS:
+            raise unknown_name("version of autoattack", version, VERSIONS)
+        parts = tuple((name, make(ball)) for name, make in VERSIONS[version].items())
+        super().__init__(ball, parts, version_name(version))
 
 
-def named(version: str) -> str:
-    """What a version is called: `autoattack`, `autoattack-v1`."""
+def version_name(version: str) -> str:
+    """The registered name of a version: `autoattack`, `autoattack-v1`."""
     return "autoattack" if version == "standard" else f"autoattack-{version}"
-
-
-def versioned(version: str) -> Callable[[Ball], Ensemble]:
-    """That version as a function of the ball alone."""
-
-    def make(ball: Ball) -> Ensemble:
-        return autoattack(ball, version)
-
-    make.__doc__ = f"AutoAttack, version {version}: {', '.join(VERSIONS[version])}."
-    return make

@@ -1,4 +1,4 @@
-"""What an attack is: a frozen value, called with a network, images and labels."""
+"""The base class of attacks: a frozen dataclass, called with a network, images and labels."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from torch import Tensor, nn
 from nuat.attacks.criteria import classes_by_logit
 from nuat.attacks.runner import SuccessAt, run_attack
 from nuat.attacks.state import AttackState
-from nuat.errors import InputError
+from nuat.errors import InputError, check_positive_int
 from nuat.nn.freeze import frozen_eval
 from nuat.rng import Noise
 from nuat.schedules import coerce_schedules
 from nuat.threat_models import Ball, Linf, check_ball
 
-NOISE = Noise()
+TORCH_NOISE = Noise()
 
 
 @dataclass(frozen=True)
 class Attack:
-    """`attack(f, x, y) -> x_adv`: images in the ball that f should misclassify.
+    """`attack(model, x, y) -> x_adv`: points in the ball that the network should misclassify.
 
-    An attack holds its settings and no model. The network is attacked bare, in eval mode, and given
-    back exactly as it was. To write one, derive a frozen dataclass and define `points`, or `run` if
-    only the last point matters.
+    An attack holds its settings and no network. It runs on the unwrapped network in eval mode with
+    frozen weights, and restores the network's state afterwards. To write an attack, derive a
+    frozen dataclass and define `run` if only the last iterate matters, otherwise `iterates`.
 
     Attributes:
         ball: the threat model.
-        restarts: how many runs; each image keeps the first point that counts against it.
-        train_mode: attack the network in train mode; BatchNorm's running statistics stay.
-        success_at: which points count: the `last` of a run, or `any` of them.
-        snapshots: for `last`, iterates that are evaluate_points on the way, each a result of its own.
-        targets: for targeted attacks, how many other classes are aimed at in turn, the likeliest by
-            the clean logits first; 0 for attacks without a target.
+        restarts: number of runs; each image keeps the first adversarial point.
+        train_mode: attack the network in train mode; BatchNorm's running statistics do not change.
+        success_at: which iterates count: the `last` of a run, or `any` of them.
+        snapshots: step numbers, for `last`: iterates that are evaluated too, each as a separate
+            result.
+        targets: for targeted attacks, the number of target classes that are tried one after
+            another, the most likely by the clean logits first; 0 for untargeted attacks.
     """
 
     ball: Ball = Linf(8 / 255)
@@ -45,16 +46,16 @@ class Attack:
     success_at: SuccessAt = "last"
     snapshots: tuple[int, ...] = ()
 
-    least_classes: ClassVar[int] = 2
-    joint: ClassVar[bool] = False
+    min_classes: ClassVar[int] = 2
+    """The fewest classes for which the attack's loss is defined."""
+    batchwise: ClassVar[bool] = False
+    """Whether the result for an image depends on the other images of its batch."""
 
     def __post_init__(self) -> None:
         coerce_schedules(self)
         check_ball(self.ball)
         for name in ("steps", "restarts"):
-            count = getattr(self, name, 1)
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise InputError(f"{name} is {count!r}, but must be a whole number from 1 up")
+            check_positive_int(name, getattr(self, name, 1))
         if not callable(loss := getattr(self, "loss", len)):
             raise InputError(f"loss is {loss!r}, but must be a function of logits and labels")
         if self.success_at not in ("last", "any"):
@@ -65,7 +66,7 @@ class Attack:
         steps = getattr(self, "steps", 0)
         if self.snapshots and self.success_at == "any":
             raise InputError(
-                "snapshots are for success_at='last': with 'any', images leave on the way"
+                "snapshots need success_at='last': with 'any', misclassified images leave the run"
             )
         for k in self.snapshots:
             if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k < steps:
@@ -73,66 +74,84 @@ class Attack:
 
     @property
     def targets(self) -> int:
-        """How many other classes are aimed at in turn; 0: none."""
+        """Number of target classes; 0 for an untargeted attack."""
         return 0
 
-    def runs(self, classes: int) -> int:
-        """How many runs there are for K classes: targets times restarts."""
+    def num_runs(self, classes: int) -> int:
+        """Number of runs on a network with K classes: targets times restarts."""
         return max(1, min(self.targets, classes - 1)) * self.restarts
 
     def check_classes(self, classes: int) -> None:
-        """Raise InputError if the attack is not defined for so few classes."""
-        if classes < self.least_classes:
+        """Raise InputError if the attack is not defined for this number of classes."""
+        if classes < self.min_classes:
             raise InputError(
-                f"{type(self).__name__} needs {self.least_classes} classes; there are {classes}"
+                f"{type(self).__name__} needs {self.min_classes} classes; there are {classes}"
             )
 
-    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
-        """One run against a frozen network: at each `yield`, `b.x_adv` is the next point.
+    def iterates(
+        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
+    ) -> Iterator[AttackState]:
+        """Run the attack once on a frozen network and yield its state at every iterate.
 
-        What is yielded are its logits [B, K], or None where they are not known.
+        All yields are of the same AttackState, updated in place. The caller may drop rows from it
+        between two iterates, so the attack reads `state.x` and `state.y`, not `x` and `y`.
+
+        Args:
+            model: the frozen network.
+            x: clean images in [0, 1], [B, C, H, W].
+            y: labels [B].
+            target: target classes [B]; the labels for untargeted attacks.
+            noise: the source of random numbers.
+            restart: the number of the restart, from 0.
         """
-        b.x_adv = self.run(g, b.x, b.y, b.noise)
-        yield None
+        yield AttackState(x=x, y=y, noise=noise, x_adv=self.run(model, x, y, noise))
 
-    def run(self, g: nn.Module, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
-        """The last point of one run against a frozen network: x_adv [B, C, H, W]."""
-        if type(self).points is Attack.points:
-            raise NotImplementedError(f"{type(self).__name__} defines neither points nor run")
-        b = AttackState(x, y, noise)
-        for _ in self.points(g, b, 0):
-            pass
-        return b.x_adv.detach()
+    def run(self, model: nn.Module, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
+        """The last iterate of one untargeted run on a frozen network: x_adv [B, C, H, W]."""
+        if type(self).iterates is Attack.iterates:
+            raise NotImplementedError(f"{type(self).__name__} defines neither iterates nor run")
+        x_adv = x
+        for state in self.iterates(model, x, y, y, noise, 0):
+            x_adv = state.x_adv
+        return x_adv.detach()
 
-    def inside(self, b: AttackState) -> Tensor | None:
-        """Whether `b.x_adv` is in the ball, [B] bool; None: it always is."""
+    def in_ball(self, state: AttackState) -> Tensor | None:
+        """Whether `state.x_adv` is in the ball, [B] bool; None means that it always is."""
         return None
 
-    def __call__(self, f: nn.Module, x: Tensor, y: Tensor, noise: Noise = NOISE) -> Tensor:
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, noise: Noise = TORCH_NOISE
+    ) -> Tensor:
         """Attack images `x` in [0, 1], [B, C, H, W], with labels `y` [B].
 
-        Each image keeps the first point that counts against it, or else the last.
-        """
-        with frozen_eval(f, self.train_mode) as g:
-            if self.success_at == "last" and self.restarts == 1 and not self.targets:
-                return self.run(g, x, y, noise.fork("restart", 0))
-            return self._all_runs(f, g, x, y, noise)
+        Each image keeps the first adversarial point, or else the last iterate.
 
-    def _all_runs(self, f: nn.Module, g: nn.Module, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
-        ranking, runs = None, self.restarts
-        if self.targets or self.least_classes > 2:
+        Raises:
+            InputError: the attack is not defined for this number of classes.
+        """
+        with frozen_eval(model, self.train_mode) as frozen_model:
+            if self.success_at == "last" and self.restarts == 1 and not self.targets:
+                return self.run(frozen_model, x, y, noise.fold_in("restart", 0))
+            return self._run_all(model, frozen_model, x, y, noise)
+
+    def _run_all(
+        self, model: nn.Module, frozen_model: nn.Module, x: Tensor, y: Tensor, noise: Noise
+    ) -> Tensor:
+        """Run every target and restart, each on the images that are still robust."""
+        ranking, num_runs = None, self.restarts
+        if self.targets or self.min_classes > 2:
             with torch.no_grad():
-                z = g(x)
+                z = frozen_model(x)
             self.check_classes(z.shape[1])
             if self.targets:
-                ranking, runs = classes_by_logit(z, y), self.runs(z.shape[1])
-        x_adv, standing = x.clone(), torch.arange(len(x), device=x.device)
-        for run in range(runs):
-            own = None if ranking is None else ranking[standing]
-            some = x[standing], y[standing], noise.take(standing)
-            done = run_attack(self, f, g, *some, run, own)
-            x_adv[standing] = done.x_adv
-            standing = standing[~done.fallen]
-            if not len(standing):
+                ranking, num_runs = classes_by_logit(z, y), self.num_runs(z.shape[1])
+        x_adv, robust = x.clone(), torch.arange(len(x), device=x.device)
+        for run in range(num_runs):
+            targets = None if ranking is None else ranking[robust]
+            batch = x[robust], y[robust], noise.select(robust)
+            result = run_attack(self, model, frozen_model, *batch, run, targets)
+            x_adv[robust] = result.x_adv
+            robust = robust[~result.adversarial]
+            if not len(robust):
                 break
         return x_adv

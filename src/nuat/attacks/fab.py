@@ -1,40 +1,61 @@
-"""FAB: a walk along the decision boundary toward the clean image."""
+"""FAB: a minimum-norm attack along the decision boundary."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from nuat.attacks.apgd import random_boundary_point
-from nuat.attacks.base import NOISE, Attack
+from nuat.attacks.base import TORCH_NOISE, Attack
 from nuat.attacks.box_projection import project_to_hyperplane
 from nuat.attacks.criteria import classes_by_logit
 from nuat.attacks.runner import SuccessAt
-from nuat.attacks.state import AttackState, check_differentiable, value_and_grad
+from nuat.attacks.state import AttackState, TargetedState, check_differentiable, value_and_grad
 from nuat.losses import targeted_margin
 from nuat.nn.freeze import frozen_eval
 from nuat.rng import Noise
 from nuat.threat_models import Ball, Linf
 
 
+@dataclass(kw_only=True)
+class FABState(TargetedState):
+    """The state of FAB.
+
+    Attributes:
+        misclassified: whether `x_adv` is misclassified, [B] bool.
+    """
+
+    misclassified: Tensor = field(init=False)
+
+
 @dataclass(frozen=True)
 class FAB(Attack):
-    """The fast adaptive boundary attack: a small misclassified change, not one of a given size.
+    """Fast adaptive boundary attack: searches for the nearest misclassified point.
 
-    Each step linearizes the difference of two logits at x_k, projects x_k and the clean image x
-    on that hyperplane within [0, 1] (d and d_0 are the ways there), and goes to
+    Each step linearizes the difference of two logits at x_k and projects both x_k and the clean
+    image x onto the resulting hyperplane within [0, 1]; d and d_0 are the displacements. Then
 
-        clamp((1 - a)(x_k + eta d) + a (x + eta d_0)),   a = min(|d| / (|d| + |d_0|), alpha_max);
+        x_{k+1} = clamp((1 - a)(x_k + eta d) + a (x + eta d_0), 0, 1)
+        a       = min(|d| / (|d| + |d_0|), alpha_max)
 
-    a misclassified point is then pulled back to x + beta (x_k - x). An image falls to a point
-    within eps. The hyperplane is that of the other class that is nearest, by |difference| over
-    |gradient| in the dual norm; with `targets`, that of one other class after another (FAB-T).
+    and a misclassified x_{k+1} is pulled back to x + beta (x_{k+1} - x). The image is adversarial
+    if a misclassified iterate lies within eps, before the pull. Untargeted FAB uses the hyperplane
+    of the class j with the smallest |z_j - z_y| / |grad (z_j - z_y)| in the dual norm, which takes
+    one backward pass per class; with `targets` (FAB-T) it uses one class after another.
 
-    Source: arXiv:1907.02044, Algorithm 1, and the published code of AutoAttack: the first run
-    starts at the clean image, later ones at random at eps / 2 from it.
+    Source: arXiv:1907.02044, Algorithm 1, and the code published with AutoAttack, whose first run
+    starts at the clean image and later runs at a random point at distance eps / 2. The projection
+    without sorting is ours (see `nuat.attacks.box_projection`).
+
+    Attributes:
+        steps: number of steps.
+        alpha_max: upper bound of a, the weight of the clean image.
+        eta: extrapolation beyond the hyperplane.
+        beta: how much of the displacement remains after the pull toward the clean image.
+        targets: number of target classes; 0 for untargeted FAB.
     """
 
     steps: int = 100
@@ -44,97 +65,108 @@ class FAB(Attack):
     targets: int = 0
     success_at: SuccessAt = "any"
 
-    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
-        """One run; the points are those before they are pulled back."""
-        b.x_adv = self.beginning(b.x, b.noise, restart)
+    def iterates(
+        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
+    ) -> Iterator[FABState]:
+        x_adv = self.initial_point(x, noise, restart)
+        state = FABState(x=x, y=y, target=target, noise=noise, x_adv=x_adv)
         for _ in range(self.steps):
-            b.x_adv = self.walk(b, *self.plane(g, b))
+            state.x_adv = self.step(state, *self.linearize(model, state))
             with torch.no_grad():
-                z = g(b.x_adv)
-            b.outside = z.argmax(1) != b.y
-            yield z
-            pulled = b.x + self.beta * (b.x_adv - b.x)
-            b.x_adv = torch.where(b.outside[:, None, None, None], pulled, b.x_adv)
+                z = model(state.x_adv)
+            state.z, state.misclassified = z, z.argmax(1) != state.y
+            yield state
+            pulled = state.x + self.beta * (state.x_adv - state.x)
+            state.x_adv = torch.where(state.misclassified[:, None, None, None], pulled, state.x_adv)
 
-    def beginning(self, x: Tensor, noise: Noise, restart: int) -> Tensor:
-        """The clean image; from the second run on, a random point at eps / 2 from it."""
-        return x if restart == 0 else random_boundary_point(x, self.ball, noise, share=0.5)
+    def initial_point(self, x: Tensor, noise: Noise, restart: int) -> Tensor:
+        """The clean image; from the second run on, a random point at distance eps / 2."""
+        return x if restart == 0 else random_boundary_point(x, self.ball, noise, fraction=0.5)
 
-    def plane(self, g: nn.Module, b: AttackState) -> tuple[Tensor, Tensor]:
-        """The difference of logits at the point, [B], and its gradient, [B, C, H, W]."""
+    def linearize(self, model: nn.Module, state: FABState) -> tuple[Tensor, Tensor]:
+        """The difference of logits at the iterate, [B], and its gradient, [B, C, H, W]."""
         if self.targets:
             _, value, gradient = value_and_grad(
-                g, b.x_adv, lambda z: targeted_margin(z, b.y, b.target)
+                model, state.x_adv, lambda z: targeted_margin(z, state.y, state.target)
             )
             return value, gradient
-        return nearest_plane(g, b.x_adv, b.y, self.ball)
+        return nearest_hyperplane(model, state.x_adv, state.y, self.ball)
 
-    def walk(self, b: AttackState, value: Tensor, gradient: Tensor) -> Tensor:
-        """Between the ways from the point and from the clean image to the hyperplane."""
-        offset = value - (gradient * b.x_adv).flatten(1).sum(1)
-        twice = torch.cat([b.x_adv, b.x]), torch.cat([gradient, gradient]), torch.cat([offset] * 2)
-        ways = project_to_hyperplane(*twice, self.ball)
-        length = self.ball.distance(ways, torch.zeros_like(ways)).to(ways.dtype).clamp_min(1e-8)
-        (d, d_0), (long, long_0) = ways.chunk(2), length.chunk(2)
-        a = (long / (long + long_0)).clamp_max(self.alpha_max)[:, None, None, None]
-        return ((1 - a) * (b.x_adv + self.eta * d) + a * (b.x + self.eta * d_0)).clamp(0, 1)
+    def step(self, state: FABState, value: Tensor, gradient: Tensor) -> Tensor:
+        """The next iterate, from the projections of x_k and x onto the hyperplane."""
+        x_adv, x = state.x_adv, state.x
+        offset = value - (gradient * x_adv).flatten(1).sum(1)
+        both = torch.cat([x_adv, x]), torch.cat([gradient, gradient]), torch.cat([offset] * 2)
+        displacements = project_to_hyperplane(*both, self.ball)
+        norms = self.ball.distance(displacements, torch.zeros_like(displacements))
+        norms = norms.to(displacements.dtype).clamp_min(1e-8)
+        (d, d_0), (norm, norm_0) = displacements.chunk(2), norms.chunk(2)
+        a = (norm / (norm + norm_0)).clamp_max(self.alpha_max)[:, None, None, None]
+        return ((1 - a) * (x_adv + self.eta * d) + a * (x + self.eta * d_0)).clamp(0, 1)
 
-    def inside(self, b: AttackState) -> Tensor:
-        """Whether the point is within eps, [B] bool."""
-        return self.ball.distance(b.x_adv, b.x) <= self.ball.eps
+    def in_ball(self, state: AttackState) -> Tensor:
+        """Whether the iterate is within eps, [B] bool."""
+        return self.ball.distance(state.x_adv, state.x) <= self.ball.eps
 
     @torch.no_grad()
-    def nearest(
-        self, f: nn.Module, x: Tensor, y: Tensor, noise: Noise = NOISE
+    def minimal_perturbation(
+        self, model: nn.Module, x: Tensor, y: Tensor, noise: Noise = TORCH_NOISE
     ) -> tuple[Tensor, Tensor]:
-        """The nearest misclassified points found at any distance, and how far they are.
+        """The nearest misclassified points that FAB finds at any distance, and their distances.
+
+        Args:
+            model: the network.
+            x: clean images in [0, 1], [B, C, H, W].
+            y: labels [B].
+            noise: the source of random numbers.
 
         Returns:
-            Points [B, C, H, W], and distances [B]; the clean image and infinity where none was
-            found.
+            Points [B, C, H, W], and distances [B]: the clean image and 0 where it is misclassified
+            already, the clean image and infinity where the attack finds no point.
         """
-        with frozen_eval(f) as g:
-            z = g(x)
-            nearest = x, torch.where(z.argmax(1) == y, torch.inf, 0.0).to(x.dtype)
-            for run in range(self.runs(z.shape[1])):
+        with frozen_eval(model) as frozen_model:
+            z = frozen_model(x)
+            nearest = x
+            distance = torch.where(z.argmax(1) == y, torch.inf, 0.0).to(x.dtype)
+            for run in range(self.num_runs(z.shape[1])):
                 rank, restart = divmod(run, self.restarts)
-                b = AttackState(x, y, noise.fork("target", rank).fork("restart", restart))
-                b.target = classes_by_logit(z, y)[:, rank]
-                for _ in self.points(g, b, restart):
-                    nearest = self._nearer(b, *nearest)
-        return nearest
-
-    def _nearer(self, b: AttackState, point: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
-        now = self.ball.distance(b.x_adv, b.x).to(distance.dtype)
-        nearer = b.outside & (now < distance)
-        return torch.where(nearer[:, None, None, None], b.x_adv, point), torch.where(
-            nearer, now, distance
-        )
+                target = classes_by_logit(z, y)[:, rank]
+                own_noise = noise.fold_in("target", rank).fold_in("restart", restart)
+                for state in self.iterates(frozen_model, x, y, target, own_noise, restart):
+                    current = self.ball.distance(state.x_adv, x).to(distance.dtype)
+                    nearer = state.misclassified & (current < distance)
+                    nearest = torch.where(nearer[:, None, None, None], state.x_adv, nearest)
+                    distance = torch.where(nearer, current, distance)
+        return nearest, distance
 
 
 @dataclass(frozen=True)
 class FABT(FAB):
-    """Targeted FAB: the hyperplane of one other class after another, the likeliest first."""
+    """Targeted FAB: the hyperplane of one target class after another, the most likely first.
+
+    Source: the code published with AutoAttack (arXiv:2003.01690).
+    """
 
     targets: int = 9
 
 
-def nearest_plane(g: nn.Module, x_adv: Tensor, y: Tensor, ball: Ball) -> tuple[Tensor, Tensor]:
-    """The difference of logits and its gradient, of the class j whose hyperplane is nearest.
+def nearest_hyperplane(
+    model: nn.Module, x_adv: Tensor, y: Tensor, ball: Ball
+) -> tuple[Tensor, Tensor]:
+    """z_j - z_y and its gradient for the class j whose linearized boundary is nearest.
 
-    That is the j with the least |z_j - z_y| / |gradient of it|, in the dual norm. One backward for
-    each other class.
+    That is the j with the smallest |z_j - z_y| / |gradient| in the dual norm of the ball's norm.
     """
-    at = x_adv.detach().requires_grad_()
+    x_adv = x_adv.detach().requires_grad_()
     with torch.enable_grad():
-        z = g(at)
+        z = model(x_adv)
         check_differentiable(z)
         others = classes_by_logit(z.detach(), y)
-        leads = [targeted_margin(z, y, others[:, j]) for j in range(others.shape[1])]
-        slopes = [torch.autograd.grad(lead.sum(), at, retain_graph=True)[0] for lead in leads]
-    values, gradients = torch.stack([lead.detach() for lead in leads]), torch.stack(slopes)
+        margins = [targeted_margin(z, y, others[:, j]) for j in range(others.shape[1])]
+        grads = [torch.autograd.grad(m.sum(), x_adv, retain_graph=True)[0] for m in margins]
+    values, gradients = torch.stack([m.detach() for m in margins]), torch.stack(grads)
     order = 1 if isinstance(ball, Linf) else 2
-    dual = torch.linalg.vector_norm(gradients.flatten(2), order, dim=2)
-    choice = (values.abs() / (dual + 1e-12)).argmin(0)
-    image = torch.arange(len(y), device=y.device)
-    return values[choice, image], gradients[choice, image]
+    dual_norm = torch.linalg.vector_norm(gradients.flatten(2), order, dim=2)
+    choice = (values.abs() / (dual_norm + 1e-12)).argmin(0)
+    rows = torch.arange(len(y), device=y.device)
+    return values[choice, rows], gradients[choice, rows]

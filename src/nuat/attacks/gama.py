@@ -1,102 +1,150 @@
-"""GAMA, guided adversarial margin attacks: projected gradient, Frank-Wolfe, multi-targeted."""
+"""GAMA, the guided adversarial margin attack: projected gradient, Frank-Wolfe, multi-targeted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks.ascent import ascent_steps
 from nuat.attacks.base import Attack
+from nuat.attacks.pgd import PGDState, ascent_steps
 from nuat.attacks.state import AttackState, value_and_grad
+from nuat.errors import InputError
 from nuat.losses import margin, targeted_margin
+from nuat.rng import Noise
 from nuat.schedules import Piecewise, Schedule, StepDecay
 from nuat.threat_models import Bernoulli, Start
 
 
-@dataclass(frozen=True)
-class GAMA(Attack):
-    """Ascend  max_{j != y} p_j - p_y + lam(k) * |p(x') - p(x_0)|^2,  p = softmax(f), x_0 the start.
-
-    Steps of 2 eps, divided by 10 at steps 60 and 85 of 100; lam falls from 50 to 0 in 25 steps and
-    the margin alone goes on. The last iterate counts.
-
-    Source: arXiv:2011.14969 and its published code, whose reference point is the noisy start
-    x_0 = x + eps * sign, not clamped to [0, 1], rather than the clean image; `guide="clean"` takes
-    that. `size` (in units of eps) and `lam` are functions of the percentage of the steps done, so
-    that they fit any number.
+@dataclass(kw_only=True)
+class GAMAState(PGDState):
+    """The state of GAMA.
 
     Attributes:
-        guide: the point whose probabilities are to be left: the `start`, as published, or `clean`.
+        p_reference: probabilities at the reference point, [B, K].
+    """
+
+    p_reference: Tensor
+
+
+@dataclass(frozen=True)
+class GAMA(Attack):
+    """GAMA-PGD: PGD on the margin of the softmax probabilities, guided by a relaxation term.
+
+        loss(x') = max_{j != y} p_j(x') - p_y(x') + lam(k) * |p(x') - p(x_ref)|_2^2
+        p = softmax(f)
+
+    `lam` falls from 50 to 0 in the first quarter of the steps; then only the margin is left. The
+    step size is 2 eps, divided by 10 after 60% and 85% of the steps. The last iterate counts.
+
+    Source: arXiv:2011.14969 and its published code. Published: x_ref is the noisy start
+    x + eps * sign, not clamped to [0, 1]; `reference="clean"` takes the clean image instead.
+
+    Attributes:
+        steps: number of steps.
+        rel_step_size: step size in units of eps, a schedule over the percentage of the steps done,
+            so that it fits any number of steps.
+        lam: weight of the relaxation term, a schedule over the percentage of the steps done.
+        start: the starting point in the ball.
+        reference: x_ref, the `start` (published) or the `clean` image.
     """
 
     steps: int = 100
-    size: Schedule = StepDecay(2.0, at=(60, 85))
+    rel_step_size: Schedule = StepDecay(2.0, at=(60, 85))
     lam: Schedule = Piecewise(((0, 50.0), (25, 0.0)))
     start: Start = Bernoulli(1.0, clamp=False)
-    guide: str = "start"
+    reference: Literal["start", "clean"] = "start"
 
-    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
-        """One run from one start."""
-        b.x_adv = self.start(b.x, self.ball, b.noise)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reference not in ("start", "clean"):
+            raise InputError(f"reference is {self.reference!r}, but must be 'start' or 'clean'")
+
+    def iterates(
+        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
+    ) -> Iterator[AttackState]:
+        x_adv = self.start(x, self.ball, noise)
         with torch.no_grad():
-            b.reference = g(b.x_adv if self.guide == "start" else b.x).softmax(1)
-        yield from self.moves(g, b)
+            p_reference = model(x_adv if self.reference == "start" else x).softmax(1)
+        state = GAMAState(
+            x=x, y=y, target=target, noise=noise, x_adv=x_adv, p_reference=p_reference
+        )
+        yield from self.trajectory(model, state)
 
-    def moves(self, g: nn.Module, b: AttackState) -> Iterator[Tensor | None]:
-        """The points from `b.x_adv` on."""
-        size = lambda k: self.size(self.done(k))  # noqa: E731
-        return ascent_steps(g, b, lambda z, k: self.objective(z, b, k), self.ball, self.steps, size)
+    def trajectory(self, model: nn.Module, state: GAMAState) -> Iterator[AttackState]:
+        """The iterates from `state.x_adv` on."""
+        return ascent_steps(
+            model,
+            state,
+            lambda z, k: self.objective(z, state, k),
+            self.ball,
+            self.steps,
+            lambda k: self.rel_step_size(self.percent_done(k)),
+        )
 
-    def objective(self, z: Tensor, b: AttackState, k: int) -> Tensor:
-        """Margin and guidance of each image at step k, [B]."""
+    def objective(self, z: Tensor, state: GAMAState, k: int) -> Tensor:
+        """The loss at step k for logits z [B, K], one value per image [B]."""
         p = z.softmax(1)
-        away = (p - b.reference).square().sum(1)
-        return self.margin(p, b) + self.lam(self.done(k)) * away
+        relaxation = (p - state.p_reference).square().sum(1)
+        return self.margin(p, state) + self.lam(self.percent_done(k)) * relaxation
 
-    def margin(self, p: Tensor, b: AttackState) -> Tensor:
+    def margin(self, p: Tensor, state: GAMAState) -> Tensor:
         """max_{j != y} p_j - p_y, [B]."""
-        return margin(p, b.y)
+        return margin(p, state.y)
 
-    def done(self, k: float) -> float:
+    def percent_done(self, k: float) -> float:
         """The percentage of the steps done before step k."""
         return 100 * k / self.steps
 
 
 @dataclass(frozen=True)
 class GAMAFW(GAMA):
-    """GAMA by Frank-Wolfe: delta <- (1 - size) delta + size * eps * steepest_direction(gradient).
+    """GAMA-FW: the loss of GAMA, maximized by the Frank-Wolfe algorithm.
 
-    `size` is 1/2, divided by 5 at steps 60 and 85 of 100. The objective is that of GAMA.
+        delta <- (1 - g) delta + g * eps * steepest_direction(gradient)
+
+    The weight g is `rel_step_size`: 1/2, divided by 5 after 60% and 85% of the steps.
 
     Source: arXiv:2011.14969 and its published code.
     """
 
-    size: Schedule = StepDecay(0.5, at=(60, 85), by=0.2)
+    rel_step_size: Schedule = StepDecay(0.5, at=(60, 85), by=0.2)
 
-    def moves(self, g: nn.Module, b: AttackState) -> Iterator[Tensor | None]:
-        """The points from `b.x_adv` on."""
+    def trajectory(self, model: nn.Module, state: GAMAState) -> Iterator[AttackState]:
         for k in range(self.steps):
-            z, _, b.gradient = value_and_grad(g, b.x_adv, lambda z, k=k: self.objective(z, b, k))  # type: ignore[misc]
-            yield z
-            share = self.size(self.done(k))
-            corner = self.ball.eps * self.ball.steepest_direction(b.gradient)
-            b.x_adv = self.ball.project(b.x + (1 - share) * (b.x_adv - b.x) + share * corner, b.x)
-        yield None
+            state.z, _, state.gradient = value_and_grad(
+                model,
+                state.x_adv,
+                lambda z, k=k: self.objective(z, state, k),  # type: ignore[misc]  # default of k
+            )
+            yield state
+            g = self.rel_step_size(self.percent_done(k))
+            vertex = self.ball.eps * self.ball.steepest_direction(state.gradient)
+            delta = (1 - g) * (state.x_adv - state.x)
+            state.x_adv = self.ball.project(state.x + delta + g * vertex, state.x)
+        state.z = None
+        yield state
 
 
 @dataclass(frozen=True)
 class GAMAMT(GAMA):
-    """Multi-targeted GAMA: p_t - p_y in place of the margin, for one other class after another.
+    """GAMA-MT: p_t - p_y in place of the margin, for one target class t after another.
 
-    A reconstruction: the published code names it and does not have it. The classes are those of the
-    largest clean logits; an image that has fallen to one is spared the others.
+    The targets are the most likely other classes by the clean logits. An image is done as soon as
+    the last iterate of a run is misclassified.
+
+    Source: arXiv:2011.14969 names this attack, but its published code does not contain it; this
+    reconstruction is ours.
+
+    Attributes:
+        targets: number of target classes; with K classes at most K - 1 are used.
     """
 
     targets: int = 9
 
-    def margin(self, p: Tensor, b: AttackState) -> Tensor:
+    def margin(self, p: Tensor, state: GAMAState) -> Tensor:
         """p_t - p_y, [B]."""
-        return targeted_margin(p, b.y, b.target)
+        return targeted_margin(p, state.y, state.target)

@@ -1,4 +1,4 @@
-"""Attacks without labels: push the logits of a whole batch away from where they were."""
+"""Attacks without labels that maximize a matrix norm of the change of a batch of logits."""
 
 from __future__ import annotations
 
@@ -8,46 +8,72 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks.ascent import ascent_steps
 from nuat.attacks.base import Attack
+from nuat.attacks.pgd import PGDState, ascent_steps
 from nuat.attacks.state import AttackState
 from nuat.losses import Distance, frobenius, nuclear
+from nuat.rng import Noise
 from nuat.schedules import Constant, Schedule
 from nuat.threat_models import Bernoulli, Start
 
 
+@dataclass(kw_only=True)
+class LogitNormState(PGDState):
+    """The state of an attack on the change of logits.
+
+    Attributes:
+        z_clean: logits of the clean images, [B, K].
+    """
+
+    z_clean: Tensor
+
+
 @dataclass(frozen=True)
 class NuclearAttack(Attack):
-    """Ascend |f(x') - f(x)|_*, the nuclear norm of the change of a batch of logits.
+    """PGD on the nuclear norm |f(x') - f(x)|_* of the change of a batch of logits [B, K].
 
     The nuclear norm grows when the rows change in different directions, so errors spread over more
-    classes than under the Frobenius norm. Images are attacked jointly: what becomes of one depends
-    on the others in its batch, so batches are made in the order of the data, of `batch` images,
-    however the evaluation is run.
+    classes than with the Frobenius norm. The result for an image depends on the other images of
+    its batch; evaluations therefore always use batches of `batch` images in the order of the data.
 
-    Source: the talk with "Towards Efficient and Effective Adversarial Training" (NeurIPS 2021)
-    shows its confusion matrices; steps, start and size of the batch are not given there: ours.
+    Source: the talk on "Towards Efficient and Effective Adversarial Training" (NeurIPS 2021), which
+    shows confusion matrices of such an attack. Steps, step size, start and batch size are ours.
+
+    Attributes:
+        steps: number of steps.
+        rel_step_size: step size in units of eps, or a schedule over the steps.
+        start: the starting point in the ball.
+        distance: the norm of the change, a function of two batches of logits [B, K].
+        batch: number of images in a batch.
     """
 
     steps: int = 20
-    size: Schedule = Constant(1 / 4)
+    rel_step_size: Schedule = Constant(1 / 4)
     start: Start = Bernoulli(1 / 2)
     distance: Distance = nuclear
     batch: int = 64
 
-    joint = True
+    batchwise = True
 
-    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
-        """One run from one start."""
-        b.x_adv = self.start(b.x, self.ball, b.noise)
+    def iterates(
+        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
+    ) -> Iterator[AttackState]:
+        x_adv = self.start(x, self.ball, noise)
         with torch.no_grad():
-            b.clean = g(b.x)
-        away = lambda z, k: self.distance(z, b.clean)  # noqa: E731
-        return ascent_steps(g, b, away, self.ball, self.steps, self.size)
+            z_clean = model(x)
+        state = LogitNormState(x=x, y=y, target=target, noise=noise, x_adv=x_adv, z_clean=z_clean)
+        return ascent_steps(
+            model,
+            state,
+            lambda z, k: self.distance(z, state.z_clean),
+            self.ball,
+            self.steps,
+            self.rel_step_size,
+        )
 
 
 @dataclass(frozen=True)
 class FrobeniusAttack(NuclearAttack):
-    """Ascend |f(x') - f(x)|_F; the rest as the nuclear one, for comparison with it."""
+    """PGD on the Frobenius norm |f(x') - f(x)|_F, for comparison with the nuclear norm. Ours."""
 
     distance: Distance = frobenius

@@ -1,128 +1,276 @@
-"""Gradient attacks: FGSM, PGD, targeted and multi-targeted PGD."""
+"""Projected gradient attacks: FGSM, PGD, targeted and multi-targeted PGD, and their inner loop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks.ascent import ascent_steps
-from nuat.attacks.base import NOISE, Attack
+from nuat.attacks.base import TORCH_NOISE, Attack
 from nuat.attacks.criteria import classes_by_logit
 from nuat.attacks.runner import SuccessAt
-from nuat.attacks.state import AttackState
+from nuat.attacks.state import AttackState, TargetedState, value_and_grad
 from nuat.errors import InputError
 from nuat.losses import ce_per_image, targeted_margin
 from nuat.nn.freeze import frozen_eval
 from nuat.rng import Noise
 from nuat.schedules import Constant, Schedule
-from nuat.threat_models import Bernoulli, NoStart, Start, Uniform
+from nuat.threat_models import Ball, Bernoulli, NoStart, Start, Uniform
+
+Objective = Callable[[Tensor, int], Tensor]
+StepSize = float | Callable[[float], float]
+
+
+@dataclass(kw_only=True)
+class PGDState(TargetedState):
+    """The state of a projected gradient attack.
+
+    Attributes:
+        gradient: gradient of the objective at `x_adv`, [B, C, H, W].
+    """
+
+    gradient: Tensor = field(init=False)
+
+
+def ascend(
+    objective: Objective,
+    x_adv: Tensor,
+    x: Tensor,
+    ball: Ball,
+    steps: int = 1,
+    rel_step_size: StepSize = 1.0,
+) -> Tensor:
+    """Maximize an objective in the ball around x by projected steepest ascent.
+
+        x_adv <- project(x_adv + rel_step_size(k) * eps * steepest_direction(gradient))
+
+    Each step costs one forward and one backward pass (with respect to the input only) if the
+    objective calls a network with frozen weights once.
+
+    Args:
+        objective: `objective(x_adv, k)` returns a scalar, or one value per image [B], which are
+            summed.
+        x_adv: the starting point, [B, C, H, W].
+        x: clean images in [0, 1], [B, C, H, W].
+        ball: the threat model.
+        steps: number of steps.
+        rel_step_size: step size in units of eps, or a function of the step k = 0, 1, ...
+
+    Returns:
+        The last iterate, [B, C, H, W], detached.
+    """
+    for k in range(steps):
+        x_adv = x_adv.detach().requires_grad_()
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(objective(x_adv, k).sum(), x_adv)
+        x_adv = ascent_step(x_adv.detach(), gradient, rel_step_size, k, x, ball)
+    return x_adv.detach()
+
+
+def ascent_steps(
+    model: nn.Module,
+    state: PGDState,
+    objective: Objective,
+    ball: Ball,
+    steps: int,
+    rel_step_size: StepSize,
+) -> Iterator[PGDState]:
+    """Run the same loop from `state.x_adv` and yield each iterate, for `objective(z, k)` of logits.
+
+    Each iterate is yielded with its logits before the next step is taken. The last iterate has
+    none, because its logits are not needed for any gradient.
+    """
+    for k in range(steps):
+        state.z, _, state.gradient = value_and_grad(
+            model,
+            state.x_adv,
+            lambda z, k=k: objective(z, k),  # type: ignore[misc]  # mypy cannot infer the default
+        )
+        yield state
+        state.x_adv = ascent_step(state.x_adv, state.gradient, rel_step_size, k, state.x, ball)
+    state.z = None
+    yield state
+
+
+def ascent_step(
+    x_adv: Tensor, gradient: Tensor, rel_step_size: StepSize, k: int, x: Tensor, ball: Ball
+) -> Tensor:
+    """project(x_adv + rel_step_size(k) * eps * steepest_direction(gradient))."""
+    step_size = ball.eps * (rel_step_size(k) if callable(rel_step_size) else rel_step_size)
+    return ball.project(x_adv + step_size * ball.steepest_direction(gradient), x)
 
 
 @dataclass(frozen=True)
 class PGD(Attack):
-    """x <- project(x + size * eps * steepest_direction(gradient of loss(f(x), y))), `steps` times.
+    """Projected gradient descent on the threat model (gradient ascent on the loss).
 
-    The last iterate counts. `size` is in units of eps: 1/4 is the usual 2/255 at 8/255. `loss`
-    takes logits [B, K] and labels [B] and gives one number an image. With `snapshots` the iterates
-    after so many steps of this one trajectory are evaluate_points too, each for itself.
+        x_0     = start(x)
+        x_{k+1} = project(x_k + s_k * eps * steepest_direction(grad loss(f(x_k), y)))
 
-    Source: arXiv:1706.06083, eq. 2.2 and section 3.
+    The steepest direction is the sign of the gradient in Linf and the normalized gradient in L2.
+
+    Source: arXiv:1706.06083, eq. 2.2 and section 3. The step size of eps / 4 (2/255 at eps 8/255)
+    is the usual one in the literature; judging the last iterate follows the published code.
+
+    Attributes:
+        steps: number of steps.
+        rel_step_size: s_k, the step size in units of eps, or a schedule over k.
+        start: the starting point in the ball.
+        loss: a function of logits [B, K] and labels [B] that returns one value per image [B].
+        snapshots: step numbers whose iterates are evaluated too, each as a separate result: one
+            trajectory gives PGD-7, PGD-20, ... at once.
     """
 
     steps: int = 20
-    size: Schedule = Constant(1 / 4)
+    rel_step_size: Schedule = Constant(1 / 4)
     start: Start = Uniform()
     loss: Callable[[Tensor, Tensor], Tensor] = ce_per_image
 
-    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
-        """One run from one start."""
-        b.x_adv = self.start(b.x, self.ball, b.noise)
-        return ascent_steps(g, b, lambda z, k: self.loss(z, b.y), self.ball, self.steps, self.size)
+    def iterates(
+        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
+    ) -> Iterator[AttackState]:
+        x_adv = self.start(x, self.ball, noise)
+        state = PGDState(x=x, y=y, target=target, noise=noise, x_adv=x_adv)
+        return ascent_steps(
+            model,
+            state,
+            lambda z, k: self.loss(z, state.y),
+            self.ball,
+            self.steps,
+            self.rel_step_size,
+        )
 
 
 @dataclass(frozen=True)
 class FGSM(PGD):
-    """project(x + eps * steepest_direction(gradient of CE(f(x), y))): one full step from the clean image.
+    """Fast gradient sign method: one step of length eps from the clean image.
+
+        x_adv = project(x + eps * steepest_direction(grad CE(f(x), y)))
 
     Source: arXiv:1412.6572, section 4.
     """
 
     steps: int = 1
-    size: Schedule = Constant(1.0)
+    rel_step_size: Schedule = Constant(1.0)
     start: Start = NoStart()
 
 
 @dataclass(frozen=True)
 class RFGSM(PGD):
-    """x' = x + eps/2 sign(N(0, 1)), then x' + eps/2 sign(gradient at x'): a random half step first.
+    """FGSM after a random step: R+FGSM.
 
-    Source: arXiv:1705.07204; that the two halves are equal is ours, the training recipe is unknown.
+        x'    = clamp(x + eps/2 * sign(N(0, 1)), 0, 1)
+        x_adv = project(x' + eps/2 * sign(grad CE(f(x'), y)))
+
+    Source: arXiv:1705.07204. The equal split of eps between the two steps is ours.
     """
 
     steps: int = 1
-    size: Schedule = Constant(1 / 2)
+    rel_step_size: Schedule = Constant(1 / 2)
     start: Start = Bernoulli(1 / 2)
 
 
 @dataclass(frozen=True)
 class TargetedPGD(PGD):
-    """PGD down the cross-entropy of another class: the image is to be taken for that one.
+    """PGD that minimizes the loss of a target class t.
 
-    As an attack on (x, y), the target is the class at `rank` among the clean logits of the other
-    classes: 1 is the runner-up, -1 the least likely. `toward` takes the target classes themselves.
+        x_{k+1} = project(x_k - s_k * eps * steepest_direction(grad loss(f(x_k), t)))
+
+    As an attack on (x, y), t is the class at position `rank` of the other classes, sorted by the
+    clean logits. `run_targeted` takes the target classes themselves. As in AutoAttack, the attack
+    succeeds if the image is misclassified as any class.
+
+    Source: arXiv:1607.02533, section 2.3 (one target class, there the least likely); the choice of
+    the target by `rank` is ours.
+
+    Attributes:
+        rank: 1 is the most likely other class, 2 the next, ..., -1 the least likely.
     """
 
     steps: int = 50
     rank: int = 1
 
-    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
-        """One run toward the class at `rank`."""
-        b.target = self.aims(g, b.x, b.y)
-        return self._toward(g, b)
+    def iterates(
+        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
+    ) -> Iterator[AttackState]:
+        return self._descend(model, x, y, self.target_classes(model, x, y), noise)
 
-    def aims(self, g: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The class at `rank` for each image, [B]. Raises InputError if there are too few."""
+    def target_classes(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The class at `rank` for each image, [B].
+
+        Raises:
+            InputError: the network has fewer classes than `rank` needs.
+        """
         with torch.no_grad():
-            z = g(x)
+            z = model(x)
         others = z.shape[1] - 1
         if not (1 <= self.rank <= others or -others <= self.rank <= -1):
-            raise InputError(f"rank is {self.rank}, but there are {others} classes to aim at")
+            raise InputError(
+                f"rank is {self.rank}, but must be from 1 to {others}, or from -1 to -{others}: "
+                f"the network has {others} other classes"
+            )
         return classes_by_logit(z, y)[:, self.rank - 1 if self.rank > 0 else self.rank]
 
-    def toward(self, f: nn.Module, x: Tensor, target: Tensor, noise: Noise = NOISE) -> Tensor:
-        """Images in the ball that f should take for `target` [B]."""
-        b = AttackState(x, target, noise, target=target)
-        with frozen_eval(f) as g:
-            for _ in self._toward(g, b):
-                pass
-        return b.x_adv.detach()
+    def run_targeted(
+        self, model: nn.Module, x: Tensor, target: Tensor, noise: Noise = TORCH_NOISE
+    ) -> Tensor:
+        """Perturb images x in [0, 1], [B, C, H, W], so that the network predicts `target` [B]."""
+        x_adv = x
+        with frozen_eval(model) as frozen_model:
+            for state in self._descend(frozen_model, x, target, target, noise):
+                x_adv = state.x_adv
+        return x_adv.detach()
 
-    def _toward(self, g: nn.Module, b: AttackState) -> Iterator[Tensor | None]:
-        b.x_adv = self.start(b.x, self.ball, b.noise)
-        nearness = lambda z, k: -self.loss(z, b.target)  # noqa: E731
-        return ascent_steps(g, b, nearness, self.ball, self.steps, self.size)
+    def _descend(
+        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise
+    ) -> Iterator[AttackState]:
+        x_adv = self.start(x, self.ball, noise)
+        state = PGDState(x=x, y=y, target=target, noise=noise, x_adv=x_adv)
+        return ascent_steps(
+            model,
+            state,
+            lambda z, k: -self.loss(z, state.target),
+            self.ball,
+            self.steps,
+            self.rel_step_size,
+        )
 
 
 @dataclass(frozen=True)
 class MultiTargetedPGD(Attack):
-    """PGD up the lead z_t - z_y of one other class t after another, the likeliest first.
+    """PGD on the difference of logits z_t - z_y, for one target class t after another.
 
-    An image that has fallen to one class is spared the others. Any iterate counts.
+    The targets are the `targets` most likely other classes by the clean logits. An image is done
+    as soon as any iterate is misclassified, as any class.
 
-    Source: arXiv:1910.09338; the step of 1/4 eps and the order of the classes are ours.
+    Source: arXiv:1910.09338; the step size of eps / 4 and the order of the targets are
+    ours.
+
+    Attributes:
+        steps: number of steps for each target.
+        rel_step_size: step size in units of eps, or a schedule over the steps.
+        start: the starting point in the ball.
+        targets: number of target classes; with K classes at most K - 1 are used.
     """
 
     steps: int = 100
-    size: Schedule = Constant(1 / 4)
+    rel_step_size: Schedule = Constant(1 / 4)
     start: Start = Uniform()
     targets: int = 9
     success_at: SuccessAt = "any"
 
-    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
-        """One run toward `b.target`."""
-        b.x_adv = self.start(b.x, self.ball, b.noise)
-        lead = lambda z, k: targeted_margin(z, b.y, b.target)  # noqa: E731
-        return ascent_steps(g, b, lead, self.ball, self.steps, self.size)
+    def iterates(
+        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
+    ) -> Iterator[AttackState]:
+        x_adv = self.start(x, self.ball, noise)
+        state = PGDState(x=x, y=y, target=target, noise=noise, x_adv=x_adv)
+        return ascent_steps(
+            model,
+            state,
+            lambda z, k: targeted_margin(z, state.y, state.target),
+            self.ball,
+            self.steps,
+            self.rel_step_size,
+        )

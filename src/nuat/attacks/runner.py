@@ -1,226 +1,280 @@
-"""One run of an attack on one batch, and what became of each image."""
+"""One run of an attack on one batch, with its outcome and cost for each image."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks.criteria import evaluate_points
-from nuat.attacks.state import AttackState
+from nuat.attacks.criteria import evaluate_adversarial
+from nuat.attacks.state import AttackState, select_rows
 from nuat.losses import margin
 from nuat.nn.freeze import forward_padded
 from nuat.rng import Noise
-from nuat.threat_models import Ball
+
+if TYPE_CHECKING:
+    from nuat.attacks.base import Attack
 
 SuccessAt = Literal["last", "any"]
-LOOK = 10
-"""Between two looks at what has been found (and one synchronisation each): so many iterates."""
-
-
-class AttackProtocol(Protocol):
-    """What a trial asks of an attack; see `Attack`."""
-
-    ball: Ball
-    restarts: int
-    success_at: SuccessAt
-    snapshots: tuple[int, ...]
-    targets: int
-
-    def points(self, g: nn.Module, b: AttackState, restart: int) -> Iterator[Tensor | None]:
-        """One run, point by point."""
-
-    def inside(self, b: AttackState) -> Tensor | None:
-        """Which points are in the ball; None: all."""
+CHECK_EVERY = 10
+"""Iterates between two checks for misclassified images; each check synchronizes the GPU once."""
 
 
 @dataclass
 class AttackResult:
-    """What a run did to each of B images.
+    """The outcome of one run for each of B images.
 
     Attributes:
-        x_adv: the point it fell to, or the last one, [B, C, H, W].
-        fallen: whether it fell, [B] bool; verified by the network itself.
-        iterate: which point that was, the start being 0, [B].
-        forwards, backwards: passes it had taken part in by then, [B].
-        lead: the lead of the best other class over the true one there, [B], by the network itself
-            where it fell; otherwise the largest seen in the search (NaN if it saw none).
-        snapshots: for each snapshot, whether the image stood there, [B] bool.
+        x_adv: the adversarial point, or the last iterate, [B, C, H, W].
+        adversarial: whether the network misclassifies `x_adv`, [B] bool; see `is_robust`.
+        step: which iterate `x_adv` is, 0 for the start, [B].
+        forwards, backwards: passes through the network up to that iterate, [B].
+        margin: max_{j != y} z_j - z_y, [B]: at `x_adv` where the image is misclassified, otherwise
+            the largest that the search has seen (-inf if it has seen no point in the ball).
+        snapshots: for each snapshot, whether the image is robust at that iterate, [B] bool.
     """
 
     x_adv: Tensor
-    fallen: Tensor
-    iterate: Tensor
+    adversarial: Tensor
+    step: Tensor
     forwards: Tensor
     backwards: Tensor
-    lead: Tensor
+    margin: Tensor
     snapshots: dict[int, Tensor] = field(default_factory=dict)
 
     @staticmethod
-    def of(x: Tensor) -> AttackResult:
-        """Nothing has happened yet."""
-        none = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        lead = torch.full((len(x),), torch.nan, device=x.device)
-        return AttackResult(x.clone(), none.bool(), none, none.clone(), none.clone(), lead)
+    def initial(x: Tensor) -> AttackResult:
+        """The result before the first iterate."""
+        zeros = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        unknown = torch.full((len(x),), torch.nan, device=x.device)
+        return AttackResult(x.clone(), zeros.bool(), zeros, zeros.clone(), zeros.clone(), unknown)
 
-    def note(self, places: Tensor, fallen: bool, **values: Tensor) -> None:
-        """Write down what became of the images at these places."""
-        self.fallen[places] = fallen
+    def set_rows(self, indices: Tensor, adversarial: bool, **values: Tensor) -> None:
+        """Store the outcome of the images at these row indices."""
+        self.adversarial[indices] = adversarial
         for name, value in values.items():
-            getattr(self, name)[places] = value
+            getattr(self, name)[indices] = value
 
 
 class PassCounter(nn.Module):
-    """A network that counts the passes through it; short batches are filled up."""
+    """Counts forward and backward passes through a network; pads small batches."""
 
-    def __init__(self, g: nn.Module):
+    def __init__(self, model: nn.Module):
         super().__init__()
-        self.g = g
+        self.model = model
         self.forwards = self.backwards = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """g(x)."""
+        """Logits of `x`."""
         self.forwards += 1
-        # in train mode the copies would take part in BatchNorm's statistics
-        z = self.g(x) if self.g.training else forward_padded(self.g, x)
+        # padding would enter BatchNorm's batch statistics in train mode
+        z = self.model(x) if self.model.training else forward_padded(self.model, x)
         if z.requires_grad:
-            z.register_hook(self._count)
+            z.register_hook(self._count_backward)
         return z
 
-    def _count(self, gradient: Tensor) -> None:
+    def _count_backward(self, gradient: Tensor) -> None:
         self.backwards += 1
 
 
 @torch.no_grad()
 def run_attack(
-    attack: AttackProtocol,
-    f: nn.Module,
-    g: nn.Module,
+    attack: Attack,
+    model: nn.Module,
+    search_model: nn.Module,
     x: Tensor,
     y: Tensor,
     noise: Noise,
     run: int = 0,
     ranking: Tensor | None = None,
 ) -> AttackResult:
-    """One run of an attack on one batch.
+    """Run an attack once on one batch.
 
     Args:
         attack: the attack.
-        f: the network whose verdict counts.
-        g: the network that is build_inference_model: f, or a faster equal of it; frozen.
+        model: the network that decides whether a point is adversarial.
+        search_model: the frozen network that is attacked: `model`, or a faster equivalent of it.
         x: images in [0, 1], [B, C, H, W].
         y: labels [B].
-        noise: of these images and this attack.
-        run: which of the attack's runs; target by target, and for each restart by restart.
-        ranking: for targeted attacks, the other classes of each image, likeliest first [B, T].
+        noise: the source of random numbers for these images and this attack.
+        run: the number of the run, from 0: all restarts of the first target, then of the second.
+        ranking: for targeted attacks, the other classes of each image, most likely first, [B, T].
     """
     rank, restart = divmod(run, attack.restarts)
+    target = y
     if ranking is not None and attack.targets:
-        noise = noise.fork("target", rank)
-    b = AttackState(
-        x, y, noise.fork("restart", restart), place=torch.arange(len(x), device=x.device)
-    )
-    if ranking is not None and attack.targets:
-        b.target = ranking[:, rank]
-    meter = PassCounter(g)
-    points = attack.points(meter, b, restart)
-    search = _any if attack.success_at == "any" else _last
-    return search(attack, f, meter, b, points)
+        noise, target = noise.fold_in("target", rank), ranking[:, rank]
+    counter = PassCounter(search_model)
+    iterates = attack.iterates(counter, x, y, target, noise.fold_in("restart", restart), restart)
+    if attack.success_at == "any":
+        return _run_until_adversarial(attack, model, counter, x, iterates)
+    return _run_to_last(attack, model, counter, x, y, iterates)
 
 
-Points = Iterator[Tensor | None]
 Passes = Sequence[tuple[int, int]]
 """Forward and backward passes up to each iterate."""
 
 
-def _last(
-    attack: AttackProtocol, f: nn.Module, meter: PassCounter, b: AttackState, points: Points
+def _run_to_last(
+    attack: Attack,
+    model: nn.Module,
+    counter: PassCounter,
+    x: Tensor,
+    y: Tensor,
+    iterates: Iterator[AttackState],
 ) -> AttackResult:
-    """The last iterate counts, and those at the snapshots."""
-    out, k = AttackResult.of(b.x), 0
-    for k, _ in enumerate(points):
+    """Evaluate the last iterate, and those at the snapshots."""
+    result, x_adv, k = AttackResult.initial(x), x, 0
+    for k, state in enumerate(iterates):
+        x_adv = state.x_adv
         if k in attack.snapshots:
-            out.snapshots[k] = evaluate_points(f, b.x, b.y, b.x_adv, attack.ball)[0]
-    stood, lead = evaluate_points(f, b.x, b.y, b.x_adv, attack.ball)
-    out.x_adv, out.fallen, out.lead = b.x_adv.detach(), ~stood, lead
-    out.iterate += k
-    out.forwards += meter.forwards
-    out.backwards += meter.backwards
-    return out
+            result.snapshots[k] = evaluate_adversarial(model, x, y, x_adv, attack.ball)[0]
+    robust, result.margin = evaluate_adversarial(model, x, y, x_adv, attack.ball)
+    result.x_adv, result.adversarial = x_adv.detach(), ~robust
+    result.step += k
+    result.forwards += counter.forwards
+    result.backwards += counter.backwards
+    return result
 
 
-def _any(
-    attack: AttackProtocol, f: nn.Module, meter: PassCounter, b: AttackState, points: Points
+@dataclass
+class Candidates:
+    """Iterates that `search_model` misclassifies, not yet verified by `model`; one row per image.
+
+    Attributes:
+        index: row of the image in the batch, [B].
+        margin: the largest margin so far, [B].
+        exists: whether there is a candidate since the last check, [B] bool.
+        x_adv: the candidate, the first misclassified iterate since the last check, [B, C, H, W].
+        step: its number, [B].
+        runner_up: the later misclassified iterate with the largest margin, [B, C, H, W].
+        runner_up_margin: its margin, -inf if there is none, [B].
+        runner_up_step: its number, [B].
+    """
+
+    index: Tensor
+    margin: Tensor
+    exists: Tensor
+    x_adv: Tensor
+    step: Tensor
+    runner_up: Tensor
+    runner_up_margin: Tensor
+    runner_up_step: Tensor
+
+    @staticmethod
+    def none(x: Tensor) -> Candidates:
+        """No candidate for any image of the batch."""
+        index = torch.arange(len(x), device=x.device)
+        zeros = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        lowest = torch.full((len(x),), -torch.inf, device=x.device)
+        return Candidates(index, lowest, zeros.bool(), x, zeros, x, lowest, zeros)
+
+
+def _run_until_adversarial(
+    attack: Attack,
+    model: nn.Module,
+    counter: PassCounter,
+    x: Tensor,
+    iterates: Iterator[AttackState],
 ) -> AttackResult:
-    """The first iterate that is misclassified counts, and its image leaves.
+    """Keep the first misclassified iterate of each image, which then leaves the run.
 
-    Should f itself not be fooled by the first that seemed to be between two looks, the one between
-    them that misled g most is tried, too.
+    `search_model` only proposes candidates; `model` verifies them every CHECK_EVERY iterates. If
+    `model` classifies the first candidate correctly, it gets the runner-up too.
     """
-    out, passes = AttackResult.of(b.x), list[tuple[int, int]]()
-    b.found = torch.zeros(len(b), dtype=torch.bool, device=b.x.device)
-    b.at = torch.zeros(len(b), dtype=torch.long, device=b.x.device)
-    b.x_found, b.lead = b.x, torch.full((len(b),), -torch.inf, device=b.x.device)
-    b.x_spare, b.spare, b.spare_at = b.x, b.lead, b.at
-    for k, z in enumerate(points):
-        z = meter(b.x_adv) if z is None else z
-        passes.append((meter.forwards, meter.backwards))
-        _look_at(attack, b, z, k)
-        if k % LOOK == 0:
-            _settle(attack, f, b, out, passes)
-            if not len(b):
+    result, candidates, passes = (
+        AttackResult.initial(x),
+        Candidates.none(x),
+        list[tuple[int, int]](),
+    )
+    for k, state in enumerate(iterates):
+        z = counter(state.x_adv) if state.z is None else state.z
+        passes.append((counter.forwards, counter.backwards))
+        record_candidates(attack, state, candidates, z, k)
+        if k % CHECK_EVERY == 0:
+            verify_candidates(attack, model, state, candidates, result, passes)
+            if not len(state):
                 break
-    _settle(attack, f, b, out, passes)
-    b.at = torch.full_like(b.at, len(passes) - 1)
-    out.note(b.place, False, x_adv=b.x_adv.detach(), lead=b.lead, **_taken(b.at, passes))
-    return out
+    verify_candidates(attack, model, state, candidates, result, passes)
+    last = torch.full_like(candidates.step, len(passes) - 1)
+    result.set_rows(
+        candidates.index,
+        False,
+        x_adv=state.x_adv.detach(),
+        margin=candidates.margin,
+        **passes_at(last, passes),
+    )
+    return result
 
 
-def _look_at(attack: AttackProtocol, b: AttackState, z: Tensor, k: int) -> None:
-    """Remember the first point that seems to be misclassified, and the worst of the later ones.
-
-    Without asking for its value, for which a GPU would wait.
-    """
-    wrong, lead = z.argmax(1) != b.y, margin(z, b.y)
-    if (inside := attack.inside(b)) is not None:
-        wrong, lead = wrong & inside, lead.masked_fill(~inside, -torch.inf)
-    b.lead = torch.maximum(b.lead, lead)
-    first, worse = wrong & ~b.found, wrong & b.found & (lead > b.spare)
-    if wrong.is_cpu and not wrong.any():
-        return  # asking costs nothing on a CPU
-    b.x_found = torch.where(first[:, None, None, None], b.x_adv, b.x_found)
-    b.at = b.at.masked_fill(first, k)
-    b.found = b.found | first
-    b.x_spare = torch.where(worse[:, None, None, None], b.x_adv, b.x_spare)
-    b.spare_at = b.spare_at.masked_fill(worse, k)
-    b.spare = torch.where(worse, lead, b.spare)
-
-
-def _settle(
-    attack: AttackProtocol, f: nn.Module, b: AttackState, out: AttackResult, passes: Passes
+def record_candidates(
+    attack: Attack, state: AttackState, candidates: Candidates, z: Tensor, k: int
 ) -> None:
-    """Images whose point the network itself gets wrong leave; a false alarm is forgotten."""
-    places = b.found.nonzero()[:, 0]
-    if not len(places):
+    """Update the candidates with iterate k, whose logits are z [B, K].
+
+    Selects with masks rather than with `if`, so that a GPU need not synchronize at every iterate.
+    """
+    misclassified, lead = z.argmax(1) != state.y, margin(z, state.y)
+    if (in_ball := attack.in_ball(state)) is not None:
+        misclassified, lead = misclassified & in_ball, lead.masked_fill(~in_ball, -torch.inf)
+    candidates.margin = torch.maximum(candidates.margin, lead)
+    first = misclassified & ~candidates.exists
+    better = misclassified & candidates.exists & (lead > candidates.runner_up_margin)
+    if misclassified.is_cpu and not misclassified.any():
+        return  # reading a value costs nothing on a CPU
+    candidates.x_adv = torch.where(first[:, None, None, None], state.x_adv, candidates.x_adv)
+    candidates.step = candidates.step.masked_fill(first, k)
+    candidates.exists = candidates.exists | first
+    candidates.runner_up = torch.where(
+        better[:, None, None, None], state.x_adv, candidates.runner_up
+    )
+    candidates.runner_up_step = candidates.runner_up_step.masked_fill(better, k)
+    candidates.runner_up_margin = torch.where(better, lead, candidates.runner_up_margin)
+
+
+def verify_candidates(
+    attack: Attack,
+    model: nn.Module,
+    state: AttackState,
+    candidates: Candidates,
+    result: AttackResult,
+    passes: Passes,
+) -> None:
+    """Store the candidates that `model` misclassifies and drop their images; forget the others."""
+    rows = candidates.exists.nonzero()[:, 0]
+    if not len(rows):
         return
-    gone = torch.zeros_like(b.found)
-    for points, at in ((b.x_found, b.at), (b.x_spare, b.spare_at)):
-        stood, lead = evaluate_points(f, b.x[places], b.y[places], points[places], attack.ball)
-        fell = places[~stood]
-        told = _taken(at[fell], passes)
-        out.note(b.place[fell], True, x_adv=points[fell], lead=lead[~stood], **told)
-        gone[fell] = True
-        places = places[stood & (b.spare[places] > -torch.inf)]
-        if not len(places):
+    done = torch.zeros_like(candidates.exists)
+    for points, steps in (
+        (candidates.x_adv, candidates.step),
+        (candidates.runner_up, candidates.runner_up_step),
+    ):
+        robust, margins = evaluate_adversarial(
+            model, state.x[rows], state.y[rows], points[rows], attack.ball
+        )
+        fooled = rows[~robust]
+        result.set_rows(
+            candidates.index[fooled],
+            True,
+            x_adv=points[fooled],
+            margin=margins[~robust],
+            **passes_at(steps[fooled], passes),
+        )
+        done[fooled] = True
+        rows = rows[robust & (candidates.runner_up_margin[rows] > -torch.inf)]
+        if not len(rows):
             break
-    b.found, b.spare = torch.zeros_like(b.found), torch.full_like(b.spare, -torch.inf)
-    b.keep((~gone).nonzero()[:, 0])
+    candidates.exists = torch.zeros_like(candidates.exists)
+    candidates.runner_up_margin = torch.full_like(candidates.runner_up_margin, -torch.inf)
+    remaining = (~done).nonzero()[:, 0]
+    state.select(remaining)
+    select_rows(candidates, remaining)
 
 
-def _taken(at: Tensor, passes: Passes) -> dict[str, Tensor]:
-    """Iterates, and the passes up to them."""
-    forwards, backwards = torch.tensor(passes, device=at.device)[at].unbind(1)
-    return {"iterate": at, "forwards": forwards, "backwards": backwards}
+def passes_at(steps: Tensor, passes: Passes) -> dict[str, Tensor]:
+    """The step numbers with the forward and backward passes up to them."""
+    forwards, backwards = torch.tensor(passes, device=steps.device)[steps].unbind(1)
+    return {"step": steps, "forwards": forwards, "backwards": backwards}

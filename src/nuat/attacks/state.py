@@ -1,9 +1,9 @@
-"""The images that an attack works on, with what it keeps for each of them."""
+"""The per-image state of a running attack, and gradients of an objective at its iterate."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,70 +12,83 @@ from nuat.errors import InputError
 from nuat.rng import Noise
 
 
+@dataclass(kw_only=True)
 class AttackState:
-    """Images under attack; attributes are free, and a tensor among them has a row for each image.
+    """The images under attack and the current iterate; an attack adds its own fields.
 
-    An attack keeps its state here rather than in variables of its own, so that images that are done
-    with can leave between two iterates: after a `yield`, `b.x` and the rest may be shorter.
+    Every tensor has one row per image. An attack keeps all it needs from one iterate to the next
+    here and not in local variables, because between two iterates the caller may drop the images
+    that are already misclassified: after a `yield` the state can have fewer rows.
 
     Attributes:
         x: clean images in [0, 1], [B, C, H, W].
         y: labels [B].
-        noise: where randomness comes from.
-        x_adv: the point that the attack is at, [B, C, H, W].
-        target: for targeted attacks, the class to aim at [B].
+        noise: the source of random numbers for these images.
+        x_adv: the current iterate, [B, C, H, W].
+        z: logits at `x_adv`, [B, K], or None if the attack has not computed them.
     """
 
     x: Tensor
     y: Tensor
     noise: Noise
     x_adv: Tensor
-    target: Tensor
-
-    def __init__(self, x: Tensor, y: Tensor, noise: Noise, **more: Any):
-        self.__dict__.update(x=x, y=y, noise=noise, x_adv=x, **more)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self.__dict__[name] = value
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"this attack has not set b.{name}")
+    z: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def keep(self, places: Tensor) -> None:
-        """Go on with the images at these places [M] only."""
-        for name, value in self.__dict__.items():
-            if isinstance(value, Tensor):
-                self.__dict__[name] = value[places]
-        self.noise = self.noise.take(places)
+    def select(self, indices: Tensor) -> None:
+        """Keep only the images at these row indices [M], in place."""
+        select_rows(self, indices)
+        self.noise = self.noise.select(indices)
+
+
+@dataclass(kw_only=True)
+class TargetedState(AttackState):
+    """The state of an attack that needs a target class.
+
+    Attributes:
+        target: target classes [B]; the labels themselves for an untargeted attack.
+    """
+
+    target: Tensor
+
+
+def select_rows(state: object, indices: Tensor) -> None:
+    """Index every tensor attribute of `state` with `indices` [M], in place."""
+    for name, value in vars(state).items():
+        if isinstance(value, Tensor):
+            setattr(state, name, value[indices])
 
 
 def value_and_grad(
-    g: nn.Module, x_adv: Tensor, objective: Callable[[Tensor], Tensor], draws: int = 1
+    model: nn.Module, x_adv: Tensor, objective: Callable[[Tensor], Tensor], eot_samples: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits z [B, K], objective(z) [B], and its gradient at `x_adv` [B, C, H, W].
 
-    With more `draws` of a randomized network, the gradient is the mean of theirs; logits and
-    objective are those of the last.
+    For a randomized network, the gradient is the mean over `eot_samples` forward passes
+    (expectation over transformation, arXiv:1707.07397); logits and objective are those of the
+    last pass.
+
+    Raises:
+        InputError: the network does not pass gradients to its input.
     """
-    at = x_adv.detach().requires_grad_()
-    total = torch.zeros_like(x_adv)
-    for _ in range(draws):
+    x_adv = x_adv.detach().requires_grad_()
+    mean = torch.zeros_like(x_adv)
+    for _ in range(eot_samples):
         with torch.enable_grad():
-            z = g(at)
+            z = model(x_adv)
             value = objective(z)
             check_differentiable(value)
-            (gradient,) = torch.autograd.grad(value.sum(), at)
-        total = gradient if draws == 1 else total + gradient / draws
-    return z.detach(), value.detach(), total
+            (gradient,) = torch.autograd.grad(value.sum(), x_adv)
+        mean = gradient if eot_samples == 1 else mean + gradient / eot_samples
+    return z.detach(), value.detach(), mean
 
 
 def check_differentiable(value: Tensor) -> None:
-    """Raise InputError unless a gradient with respect to the images can be taken."""
+    """Raise InputError unless autograd can differentiate `value`."""
     if not value.requires_grad:
         raise InputError(
-            "no gradient gets through the network to its images: is there a no_grad, a detach or "
-            "numpy in it? Of the attacks only square needs none"
+            "the network does not pass gradients to its input: does its forward use no_grad, "
+            "detach or numpy? Only the attack 'square' works without gradients"
         )

@@ -15,12 +15,11 @@ from nuat.checkpoints.probe import check_probe
 from nuat.checkpoints.run import Run, find_run, find_weights
 from nuat.checkpoints.weights_io import read_file_metadata, read_weights
 from nuat.config.imports import is_import_path
-from nuat.config.parsing import parse_value
 from nuat.errors import InputError
 from nuat.models import build_model, is_torch_container, model_registry, requires_trust
 from nuat.models.timm_nets import PREFIX
 from nuat.runtime.device import get_device
-from nuat.threat_models import Ball, norms
+from nuat.threat_models import Ball, parse_ball
 
 DEFAULT_CLASSES, DEFAULT_CHANNELS = 10, 3
 
@@ -97,7 +96,7 @@ def load_model(
         model_name=name,
         classes=class_names,
         data=metadata.get("data"),
-        ball=_parse_ball(metadata["ball"]) if "ball" in metadata else None,
+        ball=parse_ball(metadata["ball"]) if "ball" in metadata else None,
         run=find_run(path),
         metadata={"channels": str(channels)} | metadata | {"model": name},
     )
@@ -152,9 +151,3 @@ def _build(path: Path, name: str, classes: int, channels: int) -> nn.Module:
             f"the model {name} of {path} cannot be built from its name ({error}); name a function "
             "that builds it, --model module:factory, or --import the file that registers it"
         ) from error
-
-
-def _parse_ball(text: str) -> Ball:
-    """Parse the repr of a ball, such as `Linf(0.03)`."""
-    ball: Ball = parse_value(text, {norm.__name__: norm for norm in norms.values()})
-    return ball

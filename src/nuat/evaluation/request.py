@@ -212,7 +212,7 @@ def applicable_attacks(
     notes: list[str] = []
     for name, attack in attacks.items():
         if isinstance(attack, Ensemble):
-            parts[name], left_out = attack.fitting(classes)
+            parts[name], left_out = attack.applicable(classes)
             notes += left_out
         else:
             attack.check_classes(classes)
@@ -222,7 +222,7 @@ def applicable_attacks(
 
 def count_runs(parts: Mapping[str, Parts], classes: int) -> int:
     """Return the number of runs of all attacks on one image, over all targets and restarts."""
-    return sum(attack.runs(classes) for each in parts.values() for attack in each.values())
+    return sum(attack.num_runs(classes) for each in parts.values() for attack in each.values())
 
 
 def max_targets(parts: Mapping[str, Parts]) -> int:

@@ -96,7 +96,7 @@ class EvaluationRunner:
         robust = [index for index in assigned if self.clean.is_correct(index)]
         for part, attack in parts.items():
             broken: set[int] = set()
-            for run in range(attack.runs(self.request.classes)):
+            for run in range(attack.num_runs(self.request.classes)):
                 key = RunKey(name, part, run)
                 completed = self.log.completed(key)
                 remaining = [index for index in robust if index not in completed]
@@ -107,19 +107,19 @@ class EvaluationRunner:
                 broken |= {i for i, adversarial in self.log.completed(key).items() if adversarial}
                 # Joint attacks depend on the whole batch, and snapshots need every restart:
                 # their broken images stay in the batch until the part ends.
-                if not (attack.joint or attack.snapshots):
+                if not (attack.batchwise or attack.snapshots):
                     robust = [index for index in robust if index not in broken]
             robust = [index for index in robust if index not in broken]
 
     def assigned_to_rank(self, position: int, parts: Parts) -> bool:
-        """Return whether this rank attacks an image; rank 0 runs all joint attacks."""
-        if any(attack.joint for attack in parts.values()):
+        """Return whether this rank attacks an image; rank 0 runs all batchwise attacks."""
+        if any(attack.batchwise for attack in parts.values()):
             return rank() == 0
         return position % world_size() == rank()
 
     def batches(self, attack: Attack, indices: list[int]) -> Iterator[list[int]]:
-        """Split the images into batches; a joint attack has fixed batches of its own size."""
-        if attack.joint:
+        """Split the images into batches; a batchwise attack has fixed batches of its own size."""
+        if attack.batchwise:
             correct = sorted(index for index in self.clean.label if self.clean.is_correct(index))
             size, remaining = attack.batch, set(indices)  # type: ignore[attr-defined]
             fixed = (correct[start : start + size] for start in range(0, len(correct), size))
@@ -137,7 +137,7 @@ class EvaluationRunner:
             with unify_oom_errors():
                 attempt = self.attempt(key, attack, indices)
         except torch.OutOfMemoryError as error:
-            if attack.joint:
+            if attack.batchwise:
                 raise
             if len(indices) <= self.batch_size.value:
                 self.batch_size.halve(error)
@@ -151,7 +151,7 @@ class EvaluationRunner:
         outcomes = tuple(_outcomes(indices, result, distance))
         entry = LogEntry(key, time.monotonic() - start, outcomes, snapshots)
         save = self.request.save_adversarial
-        self.log.append(entry, result.x_adv[result.fallen] if save else None)
+        self.log.append(entry, result.x_adv[result.adversarial] if save else None)
         self.progress.advance(len(indices))
 
     def attempt(
@@ -178,11 +178,11 @@ def _outcomes(
     indices: list[int], result: AttackResult, distance: Tensor
 ) -> Iterator[AttackOutcome]:
     columns = {
-        "adversarial": result.fallen,
-        "step": result.iterate,
+        "adversarial": result.adversarial,
+        "step": result.step,
         "forwards": result.forwards,
         "backwards": result.backwards,
-        "margin": result.lead,
+        "margin": result.margin,
         "distance": distance,
     }
     # one transfer from the GPU for each column

@@ -43,7 +43,7 @@ class AT(Method):
         inner: the attack, which also decides whether it runs the model in eval or in train mode.
     """
 
-    inner: Attack = PGD(steps=10, size=Constant(1 / 4))
+    inner: Attack = PGD(steps=10, rel_step_size=Constant(1 / 4))
 
     @property
     def graph_period(self) -> int | None:

@@ -37,7 +37,7 @@ class AWP(Method):
     Source: arXiv:2004.05884, eq. 7 to 10, and its published code.
     """
 
-    base: TRADES | AT = TRADES(Linf(8 / 255), size=1 / 4, clean_first=False)
+    base: TRADES | AT = TRADES(Linf(8 / 255), rel_step_size=1 / 4, clean_first=False)
     gamma: Schedule = StartAt(0.005, epoch=9)
 
     @property

@@ -20,7 +20,7 @@ class Free(Method):
     For each batch, `replays` times:
 
         minimize CE(f(x + d), y) in w
-        d <- project(d + size * eps * sign(gradient of the loss in d))
+        d <- project(d + rel_step_size * eps * sign(gradient of the loss in d))
 
     The perturbation d is zero at the start of training and persists from batch to batch: entry i of
     d belongs to position i of the batch, not to an image. d stays in the ball, and x + d is clamped
@@ -30,14 +30,14 @@ class Free(Method):
     Attributes:
         ball: the threat model.
         replays: m, the number of updates on each batch.
-        size: step size of d in units of eps.
+        rel_step_size: step size of d in units of eps.
 
     Source: arXiv:1904.12843, algorithm 1, and its published code.
     """
 
     ball: Ball = Linf(8 / 255)
     replays: int = 8
-    size: float = 1.0
+    rel_step_size: float = 1.0
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
         d = ctx.memory.setdefault("delta", torch.zeros_like(x))
@@ -48,5 +48,5 @@ class Free(Method):
             yield ce(model((x + delta).clamp(0, 1)), y)
             # The training loop has called loss.backward() by now, which fills both gradients.
             assert delta.grad is not None, "the loss was not backpropagated"
-            ascent = self.size * self.ball.eps * self.ball.steepest_direction(delta.grad)
-            d[: len(x)] = self.ball.shrink(delta.detach() + ascent)
+            ascent = self.rel_step_size * self.ball.eps * self.ball.steepest_direction(delta.grad)
+            d[: len(x)] = self.ball.project_delta(delta.detach() + ascent)

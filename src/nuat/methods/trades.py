@@ -29,7 +29,7 @@ class TRADES(Method):
         ball: the threat model.
         beta: weight of the divergence, by epoch.
         steps: number of steps of the attack.
-        size: step size of the attack in units of eps.
+        rel_step_size: step size of the attack in units of eps.
         start: initial point of the attack.
         double_bn_update: apply the clean batch's BatchNorm update a second time, after backward.
             The published code gets this effect from a second clean pass, which costs 1 F.
@@ -42,7 +42,7 @@ class TRADES(Method):
     ball: Ball = Linf(0.031)
     beta: Schedule = Constant(6.0)
     steps: int = 10
-    size: float = 0.007 / 0.031
+    rel_step_size: float = 0.007 / 0.031
     start: Start = Gaussian(0.001, clamp=False)
     double_bn_update: bool = True
     clean_first: bool = True
@@ -62,7 +62,7 @@ class TRADES(Method):
                 z = frozen_model(x)
             start = self.start(x, self.ball, ctx.noise)
             attack_loss = lambda x_adv, k: kl(z, frozen_model(x_adv))  # noqa: E731
-            return ascend(attack_loss, start, x, self.ball, self.steps, self.size)
+            return ascend(attack_loss, start, x, self.ball, self.steps, self.rel_step_size)
 
     def losses(
         self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, ctx: StepContext

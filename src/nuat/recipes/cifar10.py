@@ -65,7 +65,7 @@ FREE = _row(
 FBF = _row(
     "fbf",
     STANDARD,
-    AT(PGD(BALL, steps=1, size=Constant(1.25), start=Uniform(), train_mode=True)),
+    AT(PGD(BALL, steps=1, rel_step_size=Constant(1.25), start=Uniform(), train_mode=True)),
     epochs=30,
     batch_size=128,
     lr=triangle(0.0, 0.2, up=15, down=15),

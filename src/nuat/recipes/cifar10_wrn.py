@@ -73,7 +73,7 @@ _row(
     "trades",
     cifar10.TRADES_ROW,
     110,
-    method=TRADES(BALL, size=1 / 4),
+    method=TRADES(BALL, rel_step_size=1 / 4),
     model=TRADES_MODEL,
     lr=StepDecay(0.1, at=(100, 105)),
     weight_decay=5e-4,

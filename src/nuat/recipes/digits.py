@@ -28,10 +28,12 @@ STANDARD = Recipe(
 METHODS = shared_methods(
     NuAT(BALL, LinearRamp(5.0, epochs=40)),
     GAT(BALL, StepDecay(10.0, at=(34,), by=4.0)),
-    TRADES(BALL, size=1 / 4),
+    TRADES(BALL, rel_step_size=1 / 4),
     replays=4,
     attack_ema_decay=0.9,
-) | {"awp": AWP(TRADES(BALL, size=1 / 4, clean_first=False), gamma=StartAt(0.005, epoch=4))}
+) | {
+    "awp": AWP(TRADES(BALL, rel_step_size=1 / 4, clean_first=False), gamma=StartAt(0.005, epoch=4))
+}
 
 register_table(
     STANDARD,

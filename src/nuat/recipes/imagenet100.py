@@ -30,7 +30,7 @@ STANDARD = Recipe(
 METHODS = shared_methods(
     NuAT(BALL, LinearRamp(4.0, epochs=120)),
     GAT(BALL, StepDecay(20.0, at=(90,), by=7.0)),
-    TRADES(BALL, size=1 / 4),
+    TRADES(BALL, rel_step_size=1 / 4),
     replays=4,
     attack_ema_decay=0.99,
 )

@@ -15,7 +15,7 @@ from nuat.threat_models import Bernoulli, Linf, Uniform
 
 BALL = Linf(0.3)
 START = Bernoulli(1.0)
-TRADES_40 = TRADES(BALL, beta=Constant(1.0), steps=40, size=0.01 / 0.3)
+TRADES_40 = TRADES(BALL, beta=Constant(1.0), steps=40, rel_step_size=0.01 / 0.3)
 
 STANDARD = Recipe(
     name="normal",
@@ -36,10 +36,10 @@ METHODS = shared_methods(
     replays=8,
     attack_ema_decay=0.99,
 ) | {
-    "fbf": AT(PGD(BALL, steps=1, size=Constant(1.25), start=Uniform())),
-    "pgd-at": AT(PGD(BALL, steps=40, size=Constant(0.01 / 0.3))),
+    "fbf": AT(PGD(BALL, steps=1, rel_step_size=Constant(1.25), start=Uniform())),
+    "pgd-at": AT(PGD(BALL, steps=40, rel_step_size=Constant(0.01 / 0.3))),
     "awp": AWP(
-        TRADES(BALL, beta=Constant(1.0), steps=40, size=0.01 / 0.3, clean_first=False),
+        TRADES(BALL, beta=Constant(1.0), steps=40, rel_step_size=0.01 / 0.3, clean_first=False),
         gamma=StartAt(0.005, epoch=5),
     ),
 }

@@ -35,7 +35,9 @@ def shared_methods(
         "fgsm-at": AT(FGSM(ball)),
         "rfgsm-at": AT(RFGSM(ball)),
         "atf": Free(ball, replays=replays),
-        "fbf": AT(PGD(ball, steps=1, size=Constant(1.25), start=Uniform(), train_mode=True)),
+        "fbf": AT(
+            PGD(ball, steps=1, rel_step_size=Constant(1.25), start=Uniform(), train_mode=True)
+        ),
         "r-mgm": RMGM(ball),
         "gat": gat,
         "gat-wa": gat,

@@ -19,7 +19,7 @@ def validate(
 
     The last is the published way to choose the epoch that is kept; cheap, and never a result.
     """
-    pgd = PGD(ball, steps=7, size=Constant(1 / 7), start=NoStart())
+    pgd = PGD(ball, steps=7, rel_step_size=Constant(1 / 7), start=NoStart())
     standing = {"val_clean": 0, "val_fgsm": 0, "val_robust": 0}
     for _, x, y in images.batches(batch_size):
         right = correct(f, x, y)

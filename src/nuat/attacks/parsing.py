@@ -1,0 +1,110 @@
+"""Attacks written as text: `pgd-20`, `pgd-100(restarts=5)`, `autoattack`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from nuat import losses, schedules, threat_models
+from nuat.attacks.autoattack import Ensemble
+from nuat.attacks.base import Attack
+from nuat.attacks.pgd import FGSM, RFGSM
+from nuat.attacks.registry import ATTACK_CLASSES, attack_registry
+from nuat.config.overrides import check_types
+from nuat.config.parsing import parse_call
+from nuat.errors import InputError, explain_type_error
+from nuat.threat_models import Ball
+
+ONE_STEP = (FGSM, RFGSM)
+DISTANCES = (
+    losses.nuclear,
+    losses.nuclear_svd,
+    losses.frobenius,
+    losses.squared_l2,
+)
+_ATTACK_VALUES: tuple[Any, ...] = (
+    threat_models.NoStart,
+    threat_models.Uniform,
+    threat_models.Bernoulli,
+    threat_models.Gaussian,
+    threat_models.Linf,
+    threat_models.L2,
+    schedules.Constant,
+    schedules.StepDecay,
+    schedules.Piecewise,
+    schedules.LinearRamp,
+    Attack,
+    *ATTACK_CLASSES.values(),
+    losses.ce_per_image,
+    losses.margin,
+    losses.dlr_loss,
+)
+_ATTACK_NAMES: dict[str, Any] = {value.__name__: value for value in _ATTACK_VALUES}
+CONFIG_NAMES: dict[str, Any] = {
+    **_ATTACK_NAMES,
+    **{distance.__name__: distance for distance in DISTANCES},
+}
+"""The classes and functions that the text of an attack or a method may name."""
+
+
+def parse_attack(text: str, ball: Ball) -> Attack | Ensemble:
+    """Build the attack that `text` names: `fgsm`, `pgd-20`, `autoattack`, `pgd-100(restarts=5)`.
+
+    A number at the end is the number of steps. Several attacks that run one after another, each on
+    the images still robust, are written `custom(parts=("apgd-ce", "square-1000"))`.
+
+    Raises:
+        InputError: the name or a setting is unknown, or a value has the wrong type.
+    """
+    _check_typos(text)
+    try:
+        name, settings = parse_call(text, _ATTACK_NAMES)
+    except InputError as error:
+        raise InputError(f"cannot read the attack {text!r}: {error}") from None
+    if "ball" in settings:
+        raise InputError(f"{text!r}: set the ball with --eps and --norm, not in the attack")
+    if name not in attack_registry and (numbered := re.fullmatch(r"(.+)-(\d+)", name)):
+        name = numbered.group(1)
+        if "steps" in settings:
+            raise InputError(f"{text!r} gives the number of steps twice")
+        settings["steps"] = int(numbered.group(2))
+    make = attack_registry[name]
+    steps = settings.get("steps", 1)
+    if make in ONE_STEP and isinstance(steps, int) and steps > 1:
+        raise InputError(f"{text!r}: {name} has one step; for {steps} steps use pgd-{steps}")
+    try:
+        attack = make(**{"ball": ball, **settings})
+        check_types(attack)
+    except (TypeError, InputError) as error:
+        reason = explain_type_error(error, name, make)
+        raise InputError(f"cannot read the attack {text!r}: {reason}") from None
+    return attack
+
+
+def _check_typos(text: str) -> None:
+    """Raise InputError for several attacks in one text, and for `pgd20` instead of `pgd-20`."""
+    if re.match(r"\s*[\w-]+(\([^()]*\))?\s*,", text):
+        raise InputError(
+            f"{text!r} is more than one attack: repeat --attack, once for each; in Python, a list"
+        )
+    unhyphenated = re.match(r"\s*([\w-]*[a-z])(\d+)\b(?!-)", text)
+    if (
+        unhyphenated
+        and unhyphenated.group(0).strip() not in attack_registry
+        and unhyphenated.group(1) in attack_registry
+    ):
+        suggestion = "-".join(unhyphenated.groups())
+        raise InputError(f"unknown attack {text!r}; did you mean '{suggestion}'?")
+
+
+@attack_registry.register("custom")
+def custom(ball: Ball, parts: tuple[str, ...]) -> Ensemble:
+    """An ensemble of the named attacks: `custom(parts=("apgd-ce", "square-1000"))`."""
+    parts = (parts,) if isinstance(parts, str) else parts
+    attacks = []
+    for text in parts:
+        attack = parse_attack(text, ball)
+        if isinstance(attack, Ensemble):
+            raise InputError(f"{text} is itself an ensemble and cannot be a part of another one")
+        attacks.append((text, attack))
+    return Ensemble(ball, tuple(attacks), "custom")

@@ -1,0 +1,68 @@
+"""The attacks that can be named in text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nuat.attacks.apgd import APGD, APGDDLR, APGDT
+from nuat.attacks.autoattack import VERSIONS, AutoAttack, Ensemble, version_name
+from nuat.attacks.base import Attack
+from nuat.attacks.fab import FAB, FABT
+from nuat.attacks.gama import GAMA, GAMAFW, GAMAMT
+from nuat.attacks.logit_norm import FrobeniusAttack, NuclearAttack
+from nuat.attacks.pgd import FGSM, PGD, RFGSM, MultiTargetedPGD, TargetedPGD
+from nuat.attacks.square import Square
+from nuat.config.registry import Registry
+from nuat.threat_models import Ball
+
+AttackFactory = Callable[..., Attack | Ensemble]
+
+ATTACK_CLASSES: dict[str, type[Attack]] = {
+    "fgsm": FGSM,
+    "rfgsm": RFGSM,
+    "pgd": PGD,
+    "targeted-pgd": TargetedPGD,
+    "mt-pgd": MultiTargetedPGD,
+    "gama": GAMA,
+    "gama-fw": GAMAFW,
+    "gama-mt": GAMAMT,
+    "apgd-ce": APGD,
+    "apgd-dlr": APGDDLR,
+    "apgd-t": APGDT,
+    "fab": FAB,
+    "fab-t": FABT,
+    "square": Square,
+    "nuclear": NuclearAttack,
+    "frobenius": FrobeniusAttack,
+}
+attack_registry: Registry[AttackFactory] = Registry("attack")
+for _name, _class in ATTACK_CLASSES.items():
+    attack_registry.add(_name, _class)
+
+
+def _autoattack_factory(version: str) -> Callable[[Ball], Ensemble]:
+    def make(ball: Ball) -> Ensemble:
+        return AutoAttack(ball, version)
+
+    make.__doc__ = f"AutoAttack, version {version}: {', '.join(VERSIONS[version])}."
+    return make
+
+
+for _version in VERSIONS:
+    attack_registry.add(version_name(_version), _autoattack_factory(_version))
+
+
+def list_attacks() -> list[str]:
+    """The names of all attacks, in the order of registration."""
+    return list(attack_registry)
+
+
+def register_attack(name: str) -> Callable[[AttackFactory], AttackFactory]:
+    """Register an attack class, or a function of a ball, under a name.
+
+    Use it as a decorator, `@nuat.register_attack("my-attack")`.
+
+    Raises:
+        InputError: the name is taken.
+    """
+    return attack_registry.register(name)
