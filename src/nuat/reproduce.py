@@ -65,7 +65,7 @@ def reproduce(
             _evaluate_run(run, splits, attacks, device)
             runs.append(run)
     models = {run.path: load_model(run.path).model for run in runs}
-    write_page(runs, out / "report.html", networks=models, images=splits.test)
+    write_page(runs, out / "report.html", models=models, images=splits.test)
     return runs
 
 

@@ -116,16 +116,24 @@ def test_a_long_name_leaves_the_figures_room():
 
     from rich.console import Console
 
-    from nuat.report.rows import Row
-    from nuat.report.table import render
+    from nuat.report import Row, render_table
 
     name = "nuat-wa (folder:photos(size=64), resnet18-nuat(width=4), Linf(4/255), 1 epoch)"
     rows = [
-        Row(name=each, kind=each, data="d", model="m", ball="b", clean=0.5, worst=0.25, cost=7.9)
+        Row(
+            name=each,
+            group=each,
+            data="d",
+            model="m",
+            ball="b",
+            clean_accuracy=0.5,
+            worst_case_accuracy=0.25,
+            cost=7.9,
+        )
         for each in (name, name + "2")
     ]
     shown = Console(file=StringIO(), width=80)
-    shown.print(render(rows))
+    shown.print(render_table(rows))
     text = shown.file.getvalue()
     assert all(figure in text for figure in ("50.0", "25.0", "7.9")), text
 
@@ -194,7 +202,7 @@ def mine(tmp_path_factory):
             "train normal --data npz:rgb.npz --model mynet:make --init runs/mine --out none",
             "images of 1 channel (grayscale), but the data have 3",
         ),
-        ("report runs", "name what is in it, such as runs/mine, or runs/*"),
+        ("report runs", "name a folder inside it, such as runs/mine, or runs/*"),
         (
             "train normal --out runs/mine/scores/one",
             "not the config of a nuat run: choose another folder",

@@ -15,8 +15,8 @@ from nuat.data import load_dataset
 from nuat.errors import InputError
 from nuat.evaluation import EvaluationResult
 from nuat.nn.fingerprint import fingerprint
-from nuat.report import footnotes, render, rows, write_page
-from nuat.report.table import Row, best, columns, common
+from nuat.report import Row, build_rows, footnotes, render_table, write_page
+from nuat.report.table import best_rows, build_columns, shared_settings
 from tests.cli.test_cli import TINY, call, work  # noqa: F401
 from tests.report.test_report import Page, text
 
@@ -80,10 +80,10 @@ def test_evaluations_of_the_same_images_are_one_row(tmp_path):
         test=scores({"pgd-20": weak}),
         test_autoattack=scores({"autoattack": strong}),
     )
-    (row,) = rows([made])
-    assert row.robust == {"pgd-20": 0.5, "autoattack": 0.5}
-    assert row.worst == 0.25, "only the image that stands in both"
-    assert (row.clean, row.images, row.split, row.left_out) == (0.75, 4, "test", [])
+    (row,) = build_rows([made])
+    assert row.robust_accuracy == {"pgd-20": 0.5, "autoattack": 0.5}
+    assert row.worst_case_accuracy == 0.25, "only the image that stands in both"
+    assert (row.clean_accuracy, row.images, row.split, row.not_shown) == (0.75, 4, "test", [])
 
 
 def test_images_in_another_order_are_the_same_images(tmp_path):
@@ -92,9 +92,9 @@ def test_images_in_another_order_are_the_same_images(tmp_path):
     )
     turned = dataclasses.replace(turned, predicted=[0, 0, 1, 0])
     made = run(tmp_path / "run", test=scores({"pgd-20": STRONG}), test_fgsm=turned)
-    (row,) = rows([made])
-    assert row.robust == {"pgd-20": 0.25, "fgsm": 0.25}
-    assert (row.clean, row.worst) == (0.75, 0.25), "both are of image 0"
+    (row,) = build_rows([made])
+    assert row.robust_accuracy == {"pgd-20": 0.25, "fgsm": 0.25}
+    assert (row.clean_accuracy, row.worst_case_accuracy) == (0.75, 0.25), "both are of image 0"
 
 
 @pytest.mark.parametrize(
@@ -113,16 +113,16 @@ def test_an_attack_with_other_settings_has_a_column_of_its_own(tmp_path, changes
         test=scores({"pgd-20": RIGHT}),
         test_x=scores({"pgd-20": STRONG}, **changes),
     )
-    (row,) = rows([made])
-    assert dict(row.robust) == attacks
-    assert row.worst == 0.25
+    (row,) = build_rows([made])
+    assert dict(row.robust_accuracy) == attacks
+    assert row.worst_case_accuracy == 0.25
 
 
 def test_a_snapshot_is_of_its_attack(tmp_path):
     standing = {"pgd-20 at 7": RIGHT, "pgd-20": STRONG}
     one, other = (scores(standing, attacks={"pgd-20": {"steps": k}}) for k in (20, 21))
-    (row,) = rows([run(tmp_path / "run", test=one, test_x=other)])
-    assert list(row.robust) == [
+    (row,) = build_rows([run(tmp_path / "run", test=one, test_x=other)])
+    assert list(row.robust_accuracy) == [
         "pgd-20 at 7",
         "pgd-20",
         "pgd-20 at 7 (test-x)",
@@ -152,7 +152,7 @@ FGSM = scores({"fgsm": RIGHT})
 def test_what_is_shown_and_what_is_said_of_the_rest(tmp_path, shown, left_out, said):
     names = ("test_b", "test_a")
     made = run(tmp_path / "run", **dict(zip(names, (shown, left_out), strict=True)))
-    (row,) = rows([made], {made.path: OWN})
+    (row,) = build_rows([made], {made.path: OWN})
     assert (row.ball, row.images, row.split) == (shown.ball, len(shown.indices), "test")
     (aside,) = footnotes([row])
     assert aside.startswith("normal: also there, not shown: test-a (") and said in aside
@@ -162,18 +162,18 @@ def test_what_is_shown_and_what_is_said_of_the_rest(tmp_path, shown, left_out, s
 
 def test_scores_of_other_weights_alone_are_no_figures(tmp_path):
     made = run(tmp_path / "run", test=dataclasses.replace(FGSM, model_fingerprint="older"))
-    (row,) = rows([made], {made.path: OWN})
-    assert row.clean is None and "of other weights" in row.left_out[0]
-    assert rows([made])[0].clean == 0.75, "without the weights nobody knows"
+    (row,) = build_rows([made], {made.path: OWN})
+    assert row.clean_accuracy is None and "of other weights" in row.not_shown[0]
+    assert build_rows([made])[0].clean_accuracy == 0.75, "without the weights nobody knows"
 
 
 def test_as_many_other_images_are_not_compared(tmp_path):
     others = dataclasses.replace(FGSM, indices=[4, 5, 6, 7])
     one, other = (run(tmp_path / name, test_4=each) for name, each in (("a", FGSM), ("b", others)))
-    table = rows([one, other])
-    assert best(table) == frozenset() and best([table[0], table[0]]) == {0, 1}
-    assert not [line for line in common(table) if "images" in line]
-    column = next(each for each in columns(table) if each.heading == "images")
+    table = build_rows([one, other])
+    assert best_rows(table) == frozenset() and best_rows([table[0], table[0]]) == {0, 1}
+    assert not [line for line in shared_settings(table) if "images" in line]
+    column = next(each for each in build_columns(table) if each.heading == "images")
     assert column.cells == ["4 images (test)", "4 other images (test)"]
 
 
@@ -181,10 +181,10 @@ def test_scores_that_do_not_say_their_split_are_named_after_it(tmp_path):
     old = dataclasses.replace(FGSM, metadata={}).to_dict()
     made = run(tmp_path / "run", val=larger(FGSM))
     made.save_scores("test-60", old)
-    assert rows([made])[0].split == "test"
+    assert build_rows([made])[0].split == "test"
     made.save_scores("val", {"format_version": 1})
     with pytest.raises(InputError, match=r"scores/val.json: these scores lack indices"):
-        rows([made])
+        build_rows([made])
 
 
 def test_autoattack_after_pgd_on_the_command_line(call, work):  # noqa: F811
@@ -201,7 +201,7 @@ def test_autoattack_after_pgd_on_the_command_line(call, work):  # noqa: F811
     written = json.loads(Path("run/scores/test-pgd-2-rfgsm-eps-0.1.json").read_text())
     assert written["metadata"] == {"data": "digits", "split": "test", "model": "small-cnn(width=4)"}
     assert EvaluationResult.from_dict(written).metadata == written["metadata"]
-    assert text(render(rows([Run.open("run")])))
+    assert text(render_table(build_rows([Run.open("run")])))
 
 
 def test_figures_stay_whole_however_many_attacks_there_are():
@@ -212,7 +212,7 @@ def test_figures_stay_whole_however_many_attacks_there_are():
         for model in ("small-cnn", "resnet18-nuat(width=4)")
     ]
     console = Console(width=60, file=io.StringIO(), color_system=None)
-    console.print(render(table), crop=False)
+    console.print(render_table(table), crop=False)
     shown = console.file.getvalue().split()
     figures = [f"{100 * share:.1f}" for share in shares.values()]
     assert [word for word in shown if word in figures] == 2 * figures

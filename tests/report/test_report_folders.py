@@ -8,10 +8,10 @@ import pytest
 
 from nuat.errors import InputError
 from nuat.evaluation import EvaluationResult
-from nuat.report import opened, rows, write_page
-from nuat.report.table import best, columns, common
+from nuat.report import build_rows, open_item, write_page
+from nuat.report.table import best_rows, build_columns, shared_settings
 from tests.cli.test_cli import TINY, assert_refused, call, here, place, work  # noqa: F401
-from tests.report.test_report import Page
+from tests.report.test_report import Page, figures
 from tests.report.test_report_evaluations import FGSM, run
 
 
@@ -25,60 +25,65 @@ def folder(path: Path, scores: EvaluationResult = FGSM, **config: object) -> Pat
 
 
 def test_a_folder_is_a_row_named_after_it(tmp_path):
-    (row,) = rows([opened(folder(tmp_path / "verdict"))])
+    (row,) = build_rows([open_item(folder(tmp_path / "verdict"))])
     assert (row.name, row.data, row.split, row.ball) == ("verdict", "digits", "test", "Linf(0.2)")
-    assert (row.clean, row.worst, row.robust, row.images) == (0.75, 0.75, {"fgsm": 0.75}, 4)
-    headings = [column.heading for column in columns([row])]
+    assert (row.clean_accuracy, row.worst_case_accuracy, row.robust_accuracy, row.images) == (
+        0.75,
+        0.75,
+        {"fgsm": 0.75},
+        4,
+    )
+    headings = [column.heading for column in build_columns([row])]
     assert headings == ["run", "clean", "fgsm", "worst"], "nothing of training"
-    assert common([row]) == ["digits", "Linf(0.2)", "4 images (test)"]
+    assert shared_settings([row]) == ["digits", "Linf(0.2)", "4 images (test)"]
 
 
 def test_what_nobody_said_is_a_dash(tmp_path):
-    found = opened(folder(tmp_path / "verdict", dataclasses.replace(FGSM, metadata={})))
-    (row,) = rows([found])
-    assert common([row]) == ["Linf(0.2)", "4 images"]
+    found = open_item(folder(tmp_path / "verdict", dataclasses.replace(FGSM, metadata={})))
+    (row,) = build_rows([found])
+    assert shared_settings([row]) == ["Linf(0.2)", "4 images"]
     assert "<title>verdict</title>" in write_page([found], tmp_path / "page.html").read_text()
 
 
 def test_namesakes_and_runs_are_told_apart(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paths = [folder(Path(letter) / "verdict") for letter in "ab"]
-    table = rows([*map(opened, paths), run(tmp_path / "run", test=FGSM)])
+    table = build_rows([*map(open_item, paths), run(tmp_path / "run", test=FGSM)])
     assert [row.name for row in table] == ["a/verdict", "b/verdict", "normal"]
-    assert best(table) == {0, 1, 2}, "the same images, ball and attacks"
-    both = [run(tmp_path / "run"), opened(folder(tmp_path / "normal"))]
-    assert len({row.kind for row in rows(both)}) == 2
+    assert best_rows(table) == {0, 1, 2}, "the same images, ball and attacks"
+    both = [run(tmp_path / "run"), open_item(folder(tmp_path / "normal"))]
+    assert len({row.group for row in build_rows(both)}) == 2
 
 
 def test_a_page_of_both_shows_what_there_is(tmp_path):
-    verdict = opened(folder(tmp_path / "verdict", dataclasses.replace(FGSM, notes=["a <note>"])))
+    verdict = open_item(folder(tmp_path / "verdict", dataclasses.replace(FGSM, notes=["a <note>"])))
     trained = run(tmp_path / "run", test=FGSM)
     trained.log({"epoch": 1, "loss": 1.0, "seconds": 1.0, "val_clean": 0.5})
     both = Page(write_page([verdict, trained], tmp_path / "both.html"))
     alone = Page(write_page([verdict], tmp_path / "alone.html"))
     assert [line[0][:7] for line in both.table[1:]] == ["verdict", "normal1"]
     assert "1 run and 1 evaluation on digits" in both.text and "verdict on digits" in alone.text
-    assert both.tags["svg"] > alone.tags["svg"] == 0
+    assert figures(both) and not figures(alone)
     for page in (both, alone):
         assert "a <note>" in page.text and "pgd" not in page.text.partition("Recipe")[0]
     assert "Recipe" not in alone.text and "training step" not in alone.text
     dots = [value for value in both.values("style") if "background" in value]
     assert len(set(dots)) == 2
-    assert dots[1].partition(":")[2].lower() in both.html.partition("<svg")[2].lower()
+    assert dots[1].partition(":")[2].lower() in figures(both)[0].lower()
 
 
 @pytest.mark.parametrize(
     ("lost", "words"),
     [
-        ("scores.json", "is not finished: the same nuat evaluate goes on"),
-        ("config.json", "is not a run folder, nor one of nuat evaluate: it has no config.json"),
+        ("scores.json", "is not finished: run the same nuat evaluate command again to resume it"),
+        ("config.json", "is not a run folder or an evaluation folder: it has no config.json"),
     ],
 )
 def test_a_folder_that_lacks_a_file_is_refused(tmp_path, lost, words):
     path = folder(tmp_path / "verdict")
     (path / lost).unlink()
     with pytest.raises(InputError, match=words):
-        opened(path)
+        open_item(path)
 
 
 @pytest.mark.parametrize(
@@ -89,17 +94,17 @@ def test_damaged_scores_are_refused(tmp_path, content, words):
     path = folder(tmp_path / "verdict")
     (path / "scores.json").write_text(content)
     with pytest.raises(InputError, match=words):
-        opened(path)
+        open_item(path)
 
 
 def test_what_was_likely_meant_is_named(tmp_path):
     path = folder(tmp_path / "all" / "verdict")
     with pytest.raises(InputError, match=f"such as {path}"):
-        opened(tmp_path / "all")
+        open_item(tmp_path / "all")
     with pytest.raises(InputError, match=f"name the folder, {path}$"):
-        opened(path / "scores.json")
-    with pytest.raises(InputError, match="it is not there"):
-        opened(tmp_path / "none")
+        open_item(path / "scores.json")
+    with pytest.raises(InputError, match="it does not exist"):
+        open_item(tmp_path / "none")
 
 
 def test_the_page_beside_the_folders_is_passed_over(call, here, tmp_path):  # noqa: F811
@@ -121,7 +126,7 @@ def test_a_reviewer_who_only_evaluated_has_a_table(call, here, tmp_path):  # noq
     assert (
         "verdict" in shown and "digits · small-cnn(width=4) · Linf(0.1) · 40 images (test)" in shown
     )
-    scores = opened(tmp_path / "verdict").scores
+    scores = open_item(tmp_path / "verdict").scores
     for share in (
         scores.clean_accuracy,
         scores.robust_accuracy("fgsm"),

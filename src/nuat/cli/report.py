@@ -15,7 +15,7 @@ from nuat.errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
-    from nuat.report import Shown
+    from nuat.report import ReportItem
 
 
 def report_command(
@@ -34,13 +34,13 @@ def report_command(
     The folders are those of `nuat train` and of `nuat evaluate --out`.
     """
     apply_common_options(imports, data_dir)
-    from nuat.report import opened, write_page
+    from nuat.report import open_item, write_page
 
-    items = [opened(folder) for folder in _without_pages(folders)]
+    items = [open_item(folder) for folder in _without_pages(folders)]
     models = _load_models(items, model)
     print_table(items, models)
     page = out or items[0].path / "report.html"
-    print_line(f"report: {write_page(items, page, networks=models, note=print_warning)}")
+    print_line(f"report: {write_page(items, page, models=models, warn=print_warning)}")
 
 
 def _without_pages(folders: list[Path]) -> list[Path]:
@@ -52,30 +52,36 @@ def _without_pages(folders: list[Path]) -> list[Path]:
     return kept or folders
 
 
-def print_table(items: Sequence[Shown], models: dict[Path, nn.Module] | None = None) -> None:
+def print_table(items: Sequence[ReportItem], models: dict[Path, nn.Module] | None = None) -> None:
     """Print the table of the items and, if there are several seeds, the mean over the seeds."""
-    from nuat.report import aggregate_seeds, footnotes, render, repeated, rows
+    from nuat.report import (
+        aggregate_seeds,
+        build_rows,
+        footnotes,
+        has_repeated_seeds,
+        render_table,
+    )
 
-    table = rows(items, models)
-    console.print(render(table), crop=False)
-    if repeated(table):
-        console.print(render(table, aggregate_seeds(table)), crop=False)
-    for line in footnotes(table):
+    rows = build_rows(items, models)
+    console.print(render_table(rows), crop=False)
+    if has_repeated_seeds(rows):
+        console.print(render_table(rows, aggregate_seeds(rows)), crop=False)
+    for line in footnotes(rows):
         print_line(line)
 
 
-def _load_models(items: Sequence[Shown], model: str | None) -> dict[Path, nn.Module]:
+def _load_models(items: Sequence[ReportItem], model: str | None) -> dict[Path, nn.Module]:
     """The model of each run that can be loaded; the others get a warning.
 
     A run whose files do not name a model that can be built is loaded as `model`, if that is given.
     """
     from nuat.checkpoints import load_model
-    from nuat.report import VerdictFolder
+    from nuat.report import EvaluationFolder
 
     models: dict[Path, nn.Module] = {}
     model_was_used = False
     for item in items:
-        if isinstance(item, VerdictFolder):
+        if isinstance(item, EvaluationFolder):
             continue
         try:
             models[item.path] = load_model(item.path).model

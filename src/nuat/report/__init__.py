@@ -1,18 +1,19 @@
-"""What came of runs and evaluations: `render(rows(runs))` in a terminal, `write_page` as a page."""
+"""Reports on runs and evaluations: a table for the terminal and a self-contained HTML page."""
 
-from nuat.report.aggregate import aggregate_seeds, repeated
-from nuat.report.folders import Shown, VerdictFolder, opened
+from nuat.report.folders import EvaluationFolder, ReportItem, open_item
 from nuat.report.page import write_page
-from nuat.report.table import footnotes, render, rows
+from nuat.report.rows import Row, build_rows
+from nuat.report.table import aggregate_seeds, footnotes, has_repeated_seeds, render_table
 
 __all__ = [
-    "Shown",
-    "VerdictFolder",
-    "footnotes",
-    "opened",
+    "EvaluationFolder",
+    "ReportItem",
+    "Row",
     "aggregate_seeds",
-    "render",
-    "repeated",
-    "rows",
+    "build_rows",
+    "footnotes",
+    "has_repeated_seeds",
+    "open_item",
+    "render_table",
     "write_page",
 ]

@@ -1,4 +1,4 @@
-"""The figures of a page: training curves, schedules, accuracy against cost."""
+"""The figures of the page: training curves, schedules, and robust accuracy against cost."""
 
 from __future__ import annotations
 
@@ -9,175 +9,176 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from nuat.report.annotations import label
-from nuat.report.figures import Chart, LineStyle, legend, line_styles, panels, short, styled, to_svg
-from nuat.report.folders import Shown
-from nuat.report.naming import Name, names, plain, printable
-from nuat.report.table import Row, percent
+from nuat.report.figures import (
+    LineStyle,
+    add_legend,
+    chart,
+    figure_style,
+    line_styles,
+    make_panels,
+    shorten,
+)
+from nuat.report.folders import EvaluationFolder, ReportItem
+from nuat.report.naming import name_items, printable, value_text
+from nuat.report.rows import Row
+from nuat.report.table import percent
 
 TITLES = {"val_clean": "clean", "val_fgsm": "under FGSM", "val_robust": "robust (PGD)"}
+NO_SCHEDULES = ("epoch", "loss", "seconds", "forward_equivalents")
 
 
 @dataclass(frozen=True)
 class RunCurve:
-    """A run that has an epoch: its name, its look, its lines of metrics."""
+    """The metrics of a run by epoch, with its name and its style."""
 
-    name: Name
-    stroke: LineStyle
-    lines: Sequence[Mapping[str, Any]]
+    name: str
+    style: LineStyle
+    metrics: Sequence[Mapping[str, Any]]
 
-    @property
-    def keys(self) -> list[str]:
-        """The keys of numbers by epoch, other than the loss."""
+    def keys(self, validation: bool) -> list[str]:
+        """Return the keys of the validation accuracies, or of the schedules."""
+        first = {name: value for line in self.metrics for name, value in line.items()}
         return [
             key
-            for key, value in {name: v for line in self.lines for name, v in line.items()}.items()
+            for key, value in first.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
-            if key not in ("epoch", "loss", "seconds")
+            if key not in NO_SCHEDULES and key.startswith("val_") == validation
         ]
 
-    def moments(self, key: str) -> list[float]:
-        """When what `key` counts began, in epochs."""
-        return [moment for line in self.lines for moment in line.get(f"{key}_began", [])]
+    def starts(self, key: str) -> list[float]:
+        """Return when the events that `key` counts started, in epochs."""
+        return [epoch for line in self.metrics for epoch in line.get(f"{key}_began", [])]
 
     def points(self, key: str, scale: float = 1) -> list[tuple[float, float]]:
-        """(epoch, value) wherever the key is."""
-        return [(line["epoch"], scale * line[key]) for line in self.lines if key in line]
+        """Return (epoch, value) of each epoch that has the key."""
+        return [(line["epoch"], scale * line[key]) for line in self.metrics if key in line]
 
 
-def training(runs: Sequence[Shown]) -> list[Chart]:
-    """Loss, validation accuracy and schedules of runs, by epoch; empty if none has an epoch yet."""
-    called = names(runs)
-    every = zip(called, line_styles([name.kind for name in called]), runs, strict=True)
-    tracks = [RunCurve(name, stroke, run.metrics) for name, stroke, run in every]
-    tracks = [track for track in tracks if track.lines]
-    if not tracks:
+def plot_training(items: Sequence[ReportItem]) -> list[dict[str, str]]:
+    """Plot loss, validation accuracy and schedules by epoch; [] if no run has an epoch yet."""
+    groups, names = zip(*name_items(items), strict=True)
+    curves = [
+        RunCurve(name, style, item.metrics)
+        for name, style, item in zip(names, line_styles(groups), items, strict=True)
+        if not isinstance(item, EvaluationFolder) and item.metrics
+    ]
+    if not curves:
         return []
-    with styled():
-        charts = [_loss(tracks), _accuracy(tracks), _schedules(tracks)]
-    return [chart for chart in charts if chart is not None]
+    with figure_style():
+        charts = [_plot_loss(curves), _plot_accuracy(curves), _plot_schedules(curves)]
+    return [each for each in charts if each is not None]
 
 
-def _loss(tracks: Sequence[RunCurve]) -> Chart:
-    figure, (axes,) = panels(1, 250, 1)
-    _draw(axes, tracks, "loss", "training loss")
-    legend(figure, [track.stroke for track in tracks])
+def _plot_loss(curves: Sequence[RunCurve]) -> dict[str, str]:
+    figure, (axes,) = make_panels(1, 250, 1)
+    _draw(axes, curves, "loss", "training loss")
+    add_legend(figure, [curve.style for curve in curves])
     caption = "Mean training loss of each epoch."
-    if len(tracks) > 1:
-        caption += " Each method has a loss of its own: compare shapes, not heights. "
-        caption += "Here and below, runs that share a line alternate in its dashes."
-    alt = f"Training loss by epoch. After the last: {_last(tracks, 'loss', plain)}."
-    return Chart(to_svg(figure, "loss", alt), alt, caption)
+    if len(curves) > 1:
+        caption += " Methods minimize different losses: compare shapes, not heights."
+        caption += " Here and below, the dashes of runs with equal values alternate."
+    last = _last_values(curves, "loss", value_text)
+    return chart(figure, f"Training loss by epoch. After the last: {last}.", caption)
 
 
-def _accuracy(tracks: Sequence[RunCurve]) -> Chart:
-    found = _keys(tracks, validation=True)
-    keys = [key for key in TITLES if key in found]
-    keys += [key for key in found if key not in TITLES]
-    figure, grid = panels(len(keys), 270, min(3, len(keys)), share=True)
-    for axes, key in zip(grid, keys, strict=True):
-        _draw(axes, tracks, key, _title(key), scale=100)
+def _plot_accuracy(curves: Sequence[RunCurve]) -> dict[str, str] | None:
+    available = _keys(curves, validation=True)
+    if not available:
+        return None
+    keys = [key for key in TITLES if key in available]
+    keys += [key for key in available if key not in TITLES]
+    figure, panels = make_panels(len(keys), 270, min(3, len(keys)), share_y=True)
+    for axes, key in zip(panels, keys, strict=True):
+        _draw(axes, curves, key, _title(key), scale=100)
         axes.set_ylim(-2, 102)
-    legend(figure, [track.stroke for track in tracks])
+    add_legend(figure, [curve.style for curve in curves])
     caption = (
-        "Accuracy on the validation split after each epoch, in percent; PGD is of 7 steps. It "
-        "chooses the epoch that is kept and is never a result."
+        "Accuracy on the validation split after each epoch, in percent, with 7 steps of PGD. "
+        "It selects the epoch whose weights are kept and is not a result."
     )
-    last = (f"{_title(key)}: {_last(tracks, key, percent)}" for key in keys)
+    last = (f"{_title(key)}: {_last_values(curves, key, percent)}" for key in keys)
     alt = f"Validation accuracy in percent by epoch. After the last, {'; '.join(last)}."
-    return Chart(to_svg(figure, "accuracy", alt), alt, caption)
+    return chart(figure, alt, caption)
 
 
-def _keys(tracks: Sequence[RunCurve], validation: bool) -> list[str]:
-    """The keys of validation accuracies, or all others, in the order in which they first come."""
-    keys = dict.fromkeys(key for track in tracks for key in track.keys)
-    return [key for key in keys if key.startswith("val_") == validation]
+def _plot_schedules(curves: Sequence[RunCurve]) -> dict[str, str] | None:
+    """Plot each schedule that changes or differs between runs; the caption lists the others."""
+    keys = _keys(curves, validation=False)
+    values = {key: {value for curve in curves for _, value in curve.points(key)} for key in keys}
+    constant = {key: found.pop() for key, found in values.items() if len(found) == 1}
+    changing = [key for key in keys if key not in constant]
+    if not changing:
+        return None
+    figure, panels = make_panels(len(changing), 210, 3 if len(changing) > 2 else 2)
+    for axes, key in zip(panels, changing, strict=True):
+        _draw(axes, curves, key, _title(key))
+        _draw_starts(axes, curves, key)
+    add_legend(figure, [curve.style for curve in curves])
+    others = (f"{key} is {value_text(value)} throughout" for key, value in constant.items())
+    caption = "; ".join(("Schedules and other logged values by epoch", *others)) + "."
+    if any(curve.starts(key) for curve in curves for key in changing):
+        caption += " Triangles on the axis mark the starts of the counted events."
+    alt = f"Schedules and other logged values by epoch: {', '.join(changing)}."
+    return chart(figure, alt, caption)
+
+
+def _keys(curves: Sequence[RunCurve], validation: bool) -> list[str]:
+    return list(dict.fromkeys(key for curve in curves for key in curve.keys(validation)))
 
 
 def _title(key: str) -> str:
-    return short(printable(TITLES.get(key, key.removeprefix("val_"))))
+    return shorten(printable(TITLES.get(key, key.removeprefix("val_"))))
 
 
-def _last(tracks: Sequence[RunCurve], key: str, text: Callable[[Any], str]) -> str:
-    known = [track for track in tracks if key in track.lines[-1]]
-    return ", ".join(f"{track.name} {text(track.lines[-1][key])}" for track in known)
+def _last_values(curves: Sequence[RunCurve], key: str, text: Callable[[Any], str]) -> str:
+    last = [(curve.name, curve.metrics[-1]) for curve in curves if key in curve.metrics[-1]]
+    return ", ".join(f"{name} {text(line[key])}" for name, line in last)
 
 
-def _schedules(tracks: Sequence[RunCurve]) -> Chart | None:
-    """A panel for each number that moves, or differs between runs; the others in the caption."""
-    keys = _keys(tracks, validation=False)
-    found = {key: {value for t in tracks for _, value in t.points(key)} for key in keys}
-    still = {key: values.pop() for key, values in found.items() if len(values) == 1}
-    moving = [key for key in keys if key not in still]
-    if not moving:
-        return None
-    figure, grid = panels(len(moving), 210, 3 if len(moving) > 2 else 2)
-    for axes, key in zip(grid, moving, strict=True):
-        _draw(axes, tracks, key, _title(key))
-        _draw_moments(axes, tracks, key)
-    legend(figure, [track.stroke for track in tracks])
-    constant = (f"{key} is {plain(value)} throughout" for key, value in still.items())
-    caption = "; ".join(("Schedules, and what else was noted, by epoch", *constant)) + "."
-    if any(track.moments(key) for track in tracks for key in moving):
-        caption += " Triangles on the axis: the moments at which it began."
-    alt = f"Schedules and notes by epoch: {', '.join(moving)}."
-    return Chart(to_svg(figure, "schedules", alt), alt, caption)
-
-
-def _draw(axes: Axes, tracks: Sequence[RunCurve], key: str, title: str, scale: float = 1) -> None:
-    """A line for each run that has the key; where lines are equal, their dashes alternate."""
-    drawn = [(track.stroke, track.points(key, scale)) for track in tracks]
-    different = list({(stroke.kind, tuple(points)): None for stroke, points in drawn})
-    looks = {stroke.kind: stroke for stroke, _ in drawn}
-    every = [points for _, points in different]
-    for place, (kind, points) in enumerate(different):
-        twins, turn = every.count(points), every[:place].count(points)
-        dash = (6 * turn, (6, 6 * (twins - 1))) if twins > 1 else looks[kind].dash
-        epochs, values = zip(*points, strict=True) if points else ((), ())
+def _draw(axes: Axes, curves: Sequence[RunCurve], key: str, title: str, scale: float = 1) -> None:
+    """Draw a line for each run; equal lines alternate in their dashes, so that all can be seen."""
+    lines = [(curve.style, curve.points(key, scale)) for curve in curves]
+    distinct = [line for i, line in enumerate(lines) if line[1] and line not in lines[:i]]
+    drawn = [points for _, points in distinct]
+    for i, (style, points) in enumerate(distinct):
+        equal, turn = drawn.count(points), drawn[:i].count(points)
+        dash = (6 * turn, (6, 6 * (equal - 1))) if equal > 1 else style.dash
+        epochs, values = zip(*points, strict=True)
         marker = "o" if len(points) == 1 else ""
-        axes.plot(epochs, values, color=looks[kind].color, linestyle=dash, marker=marker)
+        axes.plot(epochs, values, color=style.color, linestyle=dash, marker=marker)
     axes.set_title(title)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
 
 
-def _draw_moments(axes: Axes, tracks: Sequence[RunCurve], key: str) -> None:
-    """A triangle above the axis at each moment at which what `key` counts began."""
-    for track in tracks:
-        if moments := track.moments(key):
-            (marks,) = axes.plot(moments, [0.04] * len(moments), "^", markersize=5)
-            marks.set(color=track.stroke.color, transform=axes.get_xaxis_transform())
+def _draw_starts(axes: Axes, curves: Sequence[RunCurve], key: str) -> None:
+    """Draw a triangle above the axis at each start of the events that `key` counts."""
+    for curve in curves:
+        if starts := curve.starts(key):
+            (marks,) = axes.plot(starts, [0.04] * len(starts), "^", markersize=5)
+            marks.set(color=curve.style.color, transform=axes.get_xaxis_transform())
 
 
-def cost(rows: Sequence[Row]) -> Chart | None:
-    """Worst robust accuracy against cost, a dot for each run; None for less than two dots."""
-    looks = zip(rows, line_styles([row.kind for row in rows]), strict=True)
+def plot_cost(rows: Sequence[Row]) -> dict[str, str] | None:
+    """Plot worst-case accuracy against cost, a dot per run; None for fewer than two dots."""
+    styles = line_styles([row.group for row in rows])
     dots = [
-        (row.cost, 100 * row.worst, row, stroke.color)
-        for row, stroke in looks
-        if row.worst is not None and row.cost is not None
+        (row.name, row.cost, 100 * row.worst_case_accuracy, style)
+        for row, style in zip(rows, styles, strict=True)
+        if row.worst_case_accuracy is not None and row.cost is not None
     ]
     if len(dots) < 2:
         return None
-    alt = "; ".join(f"{row.name}: {y:.1f} % at {x:.1f}" for x, y, row, _ in dots)
-    alt = f"Worst robust accuracy against cost of a training step. {alt}."
-    caption = "Robust accuracy against what it costs. Up and to the left is better."
-    with styled():
-        figure, (axes,) = panels(1, 380, 1)
-        across, up, shown, colors = zip(*dots, strict=True)
-        axes.scatter(across, up, c=colors, s=52, zorder=3)
+    listed = "; ".join(f"{name}: {y:.1f} % at {x:.1f}" for name, x, y, _ in dots)
+    alt = f"Worst robust accuracy against the cost of a training step. {listed}."
+    with figure_style():
+        figure, (axes,) = make_panels(1, 380, 1)
+        for _, x, y, style in dots:
+            axes.plot([x], [y], color=style.color, marker=style.marker, markersize=8, zorder=3)
         axes.set_title("worst robust accuracy, %")
         axes.set_xlabel("cost of a training step, in forward passes of the batch")
-        axes.set_xlim(0, max(across) * 1.12)
-        air = max(3.0, 0.15 * (max(up) - min(up)))
-        axes.set_ylim(max(-3.0, min(up) - air), min(103.0, max(up) + air))
-        label(axes, list(zip(across, up, strict=True)), _labels(up, [row.kind for row in shown]))
-        return Chart(to_svg(figure, "cost", alt), alt, caption)
-
-
-def _labels(up: Sequence[float], kinds: Sequence[str]) -> list[str]:
-    """The kind of each run, once: at the highest of its dots."""
-    places = range(len(kinds))
-    top = {kinds[i]: i for i in sorted(places, key=lambda i: (up[i], -i))}
-    return [short(kinds[i]) if top[kinds[i]] == i else "" for i in places]
+        axes.set_xlim(0, 1.12 * max(x for _, x, _, _ in dots))
+        axes.margins(y=0.15)
+        add_legend(figure, [style for *_, style in dots], markers=True)
+        return chart(figure, alt, "Up and to the left is better.")

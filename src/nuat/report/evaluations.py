@@ -1,9 +1,9 @@
-"""Evaluations of a run as a table shows them: those of the same images are one."""
+"""Merges evaluations of the same images and chooses the one that the table shows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nuat.checkpoints.run import Run
@@ -11,159 +11,110 @@ from nuat.errors import InputError
 from nuat.evaluation import EvaluationResult
 from nuat.report.naming import ball_text
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What an attack's figure depends on, besides the network and the images."""
-
-    attack: Any
-    seed: int
-    search: str
-
-    @staticmethod
-    def of(scores: EvaluationResult, name: str) -> Settings:
-        """Those of an attack, or of a snapshot of it, `pgd-20 at 7`."""
-        attack = scores.attacks.get(name, scores.attacks.get(name.rpartition(" at ")[0]))
-        return Settings(attack, scores.seed, scores.search_precision)
-
-    def apart_from(self, other: Settings) -> str:
-        """`seed 1, bf16`: what tells them apart; nothing if the attacks themselves differ."""
-        if self.attack != other.attack:
-            return ""
-        seed = f"seed {self.seed}" if self.seed != other.seed else ""
-        search = f"{self.search}" if self.search != other.search else ""
-        return ", ".join(filter(None, (seed, search)))
+NamedResult = tuple[str, EvaluationResult]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Which images stand: in one evaluation, or in several of the same images.
+def choose_evaluation(
+    run: Run, model_fingerprint: str | None = None
+) -> tuple[EvaluationResult | None, list[str]]:
+    """Return the evaluation of a run that the table shows, and descriptions of all others.
 
-    Attributes:
-        names: the evaluations'.
-        data, split: which images, by name; None where nobody said.
-        ball: the threat model.
-        network: a fingerprint of the weights.
-        images: place in the split and true class of each image.
-        right: the places of images that are classified rightly.
-        standing: for each attack, the places of images that are and withstood it.
-        settings: what each attack's figure depends on.
+    The evaluation is of the run's data set and, if `model_fingerprint` is given, of these weights.
+    The test split is preferred, then the ball of the recipe, then the largest number of images,
+    then the last name.
     """
-
-    names: tuple[str, ...]
-    data: str | None
-    split: str | None
-    ball: str
-    network: str
-    images: frozenset[tuple[int, int]]
-    right: frozenset[int]
-    standing: Mapping[str, frozenset[int]]
-    settings: Mapping[str, Settings]
-
-    @staticmethod
-    def of(name: str, scores: EvaluationResult) -> Evaluation:
-        """One evaluation."""
-
-        def places(verdicts: Iterable[bool]) -> frozenset[int]:
-            return frozenset(i for i, yes in zip(scores.indices, verdicts, strict=True) if yes)
-
-        pairs = zip(scores.labels, scores.predicted, strict=True)
-        return Evaluation(
-            names=(name,),
-            data=scores.metadata.get("data"),
-            split=scores.metadata.get("split"),
-            ball=scores.ball,
-            network=scores.model_fingerprint,
-            images=frozenset(zip(scores.indices, scores.labels, strict=True)),
-            right=places(label == guess for label, guess in pairs),
-            standing={attack: places(stood) for attack, stood in scores.robust.items()},
-            settings={attack: Settings.of(scores, attack) for attack in scores.robust},
-        )
-
-    @property
-    def subject(self) -> tuple[object, ...]:
-        """What must be the same for evaluations to be shown as one."""
-        return self.data, self.split, self.ball, self.network, self.images
-
-    def joined(self, other: Evaluation) -> Evaluation:
-        """Both as one: an image stands if it stands in both.
-
-        An attack of the same name and other settings, such as another seed, keeps a figure of its
-        own, with what tells it apart beside it.
-        """
-        standing, settings = dict(self.standing), dict(self.settings)
-        for attack, stood in other.standing.items():
-            found = other.settings[attack]
-            if found != (there := settings.get(attack, found)):
-                attack = f"{attack} ({found.apart_from(there) or ', '.join(other.names)})"
-            standing[attack] = standing.get(attack, stood) & stood
-            settings[attack] = found
-        return replace(
-            self,
-            names=self.names + other.names,
-            right=self.right & other.right,
-            standing=standing,
-            settings=settings,
-        )
-
-    def share(self, places: frozenset[int]) -> float:
-        """The share of all images that these are."""
-        return len(places) / len(self.images)
-
-    @property
-    def worst(self) -> float | None:
-        """Share of images that stand under every attack; None without an attack."""
-        if not self.standing:
-            return None
-        return self.share(self.right.intersection(*self.standing.values()))
-
-
-def merged(found: Iterable[Evaluation]) -> list[Evaluation]:
-    """Evaluations of the same images as one, in the order in which they first come."""
-    groups: dict[object, Evaluation] = {}
-    for each in found:
-        there = groups.get(each.subject)
-        groups[each.subject] = there.joined(each) if there else each
-    return list(groups.values())
-
-
-def of_run(run: Run, network: str | None = None) -> tuple[Evaluation | None, Sequence[str]]:
-    """The evaluation to show beside other runs; and in words, what else is there.
-
-    It is of the run's own data and, if their fingerprint is given, of its weights as they are.
-    The test split comes first, then the recipe's ball, the most images, the last by name.
-    """
-    own, ball = run.config["data"]["name"], ball_text(run.config["recipe"]["ball"])
-    every = merged(Evaluation.of(name, scores) for name, scores in _scores(run, own))
-    fit = [each for each in every if each.data == own and network in (None, each.network)]
-    shown = max(
-        fit,
-        key=lambda each: (
-            each.split == "test",
-            each.ball == ball,
-            len(each.images),
-            each.names[-1],
-        ),
-        default=None,
+    data, ball = run.config["data"]["name"], ball_text(run.config["recipe"]["ball"])
+    groups: dict[Any, list[NamedResult]] = {}
+    for name, result in _read_scores(run, data):
+        groups.setdefault(_identity(result), []).append((name, result))
+    merged = [(", ".join(name for name, _ in group), merge(group)) for group in groups.values()]
+    candidates = [
+        (result.metadata["split"] == "test", result.ball == ball, len(result.indices), names)
+        for names, result in merged
+        if result.metadata["data"] == data
+        if model_fingerprint in (None, result.model_fingerprint)
+    ]
+    chosen = max(candidates)[-1] if candidates else None
+    return (
+        next((result for names, result in merged if names == chosen), None),
+        [_describe(*each, data, model_fingerprint) for each in merged if each[0] != chosen],
     )
-    return shown, [_words(each, own, network) for each in every if each is not shown]
 
 
-def _scores(run: Run, data: str) -> Iterable[tuple[str, EvaluationResult]]:
-    """By name; where scores do not say their split, their name begins with it."""
-    for name, written in sorted(run.scores.items()):
+def image_ids(result: EvaluationResult) -> frozenset[tuple[int, int]]:
+    """Return the index and the true class of each evaluated image."""
+    return frozenset(zip(result.indices, result.labels, strict=True))
+
+
+def merge(group: Sequence[NamedResult]) -> EvaluationResult:
+    """Merge evaluations of the same images, of which the first gives the order of the images.
+
+    An image is classified correctly if it is in all of them. An attack that several evaluations
+    ran with equal settings counts as one attack; with other settings it keeps its own column, and
+    the difference is added to its name: `pgd-20 (seed 1)`.
+    """
+    _, first = group[0]
+    robust: dict[str, list[bool]] = {}
+    settings: dict[str, tuple[Any, int, str]] = {}
+    predicted = first.predicted
+    for name, result in group:
+        position = {index: i for i, index in enumerate(result.indices)}
+        order = [position[index] for index in first.indices]
+        others = [result.predicted[i] for i in order]
+        pairs = zip(first.labels, predicted, others, strict=True)
+        predicted = [other if guess == label else guess for label, guess, other in pairs]
+        for attack, verdicts in result.robust.items():
+            own = _settings(result, attack)
+            if own != (same_name := settings.get(attack, own)):
+                attack = f"{attack} ({difference(own, same_name) or name})"
+            aligned = [verdicts[i] for i in order]
+            earlier = robust.get(attack, aligned)
+            robust[attack] = [a and b for a, b in zip(earlier, aligned, strict=True)]
+            settings[attack] = own
+    return replace(first, predicted=predicted, robust=robust)
+
+
+def _settings(result: EvaluationResult, name: str) -> tuple[Any, int, str]:
+    """Return what an accuracy depends on; a snapshot `pgd-20 at 7` has the settings of `pgd-20`."""
+    attack = result.attacks.get(name, result.attacks.get(name.rpartition(" at ")[0]))
+    return attack, result.seed, result.search_precision
+
+
+def difference(settings: tuple[Any, int, str], other: tuple[Any, int, str]) -> str:
+    """Return the differing seed and precision as text; "" if the attacks themselves differ."""
+    attack, seed, precision = settings
+    if attack != other[0]:
+        return ""
+    parts = (f"seed {seed}" if seed != other[1] else "", precision if precision != other[2] else "")
+    return ", ".join(filter(None, parts))
+
+
+def _identity(result: EvaluationResult) -> tuple[object, ...]:
+    """Return what must be equal for evaluations to be merged."""
+    metadata = result.metadata
+    fingerprint = result.model_fingerprint
+    return metadata["data"], metadata["split"], result.ball, fingerprint, image_ids(result)
+
+
+def _read_scores(run: Run, data: str) -> Iterator[NamedResult]:
+    """Yield the results by name; a result without a split gets the first part of its name."""
+    for name, scores in sorted(run.scores.items()):
         try:
-            scores = EvaluationResult.from_dict(written)
+            result = EvaluationResult.from_dict(scores)
         except InputError as error:
             raise InputError(f"{run.path}/scores/{name}.json: {error}") from None
-        metadata = {"data": data, "split": name.partition("-")[0]} | scores.metadata
-        yield name, replace(scores, metadata=metadata)
+        metadata = {"data": data, "split": name.partition("-")[0]} | result.metadata
+        yield name, replace(result, metadata=metadata)
 
 
-def _words(each: Evaluation, data: str, network: str | None) -> str:
-    """`test-fgsm (60 images of test, Linf(0.1), worst 41.2 %)`."""
-    parts = [f"{len(each.images):,} images of {each.split}", each.ball]
-    parts += [f"of other data, {each.data}"] if each.data != data else []
-    parts += ["of other weights"] if network not in (None, each.network) else []
-    parts += [f"worst {100 * each.worst:.1f} %"] if each.worst is not None else []
-    return f"{', '.join(each.names)} ({', '.join(parts)})"
+def _describe(
+    names: str, result: EvaluationResult, data: str, model_fingerprint: str | None
+) -> str:
+    """Write `test-fgsm (60 images of test, Linf(0.1), worst 41.2 %)`."""
+    metadata = result.metadata
+    parts = [f"{len(result.indices):,} images of {metadata['split']}", result.ball]
+    parts += [f"of other data, {metadata['data']}"] if metadata["data"] != data else []
+    same_weights = model_fingerprint in (None, result.model_fingerprint)
+    parts += [] if same_weights else ["of other weights"]
+    parts += [f"worst {100 * result.worst_case_accuracy:.1f} %"] if result.robust else []
+    return f"{names} ({', '.join(parts)})"

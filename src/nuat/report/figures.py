@@ -1,14 +1,13 @@
-"""How figures look, and how they become SVG inside a page."""
+"""The style of the figures, and figures as SVG data URIs."""
 
 from __future__ import annotations
 
+import base64
 import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
-from xml.etree import ElementTree
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -16,33 +15,33 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours for every kind of colour vision, less yellow, which fades on white."""
+"""The colors of Okabe and Ito, which color-blind readers can tell apart, without the yellow."""
 
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
-INK, FAINT, GRID = "#333333", "#767676", "#e6e6e6"
-WIDTH, INCH = 700, 72
-"""Figures are 700 px wide; matplotlib's SVG has 72 px to the inch."""
+MARKERS = ("o", "s", "^", "D")
+INK, FAINT = "#333333", "#767676"
+WIDTH, DPI = 700, 72
+"""Figures are 700 px wide; matplotlib's SVG has 72 px per inch."""
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "figure.dpi": INCH,
+    "svg.hashsalt": "nuat",
+    "figure.dpi": DPI,
     "figure.constrained_layout.h_pad": 0.09,
     "figure.constrained_layout.w_pad": 0.06,
     "text.parse_math": False,
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
     "font.size": 13,
     "axes.titlesize": 13,
     "axes.titlelocation": "left",
     "axes.titlepad": 9,
     "axes.edgecolor": FAINT,
-    "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.9,
+    "grid.color": "#e6e6e6",
     "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
     "text.color": INK,
     "axes.labelcolor": INK,
     "xtick.color": FAINT,
@@ -56,111 +55,76 @@ STYLE: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A figure for a page: an inline <svg>, what it shows in words, and its caption."""
+class LineStyle(NamedTuple):
+    """How the runs of one group are drawn in all figures of a page."""
 
-    svg: str
-    alt: str
-    caption: str
-
-
-@dataclass(frozen=True)
-class LineStyle:
-    """How the runs of one kind are drawn, everywhere on a page."""
-
-    kind: str
+    group: str
     color: str
-    dash: Any = "-"
+    dash: Any
+    marker: str
 
 
-def line_styles(kinds: Sequence[str]) -> list[LineStyle]:
-    """A stroke for each run: a colour for each kind, and dashes once the colours are used up."""
-    looks = {
-        kind: LineStyle(kind, PALETTE[i % len(PALETTE)], DASHES[i // len(PALETTE) % len(DASHES)])
-        for i, kind in enumerate(dict.fromkeys(kinds))
-    }
-    return [looks[kind] for kind in kinds]
+def line_styles(groups: Sequence[str]) -> list[LineStyle]:
+    """Return a style for each run: a color per group, then dashes and markers as well."""
+    styles = {}
+    for i, group in enumerate(dict.fromkeys(groups)):
+        color, turn = PALETTE[i % len(PALETTE)], i // len(PALETTE) % len(DASHES)
+        styles[group] = LineStyle(group, color, DASHES[turn], MARKERS[turn])
+    return [styles[group] for group in groups]
 
 
-def short(text: str, length: int = 32) -> str:
-    """The text, cut if it is longer than a figure has room for."""
+def shorten(text: str, length: int = 32) -> str:
+    """Cut a text that is longer than a figure has room for."""
     return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """Inside, figures are made in this style, whatever the user's own settings are."""
+def figure_style() -> Iterator[None]:
+    """Make figures in the style of the page, whatever the user's own settings are."""
     with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # the browser has fonts that we lack
+        # Browsers have fonts for the characters that matplotlib's font lacks.
+        warnings.filterwarnings("ignore", message="Glyph")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield
 
 
-def panels(count: int, height: int, columns: int, share: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure 700 px wide with `count` panels, each row `height` px high."""
+def make_panels(
+    count: int, height: int, columns: int, share_y: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with `count` panels in rows that are `height` px high."""
     lines = -(-count // columns)
-    figure = Figure(figsize=(WIDTH / INCH, lines * height / INCH), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False, sharey=share).ravel()
-    for spare in grid[count:]:
+    figure = Figure(figsize=(WIDTH / DPI, lines * height / DPI), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False, sharey=share_y).ravel()
+    for spare in axes[count:]:
         spare.remove()
-    return figure, list(grid[:count])
+    return figure, list(axes[:count])
 
 
-def legend(figure: Figure, drawn: Sequence[LineStyle]) -> None:
-    """A legend above the panels, for which the figure grows; none for a single kind."""
-    every = list(dict.fromkeys(drawn))
-    if len(every) < 2:
+def add_legend(figure: Figure, styles: Sequence[LineStyle], markers: bool = False) -> None:
+    """Add a legend above the panels if there are several groups; the figure grows to fit it."""
+    styles = list(dict.fromkeys(styles))
+    if len(styles) < 2:
         return
-    labels = [short(each.kind) for each in every]
-    across = max(1, min(len(every), 84 // (max(map(len, labels)) + 6)))
-    box = figure.legend(
-        [Line2D([], [], color=each.color, linestyle=each.dash) for each in every],
-        ["x" * len(text) for text in labels],
-        loc="outside upper left",
-        ncols=across,
-        handlelength=1.8,
-        columnspacing=1.4,
-    )
-    for shown, text in zip(box.get_texts(), labels, strict=True):
-        shown.set_text(text)  # afterwards: a legend leaves out labels that begin with _
-    figure.set_figheight(figure.get_figheight() + 20 / INCH * -(-len(every) // across))
+    labels = [shorten(style.group) for style in styles]
+    columns = max(1, min(len(styles), 84 // (max(map(len, labels)) + 6)))
+    handles = [
+        Line2D([], [], color=style.color, marker=style.marker, linestyle="")
+        if markers
+        else Line2D([], [], color=style.color, linestyle=style.dash)
+        for style in styles
+    ]
+    placeholders = ["x" * len(label) for label in labels]
+    legend = figure.legend(handles, placeholders, loc="outside upper left", ncols=columns)
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_text(label)  # only now, because legends leave out labels that begin with _
+    figure.set_figheight(figure.get_figheight() + 20 / DPI * -(-len(styles) // columns))
 
 
-def to_svg(figure: Figure, key: str, alt: str) -> str:
-    """The figure as an <svg> element for a page in HTML, the same text for the same figure.
-
-    Every id begins with `key`; there are no scripts, styles, addresses or dates.
-    """
+def chart(figure: Figure, alt: str, caption: str) -> dict[str, str]:
+    """Return the figure for the page: `src`, an SVG data URI, with its `alt` text and `caption`."""
     file = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": key}):
-        figure.savefig(file, format="svg")
-    root = ElementTree.fromstring(file.getvalue())
-    _strip(root)
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-        element.attrib = {
-            name.rpartition("}")[2]: _prefixed(name, value, key)
-            for name, value in element.attrib.items()
-        }
-    height = round(figure.get_figheight() * INCH)
-    root.attrib = {"viewBox": root.attrib["viewBox"], "width": f"{WIDTH}", "height": f"{height}"}
-    root.attrib |= {"stroke-linejoin": "round", "role": "img", "aria-label": alt}
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _strip(element: ElementTree.Element) -> None:
-    for child in list(element):
-        if child.tag.rpartition("}")[2] in ("metadata", "style"):
-            element.remove(child)
-        else:
-            _strip(child)
-
-
-def _prefixed(name: str, value: str, key: str) -> str:
-    if name == "id":
-        return f"{key}-{value}"
-    if name.endswith("href"):
-        return value.replace("#", f"#{key}-")
-    return value.replace("url(#", f"url(#{key}-")
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(file, format="svg", metadata=no_metadata)
+    data = base64.b64encode(file.getvalue()).decode()
+    return {"src": f"data:image/svg+xml;base64,{data}", "alt": alt, "caption": caption}

@@ -1,4 +1,4 @@
-"""What an attack does to a few images, as pictures."""
+"""A few images before and after an attack."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nuat.runtime.device import device_of
 from nuat.threat_models import Ball, Linf
 
 SIDE = 96
-"""Images smaller than this, in pixels, are enlarged by whole numbers up to it."""
+"""Smaller images are enlarged by a whole number up to this side, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,17 @@ class GalleryItem:
     """An image before and after an attack.
 
     Attributes:
-        id: its place among the images.
-        label: its true class.
-        clean, perturbation, adversarial: PNG as data URIs; no perturbation is grey.
-        factor: how many times the perturbation is magnified.
-        predicted, confidence: the class given to the clean image, and its softmax probability.
+        index: the index of the image in the data set.
+        label: the true class.
+        clean, perturbation, adversarial: PNG as data URIs; gray means no perturbation.
+        factor: the factor by which the perturbation is magnified.
+        predicted, confidence: the predicted class of the clean image and its softmax probability.
         predicted_adv, confidence_adv: the same for the adversarial image.
-        right: whether the clean image is given its true class.
-        stands: whether the adversarial image is given it too, or is outside the ball.
+        correct: whether the clean image is classified correctly.
+        robust: whether the adversarial image is too, or lies outside the ball.
     """
 
-    id: int
+    index: int
     label: str
     clean: str
     perturbation: str
@@ -49,12 +49,12 @@ class GalleryItem:
     confidence: float
     predicted_adv: str
     confidence_adv: float
-    right: bool
-    stands: bool
+    correct: bool
+    robust: bool
 
 
-def gallery(
-    f: nn.Module,
+def build_gallery(
+    model: nn.Module,
     images: ImageDataset,
     classes: Sequence[str],
     ball: Ball,
@@ -62,26 +62,27 @@ def gallery(
     count: int = 6,
     seed: int = 0,
 ) -> list[GalleryItem]:
-    """Attack a few images, of as many classes as there are, those classified rightly first.
+    """Attack `count` images of different classes, correctly classified ones first.
 
-    Which images, and the noise, are functions of the seed: galleries of several networks show the
-    same images wherever the networks are right about them.
+    The seed determines the order of the images and the noise, so that galleries of several models
+    show the same images as far as the models classify them correctly.
 
     Raises:
-        InputError: the images do not fit the network or the classes.
+        InputError: the images do not fit the model or the classes.
     """
     images.check(len(classes))
-    check_logits(f, images.batch(torch.arange(1))[0].to(device_of(f)), len(classes))
-    ids = _choose(f, images, min(count, len(images)), seed)
-    x, y = (part.to(device_of(f)) for part in images.batch(ids))
-    x_adv = attack(f, x, y, PerImageNoise(seed, ids, "gallery"))
-    standing = is_robust(f, x, y, x_adv, ball).tolist()
-    factor = 0.5 / _reach(x_adv - x, ball)
-    before, after = _verdicts(f, x), _verdicts(f, x_adv)
-    shown = zip(_pictures(x), _pictures(0.5 + factor * (x_adv - x)), _pictures(x_adv), strict=True)
+    check_logits(model, images.batch(torch.arange(1))[0].to(device_of(model)), len(classes))
+    ids = _choose(model, images, min(count, len(images)), seed)
+    x, y = (part.to(device_of(model)) for part in images.batch(ids))
+    x_adv = attack(model, x, y, PerImageNoise(seed, ids, "gallery"))
+    robust = is_robust(model, x, y, x_adv, ball).tolist()
+    factor = 0.5 / _max_change(x_adv - x, ball)
+    before, after = _predict(model, x), _predict(model, x_adv)
+    magnified = 0.5 + factor * (x_adv - x)
+    images_png = zip(_to_png(x), _to_png(magnified), _to_png(x_adv), strict=True)
     return [
         GalleryItem(
-            id=int(ids[i]),
+            index=int(ids[i]),
             label=classes[int(y[i])],
             clean=clean,
             perturbation=perturbation,
@@ -91,52 +92,54 @@ def gallery(
             confidence=before[i][1],
             predicted_adv=classes[after[i][0]],
             confidence_adv=after[i][1],
-            right=before[i][0] == int(y[i]),
-            stands=standing[i],
+            correct=before[i][0] == int(y[i]),
+            robust=robust[i],
         )
-        for i, (clean, perturbation, adversarial) in enumerate(shown)
+        for i, (clean, perturbation, adversarial) in enumerate(images_png)
     ]
 
 
-def _choose(f: nn.Module, images: ImageDataset, count: int, seed: int) -> Tensor:
-    """Places of images: rightly classified first, then evenly over classes, in order of class."""
+def _choose(model: nn.Module, images: ImageDataset, count: int, seed: int) -> Tensor:
+    """Choose indices: correctly classified images first, evenly over classes, sorted by class."""
     seed = derive_seed(seed, "gallery")
     pool = class_balanced(images.y, min(len(images), 40 * count), seed)
     x, y = images.batch(pool)
     labels = y.tolist()
-    guesses = [guess for part in x.split(100) for guess, _ in _verdicts(f, part.to(device_of(f)))]
-    right = [guess == label for guess, label in zip(guesses, labels, strict=True)]
+    predictions = [
+        p for part in x.split(100) for p, _ in _predict(model, part.to(device_of(model)))
+    ]
+    correct = [p == label for p, label in zip(predictions, labels, strict=True)]
     generator = torch.Generator().manual_seed(seed)
     classes = torch.randperm(max(labels) + 1, generator=generator).tolist()
     order = torch.randperm(len(pool), generator=generator).tolist()
     seen, rank = Counter[tuple[int, bool]](), {}
     for i in order:
-        rank[i] = (not right[i], seen[labels[i], right[i]], classes[labels[i]])
-        seen[labels[i], right[i]] += 1
+        rank[i] = (not correct[i], seen[labels[i], correct[i]], classes[labels[i]])
+        seen[labels[i], correct[i]] += 1
     chosen = sorted(order, key=rank.__getitem__)[:count]
     return pool[sorted(chosen, key=lambda i: (labels[i], i))]
 
 
-def _verdicts(f: nn.Module, x: Tensor) -> list[tuple[int, float]]:
-    """For each image the class and its softmax probability."""
-    with frozen_eval(f) as g, torch.no_grad():
-        confidence, guess = g(x).softmax(1).max(1)
-    return list(zip(guess.tolist(), confidence.tolist(), strict=True))
+def _predict(model: nn.Module, x: Tensor) -> list[tuple[int, float]]:
+    """Return the predicted class of each image and its softmax probability."""
+    with frozen_eval(model) as frozen_model, torch.no_grad():
+        confidence, predicted = frozen_model(x).softmax(1).max(1)
+    return list(zip(predicted.tolist(), confidence.tolist(), strict=True))
 
 
-def _reach(delta: Tensor, ball: Ball) -> float:
-    """What is shown as black or white: eps, or for other norms the largest change of a pixel."""
-    reach = ball.eps if isinstance(ball, Linf) else float(delta.abs().max())
-    return reach or 0.5
+def _max_change(delta: Tensor, ball: Ball) -> float:
+    """Return the change that is shown as black or white: eps or, for other norms, the largest."""
+    change = ball.eps if isinstance(ball, Linf) else float(delta.abs().max())
+    return change or 0.5
 
 
-def _pictures(x: Tensor) -> list[str]:
-    """Images in [0, 1] [B, C, H, W] as PNG data URIs; in grey unless they have three channels."""
+def _to_png(x: Tensor) -> list[str]:
+    """Convert x [B, C, H, W] in [0, 1] to PNG data URIs, in gray unless there are 3 channels."""
     levels = (x.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
-    colour = levels.shape[1] == 3
-    grey = levels if levels.shape[1] in (1, 3) else levels.float().mean(1, True).to(torch.uint8)
-    shown = grey.permute(0, 2, 3, 1) if colour else grey[:, 0]
-    return [_data_uri(Image.fromarray(each.contiguous().numpy())) for each in shown]
+    color = levels.shape[1] == 3
+    gray = levels if levels.shape[1] in (1, 3) else levels.float().mean(1, True).to(torch.uint8)
+    pixels = gray.permute(0, 2, 3, 1) if color else gray[:, 0]
+    return [_data_uri(Image.fromarray(each.contiguous().numpy())) for each in pixels]
 
 
 def _data_uri(image: Image.Image) -> str:

@@ -1,58 +1,51 @@
-"""What runs are called when they are shown side by side."""
+"""Names of the items of a report, and plain text for values of a configuration."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from nuat.report.folders import Shown, VerdictFolder
+from nuat.report.folders import EvaluationFolder, ReportItem
 from nuat.threat_models import Ball, norms
 
 
-@dataclass(frozen=True)
-class Name:
-    """What a run is called; runs of one `kind` differ in nothing but the seed."""
+def name_items(items: Sequence[ReportItem]) -> list[tuple[str, str]]:
+    """Return (group, name) of each item; runs of one group differ only in their seed.
 
-    kind: str
-    seed: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.kind}, {self.seed}" if self.seed else self.kind
-
-
-def names(runs: Sequence[Shown]) -> list[Name]:
-    """The name of each run's recipe, or of the folder of verdicts, and what tells namesakes apart.
-
-    Folders of the same name are called by their paths.
+    A run has the name of its recipe, and an evaluation that of its folder. Where several items
+    have the same name, their differences follow: `normal (small-cnn(width=4)), seed 7`.
     """
-    folders = Counter(run.name for run in runs if isinstance(run, VerdictFolder))
-    marks = [
-        {"recipe": run.name if folders[run.name] == 1 else str(run.path)}
-        if isinstance(run, VerdictFolder)
-        else _marks(run.config)
-        for run in runs
+    folders = Counter(item.name for item in items if isinstance(item, EvaluationFolder))
+    described = [
+        {"name": item.name if folders[item.name] == 1 else str(item.path)}
+        if isinstance(item, EvaluationFolder)
+        else _describe(item.config)
+        for item in items
     ]
-    return [_name(run, own, marks) for run, own in zip(runs, marks, strict=True)]
+    return [
+        _name(item, fields, [other for other in described if other["name"] == fields["name"]])
+        for item, fields in zip(items, described, strict=True)
+    ]
 
 
-def _name(run: Shown, own: Mapping[str, str], every: Sequence[Mapping[str, str]]) -> Name:
-    namesakes = [marks for marks in every if marks["recipe"] == own["recipe"]]
-    telling = [key for key in own if len({marks.get(key) for marks in namesakes}) > 1]
-    parts = [own[key] for key in telling if key != "seed"]
-    kind = f"{own['recipe']} ({', '.join(parts)})" if parts else own["recipe"]
-    seed = own["seed"] if "seed" in telling else ""
-    if namesakes.count(own) > 1:
-        seed = f"{seed} in {run.path.name}".strip()
-    return Name(printable(kind), printable(seed))
+def _name(
+    item: ReportItem, fields: Mapping[str, str], namesakes: Sequence[Mapping[str, str]]
+) -> tuple[str, str]:
+    differing = [key for key in fields if len({other.get(key) for other in namesakes}) > 1]
+    parts = [fields[key] for key in differing if key != "seed"]
+    group = f"{fields['name']} ({', '.join(parts)})" if parts else fields["name"]
+    suffix = fields["seed"] if "seed" in differing else ""
+    if namesakes.count(fields) > 1:
+        suffix = f"{suffix} in {item.path.name}".strip()
+    return printable(group), printable(f"{group}, {suffix}" if suffix else group)
 
 
-def _marks(config: Mapping[str, Any]) -> dict[str, str]:
-    """The name of the recipe, and what may tell one run of it from another."""
+def _describe(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the recipe's name and the settings in which runs of one recipe can differ."""
     recipe = config["recipe"]
     return {
-        "recipe": str(recipe["name"]),
+        "name": str(recipe["name"]),
         "data": str(config["data"]["name"]),
         "model": str(config["model"]),
         "ball": ball_text(recipe["ball"]),
@@ -62,33 +55,33 @@ def _marks(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def printable(text: str) -> str:
-    """The text with a blank for everything that cannot be printed, such as control characters."""
+    """Replace control characters, and whatever else cannot be printed, by blanks."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def read_ball(described: Mapping[str, Any]) -> Ball | None:
-    """The ball that a config.json describes, None if its norm is not registered."""
-    kind = next((norm for norm in norms.values() if norm.__name__ == described["is"]), None)
+    """Return the ball that a config.json describes, or None if its norm is not registered."""
+    norm = next((norm for norm in norms.values() if norm.__name__ == described["is"]), None)
     fields = {name: value for name, value in described.items() if name != "is"}
-    return kind(**fields) if kind else None
+    return norm(**fields) if norm else None
 
 
 def ball_text(described: Mapping[str, Any]) -> str:
-    """The ball that a config.json describes, as people write it: Linf(8/255)."""
+    """Return the ball that a config.json describes as text: `Linf(8/255)`."""
     ball = read_ball(described)
     return repr(ball) if ball else call_text(described)
 
 
 def call_text(described: Mapping[str, Any]) -> str:
-    """A description as a call: {"is": "LinearRamp", "to": 8.0, "epochs": 30} -> LinearRamp(to=8, epochs=30)."""
-    fields = (f"{name}={plain(value)}" for name, value in described.items() if name != "is")
+    """Write {"is": "LinearRamp", "to": 8.0, "epochs": 30} as `LinearRamp(to=8, epochs=30)`."""
+    fields = (f"{name}={value_text(value)}" for name, value in described.items() if name != "is")
     return f"{described['is']}({', '.join(fields)})"
 
 
-def plain(value: Any) -> str:
-    """A value without superfluous digits: 8.0 -> 8, [[0.0, 1.0]] -> [[0, 1]], None -> none."""
+def value_text(value: Any) -> str:
+    """Write a value without needless digits: 8.0 -> 8, [[0.0, 1.0]] -> [[0, 1]], None -> none."""
     if isinstance(value, list | tuple):
-        return f"[{', '.join(plain(item) for item in value)}]"
+        return f"[{', '.join(value_text(item) for item in value)}]"
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     return f"{value:.6g}" if isinstance(value, float) else str(value)

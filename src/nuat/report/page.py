@@ -1,11 +1,11 @@
-"""One self-contained page about runs and evaluations: no scripts, nothing fetched from anywhere."""
+"""The self-contained HTML page about runs and evaluations, without scripts or remote content."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from torch import nn
@@ -13,99 +13,76 @@ from torch import nn
 from nuat.attacks import parse_attack
 from nuat.data import ImageDataset, load_dataset
 from nuat.errors import InputError, NonFiniteError
-from nuat.report import curves
+from nuat.report.curves import plot_cost, plot_training
 from nuat.report.figures import line_styles
-from nuat.report.folders import Shown, VerdictFolder
-from nuat.report.gallery import GalleryItem, gallery
+from nuat.report.folders import EvaluationFolder, ReportItem
+from nuat.report.gallery import build_gallery
 from nuat.report.naming import ball_text, read_ball
-from nuat.report.recipe_tree import Item
-from nuat.report.summary import facts, recipe, warnings
-from nuat.report.table import Row, columns, common, footnotes, percent, rows
+from nuat.report.rows import Row, build_rows
+from nuat.report.summary import list_facts, list_warnings, recipe_tree
+from nuat.report.table import build_columns, footnotes, percent, shared_settings
 from nuat.runtime.files import atomic_write
 
-ATTACK = "pgd-20"
-"""What the galleries show."""
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Exhibits of one run; or, if there are none, why."""
-
-    parse_attack: str
-    exhibits: Sequence[GalleryItem] = ()
-    missing: str = ""
-
-    @property
-    def fallen(self) -> int:
-        """How many of the images were classified rightly and are no longer."""
-        return sum(each.right and not each.stands for each in self.exhibits)
-
-
-@dataclass(frozen=True)
-class Part:
-    """What a page says of one run or evaluation."""
-
-    row: Row
-    color: str
-    warnings: Sequence[str]
-    facts: Sequence[tuple[str, str]]
-    recipe: Sequence[Item]
-    gallery: Gallery | None
+GALLERY_ATTACK = "pgd-20"
+SHOWN_AS_FACTS = ("name", "source", "note")
+"""Fields of a recipe that the page shows outside the tree of the recipe."""
 
 
 def write_page(
-    runs: Sequence[Shown],
+    items: Sequence[ReportItem],
     target: Path,
     *,
     title: str | None = None,
-    networks: Mapping[Path, nn.Module] | None = None,
+    models: Mapping[Path, nn.Module] | None = None,
     images: ImageDataset | None = None,
-    note: Callable[[str], object] = lambda line: None,
+    warn: Callable[[str], object] = lambda line: None,
 ) -> Path:
-    """Write a page about runs and evaluations, side by side, whole or not at all.
+    """Write a page that compares runs and evaluations; the file is replaced atomically.
 
     Args:
-        runs: what to show, in this order.
+        items: runs and evaluations, in the order of the page.
         target: the file to write.
-        title: by default, what the runs are.
-        networks: the network of each run folder that is to have a gallery of attacked images.
-        images: what the galleries show; by default the test split of the run's own data set.
-        note: is told, in a line, why a gallery has no images.
+        title: by default, the names or the number of the items.
+        models: the loaded models by run folder; each of these runs gets a gallery of images.
+        images: the images of the galleries; by default the test split of the run's data set.
+        warn: called with a message for each gallery that cannot be made.
 
     Returns:
-        The target. The same runs, networks and images give the same bytes.
+        The target. Equal items, models and images give an equal file.
 
     Raises:
-        InputError: there are no runs.
+        InputError: there are no items.
     """
-    if not runs:
-        raise InputError("there are no runs to show")
-    networks = {path.resolve(): f for path, f in (networks or {}).items()}
-    table = rows(runs, networks)
-    as_dataset = cache(lambda name: images if images is not None else load_dataset(name).test)
-    galleries = [_gallery(run, networks.get(run.path.resolve()), as_dataset) for run in runs]
-    for run, shown in zip(runs, galleries, strict=True):
-        if shown and shown.missing:
-            note(f"{run.path} is shown without images: {shown.missing}")
-    drawn = line_styles([row.kind for row in table])
-    parts = [
-        Part(row, stroke.color, warnings(run), facts(run, row), recipe(run), shown)
-        for run, row, stroke, shown in zip(runs, table, drawn, galleries, strict=True)
-    ]
-    title = title or _title(runs, table)
+    if not items:
+        raise InputError("there are no runs or evaluations to show: name at least one folder")
+    models = {path.resolve(): model for path, model in (models or {}).items()}
+    load = cache(lambda name: images if images is not None else load_dataset(name).test)
+    rows = build_rows(items, models)
+    sections = []
+    for item, row, style in zip(items, rows, line_styles([r.group for r in rows]), strict=True):
+        section = {"row": row, "color": style.color, "facts": list_facts(item, row)}
+        section |= {"warnings": list_warnings(item), "recipe": [], "gallery": None}
+        if not isinstance(item, EvaluationFolder):
+            recipe = recipe_tree(item.config["recipe"])
+            section["recipe"] = [node for node in recipe if node["name"] not in SHOWN_AS_FACTS]
+            if model := models.get(item.path.resolve()):
+                section["gallery"] = gallery = _gallery(item.config, model, load)
+                if gallery["missing"]:
+                    warn(f"{item.path} is shown without images: {gallery['missing']}")
+        sections.append(section)
+    title = title or _title(items, rows)
     html = _template().render(
         title=title,
-        rows=table,
-        columns=columns(table),
-        common=[text for text in common(table) if text not in title],
-        scored=any(row.clean is not None for row in table),
-        footnotes=footnotes(table),
-        unscored=any(row.clean is None for row in table),
-        cost=curves.cost(table),
-        training=curves.training(runs),
-        parts=parts,
-        heading=" and ".join(kind for kind, _ in _kinds(runs)),
-        costed=any(row.cost is not None for row in table),
+        settings=[text for text in shared_settings(rows) if text not in title],
+        columns=build_columns(rows),
+        sections=sections,
+        footnotes=footnotes(rows),
+        has_accuracy=any(row.clean_accuracy is not None for row in rows),
+        has_validation=any(row.clean_accuracy is None for row in rows),
+        has_cost=any(row.cost is not None for row in rows),
+        cost=plot_cost(rows),
+        training=plot_training(items),
+        heading=" and ".join(kind for kind, _ in _count_kinds(items)),
     )
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -125,33 +102,32 @@ def _template() -> Template:
     return environment.get_template("page.html.j2")
 
 
-def _title(runs: Sequence[Shown], table: Sequence[Row]) -> str:
-    data = {row.data or "" for row in table}
-    counted = " and ".join(f"{count} {kind}" for kind, count in _kinds(runs))
-    subject = table[0].name if len(table) == 1 else counted
+def _title(items: Sequence[ReportItem], rows: Sequence[Row]) -> str:
+    data = {row.data or "" for row in rows}
+    counts = " and ".join(f"{count} {kind}" for kind, count in _count_kinds(items))
+    subject = rows[0].name if len(rows) == 1 else counts
     return f"{subject} on {data.pop()}" if len(data) == 1 and all(data) else subject
 
 
-def _kinds(runs: Sequence[Shown]) -> list[tuple[str, int]]:
-    """What is shown, and how many of it: [("runs", 2), ("evaluation", 1)]."""
-    verdicts = sum(isinstance(run, VerdictFolder) for run in runs)
-    counts = {"run": len(runs) - verdicts, "evaluation": verdicts}
+def _count_kinds(items: Sequence[ReportItem]) -> list[tuple[str, int]]:
+    """Return the kinds of items with their numbers: [("runs", 2), ("evaluation", 1)]."""
+    evaluations = sum(isinstance(item, EvaluationFolder) for item in items)
+    counts = {"run": len(items) - evaluations, "evaluation": evaluations}
     return [(kind + "s" * (count > 1), count) for kind, count in counts.items() if count]
 
 
 def _gallery(
-    run: Shown, f: nn.Module | None, as_dataset: Callable[[str], ImageDataset]
-) -> Gallery | None:
-    """The gallery of a run, None without its network."""
-    if f is None or isinstance(run, VerdictFolder):
-        return None
-    config = run.config
+    config: Mapping[str, Any], model: nn.Module, load: Callable[[str], ImageDataset]
+) -> dict[str, Any]:
+    """Return the images of a gallery or, if there are none, the reason in `missing`."""
     ball = read_ball(config["recipe"]["ball"])
-    name = f"{ATTACK} within {ball_text(config['recipe']['ball'])}"
+    attack = f"{GALLERY_ATTACK} within {ball_text(config['recipe']['ball'])}"
     try:
         if ball is None:
-            raise InputError("its norm is not registered here")
-        images, classes = as_dataset(config["data"]["name"]), config["data"]["classes"]
-        return Gallery(name, gallery(f, images, classes, ball, parse_attack(ATTACK, ball)))
+            raise InputError("the norm of its threat model is not registered here")
+        images, classes = load(config["data"]["name"]), config["data"]["classes"]
+        items = build_gallery(model, images, classes, ball, parse_attack(GALLERY_ATTACK, ball))
     except (InputError, NonFiniteError) as error:
-        return Gallery(name, missing=str(error))
+        return {"attack": attack, "images": [], "missing": str(error)}
+    broken = sum(item.correct and not item.robust for item in items)
+    return {"attack": attack, "images": items, "broken": broken, "missing": ""}

@@ -1,4 +1,4 @@
-"""Runs and evaluations in figures: a row for each."""
+"""Rows of the table: the accuracies and costs of each run and evaluation."""
 
 from __future__ import annotations
 
@@ -8,85 +8,92 @@ from pathlib import Path
 
 from torch import nn
 
+from nuat.evaluation import EvaluationResult
 from nuat.nn.fingerprint import fingerprint
-from nuat.report.evaluations import Evaluation, of_run
-from nuat.report.folders import Shown, VerdictFolder
-from nuat.report.naming import Name, ball_text, names
+from nuat.report.evaluations import choose_evaluation, image_ids
+from nuat.report.folders import EvaluationFolder, ReportItem
+from nuat.report.naming import ball_text, name_items
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run or evaluation in figures; shares are between 0 and 1, None is unknown.
+    """One run or evaluation; accuracies lie between 0 and 1, and None means unknown.
 
     Attributes:
-        name: the recipe's or the folder's, with more beside it if another row has the same.
-        kind: the name without the seed.
-        data, model: by name.
-        ball: the threat model of the scores, or else the recipe's.
-        split: the split whose images were attacked.
-        images: how many they were.
-        clean, robust, worst: accuracies, `robust` by attack.
-        val_clean, val_robust: of the last epoch, on the validation split.
-        cost: forward-equivalents of a training step.
-        seconds: of training.
-        epochs, planned: done so far, and in all.
-        places: the place and the true class of each image.
-        left_out: evaluations that are there too and not shown, in words.
+        name: the name of the recipe or folder, with the differences from items of the same name.
+        group: the name without the seed.
+        data, model: the names of the data set and the model.
+        ball: the threat model of the evaluation or, without one, of the recipe.
+        split: the evaluated split.
+        images: the number of evaluated images.
+        clean_accuracy, robust_accuracy, worst_case_accuracy: `robust_accuracy` is by attack.
+        val_clean, val_robust: validation accuracies of the last epoch.
+        cost: cost of a training step, in forward passes of the batch.
+        seconds: training time in seconds.
+        epochs, total_epochs: epochs so far, and epochs of the recipe.
+        image_ids: the index and the true class of each evaluated image.
+        not_shown: descriptions of the other evaluations of the run.
     """
 
     name: str
-    kind: str
+    group: str
     data: str | None
     model: str | None
     ball: str
     split: str | None = None
     images: int | None = None
-    clean: float | None = None
-    robust: Mapping[str, float] = field(default_factory=dict)
-    worst: float | None = None
+    clean_accuracy: float | None = None
+    robust_accuracy: Mapping[str, float] = field(default_factory=dict)
+    worst_case_accuracy: float | None = None
     val_clean: float | None = None
     val_robust: float | None = None
     cost: float | None = None
     seconds: float | None = None
     epochs: int = 0
-    planned: int = 0
-    places: frozenset[tuple[int, int]] = frozenset()
-    left_out: Sequence[str] = ()
+    total_epochs: int = 0
+    image_ids: frozenset[tuple[int, int]] = frozenset()
+    not_shown: Sequence[str] = ()
 
     @property
     def unfinished(self) -> str:
-        """`12 of 30 epochs`; nothing for a run that is done."""
-        done = self.epochs >= self.planned
-        return "" if done else f"{self.epochs} of {self.planned} epochs"
+        """`12 of 30 epochs`, or "" for a finished run."""
+        finished = self.epochs >= self.total_epochs
+        return "" if finished else f"{self.epochs} of {self.total_epochs} epochs"
 
     @property
-    def comparable(self) -> tuple[object, ...]:
-        """What must be the same for two worst accuracies to be compared."""
-        attacks = frozenset(self.robust)
-        return self.data, self.ball, self.split, self.images, self.places, attacks
+    def comparison_key(self) -> tuple[object, ...]:
+        """What must be equal for two worst-case accuracies to be comparable."""
+        attacks = frozenset(self.robust_accuracy)
+        return self.data, self.ball, self.split, self.images, self.image_ids, attacks
 
 
-def rows(runs: Sequence[Shown], networks: Mapping[Path, nn.Module] | None = None) -> list[Row]:
-    """A row for each run or folder of verdicts, in their order.
+def build_rows(
+    items: Sequence[ReportItem], models: Mapping[Path, nn.Module] | None = None
+) -> list[Row]:
+    """Return a row for each item, in the same order.
 
-    Evaluations of other weights than those of a run's network, if that is given, are left out.
+    Args:
+        items: runs and evaluations.
+        models: the loaded models by run folder; evaluations of other weights are not shown.
     """
-    weights = {path.resolve(): fingerprint(f) for path, f in (networks or {}).items()}
-    named = zip(runs, names(runs), strict=True)
-    return [_row(run, name, weights.get(run.path.resolve())) for run, name in named]
+    fingerprints = {path.resolve(): fingerprint(model) for path, model in (models or {}).items()}
+    return [
+        _build_row(item, group, name, fingerprints.get(item.path.resolve()))
+        for item, (group, name) in zip(items, name_items(items), strict=True)
+    ]
 
 
-def _row(run: Shown, name: Name, network: str | None) -> Row:
-    if isinstance(run, VerdictFolder):
-        shown = Evaluation.of(run.name, run.scores)
-        model = run.scores.metadata.get("model")
-        return _with_figures(Row(str(name), name.kind, shown.data, model, shown.ball), shown)
-    config, metrics = run.config, run.metrics
+def _build_row(item: ReportItem, group: str, name: str, model_fingerprint: str | None) -> Row:
+    if isinstance(item, EvaluationFolder):
+        metadata = item.scores.metadata
+        row = Row(name, group, metadata.get("data"), metadata.get("model"), item.scores.ball)
+        return _with_accuracies(row, item.scores)
+    config, metrics = item.config, item.metrics
     last = metrics[-1] if metrics else {}
-    shown, left_out = of_run(run, network)
+    result, not_shown = choose_evaluation(item, model_fingerprint)
     row = Row(
-        name=str(name),
-        kind=name.kind,
+        name=name,
+        group=group,
         data=config["data"]["name"],
         model=config["model"],
         ball=ball_text(config["recipe"]["ball"]),
@@ -95,20 +102,20 @@ def _row(run: Shown, name: Name, network: str | None) -> Row:
         cost=config.get("forward_equivalents"),
         seconds=last.get("seconds"),
         epochs=last.get("epoch", 0),
-        planned=config["recipe"]["epochs"],
-        left_out=left_out,
+        total_epochs=config["recipe"]["epochs"],
+        not_shown=not_shown,
     )
-    return _with_figures(row, shown) if shown else row
+    return _with_accuracies(row, result) if result else row
 
 
-def _with_figures(row: Row, shown: Evaluation) -> Row:
+def _with_accuracies(row: Row, result: EvaluationResult) -> Row:
     return replace(
         row,
-        ball=shown.ball,
-        split=shown.split,
-        images=len(shown.images),
-        places=shown.images,
-        clean=shown.share(shown.right),
-        robust={attack: shown.share(places) for attack, places in shown.standing.items()},
-        worst=shown.worst,
+        ball=result.ball,
+        split=result.metadata.get("split"),
+        images=len(result.indices),
+        image_ids=image_ids(result),
+        clean_accuracy=result.clean_accuracy,
+        robust_accuracy={name: result.robust_accuracy(name) for name in result.robust},
+        worst_case_accuracy=result.worst_case_accuracy if result.robust else None,
     )

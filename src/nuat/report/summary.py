@@ -1,43 +1,55 @@
-"""What a page says of one run or evaluation, beside its figures."""
+"""What the page says about one run or evaluation besides its accuracies."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from nuat.checkpoints.run import Run
-from nuat.report.folders import Shown, VerdictFolder
-from nuat.report.naming import ball_text
-from nuat.report.recipe_tree import Item, outline
+from nuat.report.folders import EvaluationFolder, ReportItem
+from nuat.report.naming import ball_text, call_text, value_text
 from nuat.report.rows import Row
 from nuat.runtime.progress import format_duration
-
-TOLD = ("name", "source", "note")
-"""Fields of a recipe that have a place of their own on the page."""
+from nuat.threat_models import norms
 
 
-def warnings(shown: Shown) -> list[str]:
-    """What went wrong in training, as the engine wrote it down."""
+def list_warnings(item: ReportItem) -> list[str]:
+    """Return the warnings about overfitting that the training logged."""
+    metrics = [] if isinstance(item, EvaluationFolder) else item.metrics
     return [
         f"{line['collapse']}{'; training was stopped' if line.get('stopped') else ''}"
-        for line in shown.metrics
+        for line in metrics
         if line.get("collapse")
     ]
 
 
-def recipe(shown: Shown) -> list[Item]:
-    """The recipe of a run, as a nested list."""
-    if isinstance(shown, VerdictFolder):
-        return []
-    return [item for item in outline(shown.config["recipe"]) if item.name not in TOLD]
+def recipe_tree(described: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the fields of a described dataclass as nested nodes of name, text and children."""
+    return [_node(name, value) for name, value in described.items() if name != "is"]
 
 
-def facts(shown: Shown, row: Row) -> list[tuple[str, str]]:
-    """Names and values, of those that are known."""
-    found = _of_verdicts(shown) if isinstance(shown, VerdictFolder) else _of_run(shown, row)
-    return [(name, text) for name, text in found if text]
+def _node(name: str, value: Any) -> dict[str, Any]:
+    text, items = "", []
+    if not isinstance(value, Mapping):
+        text = value_text(value)
+    elif "is" not in value:
+        items = recipe_tree(value)
+    elif value["is"] in {norm.__name__ for norm in norms.values()}:
+        text = ball_text(value)
+    elif any(isinstance(part, Mapping) for part in value.values()):
+        text, items = str(value["is"]), recipe_tree(value)
+    else:
+        text = call_text(value)
+    return {"name": name, "text": text, "children": items}
 
 
-def _of_run(run: Run, row: Row) -> list[tuple[str, str]]:
+def list_facts(item: ReportItem, row: Row) -> list[tuple[str, str]]:
+    """Return the names and values of what is known about a run or an evaluation."""
+    facts = _evaluation_facts(item) if isinstance(item, EvaluationFolder) else _run_facts(item, row)
+    return [(name, text) for name, text in facts if text]
+
+
+def _run_facts(run: Run, row: Row) -> list[tuple[str, str]]:
     config = run.config
     data, recipe = config["data"], config["recipe"]
     sizes = ", ".join(f"{data[split]:,} {split}" for split in ("train", "val", "test"))
@@ -47,7 +59,7 @@ def _of_run(run: Run, row: Row) -> list[tuple[str, str]]:
         ("model", f"{row.model}, {config['parameters']:,} parameters"),
         ("trained for", ball_text(recipe["ball"])),
         ("seed", str(config["seed"])),
-        ("epochs", f"{row.epochs} of {row.planned}"),
+        ("epochs", f"{row.epochs} of {row.total_epochs}"),
         ("training time", format_duration(row.seconds or 0)),
         ("source", recipe.get("source", "")),
         ("note", recipe.get("note", "")),
@@ -55,19 +67,17 @@ def _of_run(run: Run, row: Row) -> list[tuple[str, str]]:
     ]
 
 
-def _of_verdicts(folder: VerdictFolder) -> list[tuple[str, str]]:
+def _evaluation_facts(folder: EvaluationFolder) -> list[tuple[str, str]]:
     scores = folder.scores
     return [
         ("folder", folder.name),
-        ("data", str(scores.metadata.get("data") or "not said")),
-        ("split", str(scores.metadata.get("split") or "not said")),
-        ("model", str(scores.metadata.get("model") or "not said")),
+        *((key, str(scores.metadata.get(key) or "unknown")) for key in ("data", "split", "model")),
         ("images", f"{len(scores.indices):,}"),
-        ("attacked within", scores.ball),
+        ("threat model", scores.ball),
         ("attacks", ", ".join(scores.attacks)),
-        ("attacking time", format_duration(sum(scores.seconds.values()))),
+        ("attack time", format_duration(sum(scores.seconds.values()))),
         ("seed", str(scores.seed)),
-        ("search", scores.search_precision),
+        ("search precision", scores.search_precision),
         ("weights", f"{scores.model_fingerprint} (fingerprint)"),
         *(("note", note) for note in scores.notes),
         ("versions", _versions(scores.versions)),

@@ -1,31 +1,36 @@
-"""The table: in which columns the figures of runs stand, on a page and in a terminal."""
+"""The columns of the table, on the page and in the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import mean, stdev
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from nuat.report.naming import printable
-from nuat.report.rows import Row, rows
+from nuat.report.rows import Row
 
-__all__ = ["Column", "Row", "footnotes", "best", "columns", "common", "percent", "render", "rows"]
+MAX_NAME = 40
+"""Names of up to this many characters stay on one line."""
 
-LONGEST = 40
-"""Names of runs up to so many letters stay on one line; longer ones would push figures out."""
-
-WORD = 20
-"""Letters in a word that is not broken."""
+MAX_WORD = 20
+"""Words of up to this many characters are not broken."""
 
 DASH = "\N{EN DASH}"
+
+_SETTINGS: dict[str, Callable[[Row], str]] = {
+    "data": lambda row: row.data or DASH,
+    "model": lambda row: row.model or DASH,
+    "ball": lambda row: row.ball,
+}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column in text; `marked` are the places of the cells to emphasise."""
+    """A column as text; `marked` holds the indices of the cells to emphasize."""
 
     heading: str
     unit: str
@@ -41,80 +46,110 @@ class Column:
         return [printable(part) for part in parts if part]
 
 
-def attacks(rows: Sequence[Row]) -> list[str]:
-    """Every attack that a row has a figure for, in the order in which they first come."""
-    return list(dict.fromkeys(name for row in rows for name in row.robust))
+def percent(share: float | None) -> str:
+    """Write 0.7125 as 71.2, and None as a dash."""
+    return DASH if share is None else f"{100 * share:.1f}"
 
 
-def best(rows: Sequence[Row]) -> frozenset[int]:
-    """The places of the highest worst accuracies, each among at least two rows like it."""
-    places = set()
-    for place, row in enumerate(rows):
-        rivals = [other.worst for other in rows if other.comparable == row.comparable]
-        known = [worst for worst in rivals if worst is not None]
-        if len(known) > 1 and row.worst == max(known):
-            places.add(place)
-    return frozenset(places)
+def best_rows(rows: Sequence[Row]) -> frozenset[int]:
+    """Return the indices of the highest worst-case accuracies among comparable rows."""
+    best = set()
+    for i, row in enumerate(rows):
+        rivals = [other for other in rows if other.comparison_key == row.comparison_key]
+        known = [r.worst_case_accuracy for r in rivals if r.worst_case_accuracy is not None]
+        if len(known) > 1 and row.worst_case_accuracy == max(known):
+            best.add(i)
+    return frozenset(best)
 
 
-def common(rows: Sequence[Row]) -> list[str]:
-    """What is the same for every row and needs no column: data, model, ball, images."""
-    settings = [{*map(read, rows)} for read in _SETTING.values()]
-    same = [found.pop() for found in settings if len(found) == 1 and DASH not in found]
-    images = {*_images(rows)} - {DASH}
-    return same + (list(images) if len(images) == 1 else [])
+def shared_settings(rows: Sequence[Row]) -> list[str]:
+    """Return what all rows have in common and needs no column: data, model, ball, images."""
+    settings = [set(map(read, rows)) for read in _SETTINGS.values()]
+    settings.append(set(_images(rows)) - {DASH})
+    return [values.pop() for values in settings if len(values) == 1 and DASH not in values]
 
 
 def footnotes(rows: Sequence[Row]) -> list[str]:
-    """What the table does not show of runs, a line for each run with such a thing."""
+    """Return a line for each run that has evaluations which the table does not show."""
     return [
-        printable(f"{row.name}: also there, not shown: {'; '.join(row.left_out)}")
+        printable(f"{row.name}: also there, not shown: {'; '.join(row.not_shown)}")
         for row in rows
-        if row.left_out
+        if row.not_shown
     ]
 
 
-_SETTING: dict[str, Callable[[Row], str]] = {
-    "data": lambda row: row.data or DASH,
-    "model": lambda row: row.model or DASH,
-    "ball": lambda row: row.ball,
-}
+def build_columns(rows: Sequence[Row]) -> list[Column]:
+    """Return the columns with the settings in which rows differ, the accuracies and the costs.
 
-
-def columns(rows: Sequence[Row]) -> list[Column]:
-    """The columns in which rows differ, and their figures; see `common` for the rest.
-
-    Where a row has no scores, columns of validation figures are added for all of them.
+    If a row has no evaluation, two columns show the validation accuracies of all rows.
     """
-    marked = best(rows)
-    built = [Column("run", "", [_name(row) for row in rows], number=False)]
-    for heading, read in _SETTING.items():
-        if len({*map(read, rows)}) > 1:
-            built.append(Column(heading, "", [read(row) for row in rows], number=False))
+    names = [f"{row.name}, {row.unfinished}" if row.unfinished else row.name for row in rows]
+    columns = [Column("run", "", names, number=False)]
+    for heading, read in _SETTINGS.items():
+        if len(set(map(read, rows))) > 1:
+            columns.append(Column(heading, "", [read(row) for row in rows], number=False))
     if len({*(images := _images(rows))} - {DASH}) > 1:
-        built.append(Column("images", "", images, number=False))
-    if any(row.clean is not None for row in rows):
-        built.append(Column("clean", "%", [percent(row.clean) for row in rows]))
-        for name in attacks(rows):
-            built.append(Column(name, "%", [percent(row.robust.get(name)) for row in rows]))
-        built.append(Column("worst", "%", [percent(row.worst) for row in rows], marked=marked))
-    if any(row.clean is None for row in rows):
-        built.append(Column("validation clean", "%", [percent(row.val_clean) for row in rows]))
-        built.append(Column("validation robust", "%", [percent(row.val_robust) for row in rows]))
+        columns.append(Column("images", "", images, number=False))
+    if any(row.clean_accuracy is not None for row in rows):
+        columns.append(Column("clean", "%", [percent(row.clean_accuracy) for row in rows]))
+        for name in _attacks(rows):
+            cells = [percent(row.robust_accuracy.get(name)) for row in rows]
+            columns.append(Column(name, "%", cells))
+        worst = [percent(row.worst_case_accuracy) for row in rows]
+        columns.append(Column("worst", "%", worst, marked=best_rows(rows)))
+    if any(row.clean_accuracy is None for row in rows):
+        columns.append(Column("validation clean", "%", [percent(row.val_clean) for row in rows]))
+        columns.append(Column("validation robust", "%", [percent(row.val_robust) for row in rows]))
     if any(row.cost is not None for row in rows):
-        built.append(Column("cost", "per step", [_decimal(row.cost) for row in rows]))
+        columns.append(Column("cost", "per step", [_decimal(row.cost) for row in rows]))
     if any(row.seconds is not None for row in rows):
-        built.append(Column("training", "s", [_decimal(row.seconds) for row in rows]))
-    return built
+        columns.append(Column("training", "s", [_decimal(row.seconds) for row in rows]))
+    return columns
 
 
-def _name(row: Row) -> str:
-    return f"{row.name}, {row.unfinished}" if row.unfinished else row.name
+def has_repeated_seeds(rows: Sequence[Row]) -> bool:
+    """Return whether some rows differ only in their seed."""
+    return len({row.group for row in rows}) < len(rows)
 
 
-def percent(share: float | None) -> str:
-    """0.7125 -> 71.2; a dash for None."""
-    return DASH if share is None else f"{100 * share:.1f}"
+def aggregate_seeds(rows: Sequence[Row]) -> list[Column]:
+    """Return columns with one row per group: the mean and the standard deviation over its seeds."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+
+    def column(
+        heading: str, unit: str, read: Callable[[Row], float | None], scale: float
+    ) -> Column:
+        cells = [_mean_and_deviation([read(row) for row in g], scale) for g in groups.values()]
+        return Column(heading, unit, cells)
+
+    return [
+        Column("run", "", list(groups), number=False),
+        Column("seeds", "", [str(len(group)) for group in groups.values()]),
+        column("clean", "%", lambda row: row.clean_accuracy, 100),
+        *(column(name, "%", _robust_accuracy(name), 100) for name in _attacks(rows)),
+        column("worst", "%", lambda row: row.worst_case_accuracy, 100),
+        column("cost", "per step", lambda row: row.cost, 1),
+        column("training", "s", lambda row: row.seconds, 1),
+    ]
+
+
+def _robust_accuracy(name: str) -> Callable[[Row], float | None]:
+    return lambda row: row.robust_accuracy.get(name)
+
+
+def _mean_and_deviation(values: Sequence[float | None], scale: float) -> str:
+    known = [scale * value for value in values if value is not None]
+    if len(known) < len(values):
+        return DASH
+    if len(known) == 1 or stdev(known) == 0:
+        return f"{mean(known):.1f}"
+    return f"{mean(known):.1f} \N{PLUS-MINUS SIGN} {stdev(known):.1f}"
+
+
+def _attacks(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row.robust_accuracy))
 
 
 def _decimal(value: float | None) -> str:
@@ -122,47 +157,43 @@ def _decimal(value: float | None) -> str:
 
 
 def _images(rows: Sequence[Row]) -> list[str]:
-    """How many, of which split; as many others are called that."""
+    """Write the number and the split of the images; equally many others are `other images`."""
     first: dict[str, Row] = {}
     texts = []
     for row in rows:
         split = f" ({row.split})" if row.split else ""
         text = f"{row.images:,} images{split}" if row.images else DASH
-        others = first.setdefault(text, row).places != row.places
+        others = first.setdefault(text, row).image_ids != row.image_ids
         texts.append(text.replace(" images", " other images") if others else text)
     return texts
 
 
-def _least(column: Column) -> int:
-    """The width below which a figure or a word of usual length would be broken."""
-    words = [word for text in (*column.lines, *column.cells) for word in text.split()]
-    usual = max((len(word) for word in words if len(word) <= WORD), default=1)
-    return max(usual, *map(len, column.cells)) if column.number else usual
+def render_table(rows: Sequence[Row], columns: Sequence[Column] | None = None) -> Table:
+    """Return the table for a terminal, with the shared settings below it.
 
-
-def render(rows: Sequence[Row], built: Sequence[Column] | None = None) -> Table:
-    """The table for a terminal: what all rows share stands below it.
-
-    A figure is never broken, nor a word of usual length; where that needs more room than there is,
-    lines are longer (print it with crop=False).
+    No number and no word of usual length is broken, so that lines can be longer than the terminal:
+    print the table with `crop=False`.
     """
-    caption = Text(" \N{MIDDLE DOT} ".join(common(rows)))
+    caption = Text(" \N{MIDDLE DOT} ".join(shared_settings(rows)))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, caption=caption)
-    built = columns(rows) if built is None else built
-    for column in built:
+    columns = build_columns(rows) if columns is None else columns
+    for column in columns:
         table.add_column(
             Text("\n".join(column.lines)),
             justify="right" if column.number else "left",
             vertical="bottom",
             overflow="fold",
-            min_width=_least(column),
+            min_width=_min_width(column),
             no_wrap=column.heading in ("run", "images")
-            and max(map(len, column.cells), default=0) <= LONGEST,
+            and max(map(len, column.cells), default=0) <= MAX_NAME,
         )
-    for place in range(len(built[0].cells)):
-        cells = [
-            Text(column.cells[place], style="bold" if place in column.marked else "")
-            for column in built
-        ]
-        table.add_row(*cells)
+    for i in range(len(columns[0].cells)):
+        styles = ["bold" if i in column.marked else "" for column in columns]
+        table.add_row(*(Text(c.cells[i], style=s) for c, s in zip(columns, styles, strict=True)))
     return table
+
+
+def _min_width(column: Column) -> int:
+    words = [word for text in (*column.lines, *column.cells) for word in text.split()]
+    width = max((len(word) for word in words if len(word) <= MAX_WORD), default=1)
+    return max(width, *map(len, column.cells)) if column.number else width
