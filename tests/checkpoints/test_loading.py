@@ -1,4 +1,4 @@
-"""Which weights go into which network: architectures, own networks, fine-tuning."""
+"""Loading models, checking that weights belong to them, and fine-tuning."""
 
 import importlib
 import json
@@ -33,21 +33,21 @@ def recipe(epochs=1, model="small-cnn(width=4)"):
     return row.with_override("model", model).with_override("batch_size", "8")
 
 
-def written(path, text, classes=10, channels=3, **changed):
-    """A file as nuat writes it, of a network with weights that are not those of its start."""
-    f = build_model(text, classes, channels).eval()
+def write_model(path, text, classes=10, channels=3, **changed):
+    """Write a weights file with metadata, of a model with perturbed weights; return the model."""
+    model = build_model(text, classes, channels).eval()
     with torch.no_grad():
-        for weight in f.parameters():
+        for weight in model.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
-    about = {"model": text, "classes": json.dumps([str(i) for i in range(classes)])}
-    about |= probe_metadata(f, torch.rand(1, channels, 8, 8)) | changed
-    write_weights(path, f.state_dict(), about)
-    return f
+    metadata = {"model": text, "classes": json.dumps([str(i) for i in range(classes)])}
+    metadata |= probe_metadata(model, torch.rand(1, channels, 8, 8)) | changed
+    write_weights(path, model.state_dict(), metadata)
+    return model
 
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """`call("train ...")` in a process where nothing of the user's own is known."""
+    """Return `call("train ...")`, which runs nuat without any import path trusted so far."""
 
     def run(line):
         sys.modules.pop("birds", None)
@@ -62,8 +62,8 @@ def call(monkeypatch, capsys):
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
-    """A module of the user's own in the working directory."""
+def user_module(tmp_path, monkeypatch):
+    """Write a Python module of the user into the working directory."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "birds.py").write_text(
         "import torch\nfrom torch import nn\n"
@@ -89,12 +89,12 @@ def own(tmp_path, monkeypatch):
     sys.modules.pop("birds", None)
 
 
-# the architecture is checked, not the shapes alone
+# compatibility of weights and model
 
 
-def test_weights_of_another_function_are_refused_by_name(tmp_path):
-    f = written(tmp_path / "a.safetensors", SMALL)
-    assert build_model(NUAT, 10, 3).load_state_dict(f.state_dict()), "they would load"
+def test_architecture_of_another_name_is_rejected(tmp_path):
+    model = write_model(tmp_path / "a.safetensors", SMALL)
+    assert build_model(NUAT, 10, 3).load_state_dict(model.state_dict()), "they would load"
     with pytest.raises(nuat.InputError, match=r"weights of resnet18\(width=2\), not of resnet18-n"):
         nuat.load_model(tmp_path / "a.safetensors", NUAT)
     with pytest.raises(nuat.InputError, match=r"weights of resnet18\(width=2\), not of resnet18-n"):
@@ -105,15 +105,15 @@ def test_weights_of_another_function_are_refused_by_name(tmp_path):
     "same",
     [None, SMALL, "resnet18(width=2, extra_relu=False)", "resnet18(width=2, normalize=None)"],
 )
-def test_the_same_network_in_other_words_is_accepted(tmp_path, same):
-    f = written(tmp_path / "a.safetensors", SMALL)
+def test_equivalent_model_name_is_accepted(tmp_path, same):
+    model = write_model(tmp_path / "a.safetensors", SMALL)
     assert torch.equal(
-        nuat.load_model(tmp_path / "a.safetensors", same).model.conv1.weight, f.conv1.weight
+        nuat.load_model(tmp_path / "a.safetensors", same).model.conv1.weight, model.conv1.weight
     )
 
 
-def test_a_network_that_answers_otherwise_is_refused_whatever_its_name(tmp_path):
-    f = written(tmp_path / "a.safetensors", SMALL)
+def test_different_probe_logits_are_rejected(tmp_path):
+    model = write_model(tmp_path / "a.safetensors", SMALL)
     weights, metadata = read_weights(tmp_path / "a.safetensors")
     write_weights(tmp_path / "b.safetensors", weights, metadata | {"model": NUAT})
     with pytest.raises(nuat.InputError, match="belong to another function: the logits"):
@@ -121,11 +121,13 @@ def test_a_network_that_answers_otherwise_is_refused_whatever_its_name(tmp_path)
     del metadata["probe_logits"]
     write_weights(tmp_path / "c.safetensors", weights, metadata | {"model": NUAT})
     x = torch.rand(1, 3, 8, 8)
-    assert not torch.allclose(nuat.load_model(tmp_path / "c.safetensors").model(x), f(x), atol=1e-3)
+    assert not torch.allclose(
+        nuat.load_model(tmp_path / "c.safetensors").model(x), model(x), atol=1e-3
+    )
 
 
-def test_normalisation_is_part_of_the_architecture(tmp_path):
-    written(tmp_path / "a.safetensors", "resnet18(width=2, normalize=cifar10)")
+def test_normalization_is_part_of_the_architecture(tmp_path):
+    write_model(tmp_path / "a.safetensors", "resnet18(width=2, normalize=cifar10)")
     for other in (SMALL, "resnet18(width=2, normalize=imagenet)"):
         with pytest.raises(nuat.InputError, match="holds weights of"):
             nuat.load_model(tmp_path / "a.safetensors", other)
@@ -137,17 +139,17 @@ def test_normalisation_is_part_of_the_architecture(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("text", [SMALL, "resnet18(width=2, normalize=cifar10)"])
-def test_foreign_weights_of_other_spellings(tmp_path, prefix, text):
+def test_keys_of_foreign_weights_are_remapped(tmp_path, prefix, text):
     inner = build_model(SMALL, 10, 3)
     state = {prefix + key: value for key, value in inner.state_dict().items()}
     torch.save(state, tmp_path / "foreign.pt")
-    known = nuat.load_model(tmp_path / "foreign.pt", text)
-    found = getattr(known.model, "network", known.model)
+    loaded = nuat.load_model(tmp_path / "foreign.pt", text)
+    found = getattr(loaded.model, "network", loaded.model)
     assert torch.equal(found.layer4[1].conv2.weight, inner.layer4[1].conv2.weight)
-    assert known.metadata == {"model": text, "channels": "3"}
+    assert loaded.metadata == {"model": text, "channels": "3"}
 
 
-def test_every_run_tells_its_size_and_answer(tmp_path):
+def test_run_stores_image_size_and_probe_logits(tmp_path):
     run = nuat.fit(recipe(), data=splits(), out=tmp_path / "run")
     metadata = read_metadata(run.path)
     assert metadata["model"] == run.config["model"] == "small-cnn(width=4)"
@@ -155,7 +157,7 @@ def test_every_run_tells_its_size_and_answer(tmp_path):
     assert len(json.loads(metadata["probe_logits"])) == 3
 
 
-# a network of one's own
+# models of the user
 
 
 @pytest.mark.parametrize(
@@ -170,10 +172,10 @@ def test_every_run_tells_its_size_and_answer(tmp_path):
         ("birds:make(normalize=mnist)", 5),
     ],
 )
-def test_module_and_factory(own, text, classes):
-    f = build_model(text, 5, 1)
-    assert f(torch.rand(2, 1, 8, 8)).shape == (2, classes)
-    assert model_name(f) == text
+def test_build_model_from_import_path(user_module, text, classes):
+    model = build_model(text, 5, 1)
+    assert model(torch.rand(2, 1, 8, 8)).shape == (2, classes)
+    assert model_name(model) == text
 
 
 @pytest.mark.parametrize(
@@ -191,52 +193,52 @@ def test_module_and_factory(own, text, classes):
         ),
     ],
 )
-def test_what_is_wrong_with_an_own_network_is_said(own, text, words):
+def test_error_of_user_model_names_the_cause(user_module, text, words):
     with pytest.raises(nuat.InputError) as error:
         build_model(text, 5, 1)
     assert words in str(error.value) and repr(text) in str(error.value)
 
 
-def test_what_is_wrong_within_an_own_module_comes_through(own):
+def test_import_error_inside_user_module_is_raised_unchanged(user_module):
     with pytest.raises(ModuleNotFoundError, match="numpyy"):
         build_model("typo:make", 5, 1)
 
 
-def test_a_ready_network_is_evaluated_without_a_file(own):
-    known = nuat.load_model("birds:ready")
-    assert torch.equal(known.model.head.weight, own.ready().head.weight)
-    assert not known.model.training and known.run is None
+def test_load_model_from_import_path(user_module):
+    loaded = nuat.load_model("birds:ready")
+    assert torch.equal(loaded.model.head.weight, user_module.ready().head.weight)
+    assert not loaded.model.training and loaded.run is None
     with pytest.raises(nuat.InputError, match="takes no --model"):
         nuat.load_model("birds:ready", "resnet18")
 
 
-def test_a_module_of_an_importable_class_opens_again(own, tmp_path):
-    f = own.Net(classes=3, channels=1)
-    run = nuat.fit(recipe(), model=f, data=splits(), out="run")
+def test_run_of_importable_class_reopens(user_module, tmp_path):
+    model = user_module.Net(classes=3, channels=1)
+    run = nuat.fit(recipe(), model=model, data=splits(), out="run")
     assert run.config["model"] == "birds:Net"
-    assert torch.equal(nuat.load_model("run").model.head.weight, f.head.weight)
+    assert torch.equal(nuat.load_model("run").model.head.weight, model.head.weight)
     with pytest.raises(nuat.InputError, match="not of birds2:other"):
         sys.modules["birds2"] = type(sys)("birds2")
         sys.modules["birds2"].other = lambda: build_model("small-cnn(width=4)", 3, 1)
         nuat.load_model("run", "birds2:other")
-    assert torch.equal(nuat.load_model("run", "birds:make").model.head.weight, f.head.weight)
+    assert torch.equal(nuat.load_model("run", "birds:make").model.head.weight, model.head.weight)
 
 
-def test_a_module_with_settings_of_its_own_opens_only_with_them(own):
-    f = own.Net(act="tanh")
-    nuat.fit(recipe(), model=f, data=splits(), out="run")
+def test_run_of_class_with_settings_needs_a_factory(user_module):
+    model = user_module.Net(act="tanh")
+    nuat.fit(recipe(), model=model, data=splits(), out="run")
     with pytest.raises(nuat.InputError, match="belong to another function"):
         nuat.load_model("run")
     x = torch.rand(2, 1, 8, 8)
-    assert torch.equal(nuat.load_model("run", "birds:make(act='tanh')").model(x), f.eval()(x))
+    assert torch.equal(nuat.load_model("run", "birds:make(act='tanh')").model(x), model.eval()(x))
 
 
-def test_a_module_of_a_class_that_cannot_be_imported_says_so(tmp_path, capsys):
+def test_run_of_local_class_warns_at_start(tmp_path, capsys):
     class Local(nn.Sequential):
         pass
 
-    f = Local(nn.Flatten(), nn.Linear(64, 3))
-    nuat.fit(recipe(), model=f, data=splits(), out=tmp_path / "run")
+    model = Local(nn.Flatten(), nn.Linear(64, 3))
+    nuat.fit(recipe(), model=model, data=splits(), out=tmp_path / "run")
     assert "Local cannot be imported, so the run can be reopened" in capsys.readouterr().out
     with pytest.raises(
         nuat.InputError, match=r"cannot be built from its name .* --model module:fa"
@@ -244,19 +246,19 @@ def test_a_module_of_a_class_that_cannot_be_imported_says_so(tmp_path, capsys):
         nuat.load_model(tmp_path / "run")
 
 
-def test_a_network_that_nuat_built_is_known_by_its_name(tmp_path):
-    f = build_model(NUAT, 3, 1)
+def test_built_model_is_recorded_by_its_name(tmp_path):
+    model = build_model(NUAT, 3, 1)
     assert (
-        nuat.fit(recipe(), model=f, data=splits(side=16), out=tmp_path / "run").config["model"]
+        nuat.fit(recipe(), model=model, data=splits(side=16), out=tmp_path / "run").config["model"]
         == NUAT
     )
     assert nuat.load_model(tmp_path / "run").model_name == NUAT
 
 
 @pytest.mark.parametrize("name", ["subprocess:getoutput(cmd='touch mark')", "antigravity:Net"])
-def test_a_file_runs_no_code_by_naming_it(tmp_path, monkeypatch, name):
+def test_metadata_cannot_execute_code(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    written(tmp_path / "a.safetensors", SMALL)
+    write_model(tmp_path / "a.safetensors", SMALL)
     weights, metadata = read_weights("a.safetensors")
     write_weights(tmp_path / "b.safetensors", weights, metadata | {"model": name})
     with pytest.raises(nuat.InputError, match=r"loading it runs that code. If you trust it"):
@@ -264,7 +266,7 @@ def test_a_file_runs_no_code_by_naming_it(tmp_path, monkeypatch, name):
     assert not (tmp_path / "mark").exists() and "antigravity" not in sys.modules
 
 
-def test_from_the_command_line(own, call):
+def test_import_path_on_the_command_line(user_module, call):
     assert call("train normal --model birds:make --data digits --epochs 1 --out run").status == 0
     refused = call("evaluate run --attack fgsm --samples 10")
     assert refused.status == 2 and refused.err.count("\n") == 1
@@ -278,71 +280,69 @@ def test_from_the_command_line(own, call):
 # fine-tuning
 
 
-def test_a_new_head_for_other_classes_and_nothing_else(tmp_path, capsys):
+def test_init_keeps_new_head_for_other_classes(tmp_path, capsys):
     nuat.fit(recipe(), data=splits(5), out=tmp_path / "five")
-    f = build_model("small-cnn(width=4)", 3, 1)
-    start = load_initial_weights(tmp_path / "five", f, 3, 1)
+    model = build_model("small-cnn(width=4)", 3, 1)
+    start = load_initial_weights(tmp_path / "five", model, 3, 1)
     assert start.new_keys == ("head.weight", "head.bias")
     assert (start.source_classes, start.classes) == (5, 3)
-    drawn = f.head.weight.clone()
-    start.apply(f)
+    drawn = model.head.weight.clone()
+    start.apply(model)
     there = read_weights(tmp_path / "five" / "model.safetensors")[0]
-    assert torch.equal(f.head.weight, drawn)
-    assert all(torch.equal(v, there[k]) for k, v in f.state_dict().items() if k[:4] != "head")
+    assert torch.equal(model.head.weight, drawn)
+    assert all(torch.equal(v, there[k]) for k, v in model.state_dict().items() if k[:4] != "head")
     capsys.readouterr()
     run = nuat.fit(recipe(), data=splits(3), out=tmp_path / "three", init=tmp_path / "five")
-    said = capsys.readouterr().out
-    assert f"starting from {tmp_path / 'five'}: 18 of 20 tensors" in said
-    assert "new head for 3 classes instead of 5: head.weight, head.bias" in said
+    output = capsys.readouterr().out
+    assert f"starting from {tmp_path / 'five'}: 18 of 20 tensors" in output
+    assert "new head for 3 classes instead of 5: head.weight, head.bias" in output
     assert run.config["init"] == start.fingerprint
     assert run.config["init_from"] == str(tmp_path / "five")
 
 
-def test_the_head_is_taken_where_the_classes_are_as_many(tmp_path, capsys):
+def test_init_loads_head_for_equal_number_of_classes(tmp_path, capsys):
     nuat.fit(recipe(), data=splits(3), out=tmp_path / "one")
     weights = read_weights(tmp_path / "one" / "model.safetensors")[0]
     torch.save(weights, tmp_path / "weights.pt")
-    f = build_model("small-cnn(width=4)", 3, 1)
+    model = build_model("small-cnn(width=4)", 3, 1)
     for init in (tmp_path / "one", tmp_path / "weights.pt"):
-        start = load_initial_weights(init, f, 3, 1)
+        start = load_initial_weights(init, model, 3, 1)
         assert not start.new_keys and "all 20 tensors, including the head" in str(start)
 
 
-def test_fine_tuning_changes_the_weights_it_ends_in(tmp_path):
+def test_init_changes_the_final_weights(tmp_path):
     nuat.fit(recipe(), data=splits(3), out=tmp_path / "one", seed=1)
     plain = nuat.fit(recipe(), data=splits(3), out=tmp_path / "plain")
     tuned = nuat.fit(recipe(), data=splits(3), out=tmp_path / "tuned", init=tmp_path / "one")
     assert not torch.equal(plain.weights()["head.weight"], tuned.weights()["head.weight"])
 
 
-def test_it_goes_on_without_the_file_it_started_from_and_to_the_same_weights(
-    tmp_path, monkeypatch, capsys
-):
+def test_resume_without_init_file_is_bit_equal(tmp_path, monkeypatch, capsys):
     nuat.fit(recipe(), data=splits(5), out=tmp_path / "five")
     start = tmp_path / "five.safetensors"
     start.write_bytes((tmp_path / "five" / "model.safetensors").read_bytes())
-    asked = {"recipe": recipe(2), "data": splits(3), "init": start}
-    whole = nuat.fit(**asked, out=tmp_path / "whole")
-    nuat.fit(**asked, out=tmp_path / "cut", max_time=0)
+    settings = {"recipe": recipe(2), "data": splits(3), "init": start}
+    uninterrupted = nuat.fit(**settings, out=tmp_path / "uninterrupted")
+    nuat.fit(**settings, out=tmp_path / "cut", max_time=0)
     start.unlink()
     capsys.readouterr()
-    cut = nuat.fit(**asked, out=tmp_path / "cut")
+    cut = nuat.fit(**settings, out=tmp_path / "cut")
     assert "starting from" not in capsys.readouterr().out
-    assert cut.finished and cut.config == whole.config
-    for name, value in whole.weights().items():
+    assert cut.finished and cut.config == uninterrupted.config
+    for name, value in uninterrupted.weights().items():
         assert torch.equal(cut.weights()[name], value)
     with pytest.raises(nuat.InputError, match="there is no weights file"):
-        nuat.fit(**asked, out=tmp_path / "new")
+        nuat.fit(**settings, out=tmp_path / "new")
 
 
-def test_another_start_is_another_run(tmp_path):
-    written(tmp_path / "a.safetensors", "small-cnn(width=4)", 3, 1)
-    asked = {"data": splits(3), "out": tmp_path / "run"}
-    nuat.fit(recipe(), **asked, init=tmp_path / "a.safetensors")
-    written(tmp_path / "a.safetensors", "small-cnn(width=4)", 3, 1)
+def test_other_initial_weights_are_another_run(tmp_path):
+    write_model(tmp_path / "a.safetensors", "small-cnn(width=4)", 3, 1)
+    settings = {"data": splits(3), "out": tmp_path / "run"}
+    nuat.fit(recipe(), **settings, init=tmp_path / "a.safetensors")
+    write_model(tmp_path / "a.safetensors", "small-cnn(width=4)", 3, 1)
     for init in (tmp_path / "a.safetensors", None):
         with pytest.raises(nuat.InputError, match=r"holds another run; it differs in init"):
-            nuat.fit(recipe(), **asked, init=init)
+            nuat.fit(recipe(), **settings, init=init)
     (tmp_path / "b.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes())
     other = {"data": splits(3), "out": tmp_path / "other"}
     nuat.fit(recipe(), **other, init=tmp_path / "a.safetensors")
@@ -363,27 +363,27 @@ def test_another_start_is_another_run(tmp_path):
         ("empty", "is not a run folder"),
     ],
 )
-def test_a_start_that_cannot_be_is_one_line_and_nothing_is_made(tmp_path, monkeypatch, init, words):
+def test_invalid_init_is_one_line_and_writes_nothing(tmp_path, monkeypatch, init, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.pt").write_text("dear diary\n")
-    written(tmp_path / "grey.safetensors", "small-cnn(width=4)", 3, 1)
-    wide = written(tmp_path / "wide.safetensors", "small-cnn(width=8)", 3, 3)
+    write_model(tmp_path / "grey.safetensors", "small-cnn(width=4)", 3, 1)
+    wide = write_model(tmp_path / "wide.safetensors", "small-cnn(width=8)", 3, 3)
     torch.save(wide.state_dict(), "wide.pt")
     broken = build_model("small-cnn(width=4)", 3, 3).state_dict()
     broken["features.0.weight"][0] = torch.nan
     torch.save(broken, "nan.pt")
-    f = build_model("small-cnn(width=4)", 3, 3)
-    before = {name: value.clone() for name, value in f.state_dict().items()}
+    model = build_model("small-cnn(width=4)", 3, 3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(nuat.InputError) as error:
-        nuat.fit(recipe(), model=f, data=splits(3, 3), out="run", init=init)
+        nuat.fit(recipe(), model=model, data=splits(3, 3), out="run", init=init)
     assert words in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
-    assert all(torch.equal(before[name], value) for name, value in f.state_dict().items())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_the_command_line_takes_a_start(tmp_path, call):
-    written(tmp_path / "a.safetensors", "small-cnn(width=4)", 7, 1)
+def test_init_on_the_command_line(tmp_path, call):
+    write_model(tmp_path / "a.safetensors", "small-cnn(width=4)", 7, 1)
     line = f"train normal --model 'small-cnn(width=4)' --epochs 1 --out {tmp_path / 'run'}"
     done = call(f"{line} --init {tmp_path / 'a.safetensors'}")
     assert done.status == 0 and "10 classes instead of 7" in done.out

@@ -1,4 +1,4 @@
-"""Taking a model away: the card, the folder, ONNX, the Hub, a plain state dict."""
+"""Exporting a model: model card, folder, state dict, ONNX, the Hub."""
 
 import importlib.util
 import inspect
@@ -27,16 +27,16 @@ HUB = importlib.util.find_spec("huggingface_hub")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run with two scores: of its weights, and of the weights that it had once."""
+    """Return a run with two evaluations: of its weights, and of other weights."""
     row = (
         nuat.get_recipe("nuat", "digits")
         .with_epochs(1)
         .with_override("model", "small-cnn(width=4)")
     )
     run = nuat.fit(row, out=tmp_path_factory.mktemp("export") / "run")
-    f = nuat.load_model(run.path).model
+    model = nuat.load_model(run.path).model
     scores = nuat.evaluate(
-        f, nuat.load_dataset("digits").test, row.ball, "fgsm", samples=40
+        model, nuat.load_dataset("digits").test, row.ball, "fgsm", samples=40
     ).to_dict()
     run.save_scores("test-40-fgsm", scores | {"notes": ["Gradients seem to be masked."]})
     run.save_scores("old", scores | {"model_fingerprint": "another"})
@@ -44,17 +44,19 @@ def run(tmp_path_factory):
 
 
 def weights_file(path, text, classes, channels, side):
-    f = build_model(text, classes, channels).eval()
-    about = {"model": text, "classes": json.dumps([f"class {i}" for i in range(classes)])}
+    model = build_model(text, classes, channels).eval()
+    metadata = {"model": text, "classes": json.dumps([f"class {i}" for i in range(classes)])}
     write_weights(
-        path, f.state_dict(), about | probe_metadata(f, torch.rand(1, channels, side, side))
+        path,
+        model.state_dict(),
+        metadata | probe_metadata(model, torch.rand(1, channels, side, side)),
     )
-    return f
+    return model
 
 
-def assert_bit_equal(f, g):
-    assert f.state_dict().keys() == g.state_dict().keys()
-    for name, value in f.state_dict().items():
+def assert_bit_equal(model, g):
+    assert model.state_dict().keys() == g.state_dict().keys()
+    for name, value in model.state_dict().items():
         assert (
             torch.equal(value, g.state_dict()[name]) and value.dtype == g.state_dict()[name].dtype
         )
@@ -75,10 +77,10 @@ def test_wilson(successes, trials, low, high):
     assert mirrored == pytest.approx((1 - high, 1 - low), abs=5e-5)
 
 
-# the card
+# model card
 
 
-def test_the_card_tells_everything(run):
+def test_model_card_is_complete(run):
     text = model_card(nuat.load_model(run.path), license="mit")
     scores, config = run.scores["test-40-fgsm"], run.config
     assert text.startswith('---\nlicense: "mit"\n') and text.count("---\n") >= 2
@@ -113,19 +115,19 @@ def test_the_card_tells_everything(run):
     assert all(f"{name} {value}" in text for name, value in config["versions"].items())
 
 
-def test_scores_of_other_weights_are_not_claimed(run):
+def test_model_card_omits_evaluations_of_other_weights(run):
     text = model_card(nuat.load_model(run.path))
     assert "| old |" not in text and "1 of the run's evaluations are about other weights" in text
 
 
-def test_what_is_not_known_is_called_so(tmp_path):
+def test_model_card_of_foreign_weights_says_unknown(tmp_path):
     weights_file(tmp_path / "a.safetensors", "small-cnn(width=4)", 3, 1, 8)
     text = model_card(nuat.load_model(tmp_path / "a.safetensors"))
     assert text.count("Unknown: ") == 3 and "have not been attacked" in text
     assert 'license: "unknown"' in text and "Not stated." in text
 
 
-def test_nothing_given_away_tells_where_data_lies(run, tmp_path):
+def test_export_contains_no_private_path(run, tmp_path):
     shutil.copytree(run.path, tmp_path / "run")
     config = run.config
     config["recipe"]["data"] = config["data"]["name"] = "folder:/home/me/birds"
@@ -138,10 +140,10 @@ def test_nothing_given_away_tells_where_data_lies(run, tmp_path):
     assert nuat.load_model(folder).data == "folder:birds"
 
 
-# the folder, the state dict
+# folder and state dict
 
 
-def test_a_folder_is_the_same_network_with_all_that_is_known(run, tmp_path):
+def test_exported_folder_is_bit_equal_with_all_metadata(run, tmp_path):
     folder = nuat.save_pretrained(run.path, tmp_path / "deep" / "out", license="mit")
     assert {path.name for path in folder.iterdir()} == {"README.md", "model.safetensors"}
     here, there = nuat.load_model(run.path), nuat.from_pretrained(folder)
@@ -155,7 +157,7 @@ def test_a_folder_is_the_same_network_with_all_that_is_known(run, tmp_path):
     assert there.metadata == here.metadata and there.run is None
 
 
-def test_a_folder_that_holds_something_is_left_alone(run, tmp_path):
+def test_existing_folder_is_not_overwritten(run, tmp_path):
     (tmp_path / "README.md").write_text("mine")
     for folder in (tmp_path, run.path, tmp_path / "README.md"):
         with pytest.raises(nuat.InputError, match="not an empty folder"):
@@ -164,15 +166,15 @@ def test_a_folder_that_holds_something_is_left_alone(run, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["resnet18(width=2)", "resnet18(width=2, normalize=cifar10)"])
-def test_the_state_dict_is_plain_and_takes_images_as_they_are(tmp_path, text):
-    f = weights_file(tmp_path / "a.safetensors", text, 10, 3, 8)
+def test_state_dict_is_plain(tmp_path, text):
+    model = weights_file(tmp_path / "a.safetensors", text, 10, 3, 8)
     save_state_dict(tmp_path / "a.safetensors", tmp_path / "a.pt")
     plain = torch.load(tmp_path / "a.pt", weights_only=True)
     assert type(plain) is dict and all(type(value) is torch.Tensor for value in plain.values())
     g = build_model(text, 10, 3)
     g.load_state_dict(plain, strict=True)
     x = torch.rand(2, 3, 8, 8)
-    assert torch.equal(f(x), g.eval()(x))
+    assert torch.equal(model(x), g.eval()(x))
 
 
 # ONNX
@@ -189,10 +191,10 @@ def test_the_state_dict_is_plain_and_takes_images_as_they_are(tmp_path, text):
         ("wrn-34-10-nuat(depth=10, width=1)", 3, 32),
     ],
 )
-def test_onnx_gives_the_same_logits_for_any_number_of_images(tmp_path, text, channels, side):
+def test_onnx_logits_agree_for_any_batch_size(tmp_path, text, channels, side):
     import onnxruntime
 
-    f = weights_file(tmp_path / "a.safetensors", text, 7, channels, side)
+    model = weights_file(tmp_path / "a.safetensors", text, 7, channels, side)
     off = nuat.to_onnx(tmp_path / "a.safetensors", tmp_path / "a.onnx")
     assert 0 <= off <= 1e-5
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
@@ -200,13 +202,13 @@ def test_onnx_gives_the_same_logits_for_any_number_of_images(tmp_path, text, cha
         x = torch.rand(batch, channels, side, side)
         logits = session.run(["logits"], {"images": x.numpy()})[0]
         with torch.no_grad():
-            assert abs(logits - f(x).numpy()).max() <= 1e-5
+            assert abs(logits - model(x).numpy()).max() <= 1e-5
     assert {path.name for path in tmp_path.iterdir()} == {"a.safetensors", "a.onnx"}
 
 
 @needs_onnx
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_onnx_that_differs_is_not_written(run, tmp_path, monkeypatch):
+def test_onnx_file_with_other_logits_is_not_written(run, tmp_path, monkeypatch):
     monkeypatch.setattr("nuat.export.onnx._difference", lambda *_: 1e-4)
     with pytest.raises(nuat.InputError, match=r"differ by 1\.0e-04"):
         nuat.to_onnx(run.path, tmp_path / "a.onnx")
@@ -214,11 +216,11 @@ def test_onnx_that_differs_is_not_written(run, tmp_path, monkeypatch):
 
 
 @needs_onnx
-def test_onnx_needs_the_size_of_images(tmp_path):
+def test_onnx_needs_the_image_size(tmp_path):
     torch.save(build_model("small-cnn(width=4)", 10, 1).state_dict(), tmp_path / "a.pt")
-    network = nuat.load_model(tmp_path / "a.pt", "small-cnn(width=4)", channels=1)
+    loaded = nuat.load_model(tmp_path / "a.pt", "small-cnn(width=4)", channels=1)
     with pytest.raises(nuat.InputError, match="give --size"):
-        nuat.to_onnx(network, tmp_path / "a.onnx")
+        nuat.to_onnx(loaded, tmp_path / "a.onnx")
 
 
 # the Hub
@@ -226,7 +228,7 @@ def test_onnx_needs_the_size_of_images(tmp_path):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A Hub that is a folder; what it is asked is what the real one understands."""
+    """Replace the Hub by a folder; calls are checked against the signatures of huggingface_hub."""
     place, real = tmp_path / "hub", {}
     if HUB:
         from huggingface_hub import HfApi as Real
@@ -254,7 +256,7 @@ def hub(tmp_path, monkeypatch):
     def hf_hub_download(repo_id, filename, **settings):
         check("download", repo_id, filename, **settings)
         if not (place / repo_id).exists():
-            raise OSError(f"404: {repo_id}\nmore about that")
+            raise OSError(f"404: {repo_id}\nmore metadata that")
         return str(place / repo_id / filename)
 
     stub = SimpleNamespace(HfApi=HfApi, hf_hub_download=hf_hub_download)
@@ -262,7 +264,7 @@ def hub(tmp_path, monkeypatch):
     return place
 
 
-def test_to_the_hub_and_back_bit_equal(run, hub):
+def test_hub_round_trip_is_bit_equal(run, hub):
     assert nuat.push_to_hub(run.path, "me/digits", license="mit") == "hub:me/digits"
     here, there = nuat.load_model(run.path), nuat.from_pretrained("me/digits")
     assert_bit_equal(here.model, there.model)
@@ -282,13 +284,13 @@ def test_to_the_hub_and_back_bit_equal(run, hub):
         (lambda run: nuat.from_pretrained("me/nothing"), "'me/nothing', and no model .*: 404: me"),
     ],
 )
-def test_what_the_hub_refuses_is_one_line(run, hub, ask, words):
+def test_hub_error_is_one_line(run, hub, ask, words):
     with pytest.raises(nuat.InputError, match=words) as error:
         ask(run)
     assert "\n" not in str(error.value)
 
 
-# what is missing, and the command
+# missing extras, the command line
 
 
 @pytest.mark.parametrize(
@@ -299,7 +301,7 @@ def test_what_the_hub_refuses_is_one_line(run, hub, ask, words):
         ("huggingface_hub", "hub", lambda run, out: nuat.from_pretrained("me/digits")),
     ],
 )
-def test_a_missing_extra_is_named(run, tmp_path, monkeypatch, module, name, ask):
+def test_missing_extra_is_named(run, tmp_path, monkeypatch, module, name, ask):
     for each in ("onnx", "onnxruntime") if name == "export" else ():
         monkeypatch.setitem(sys.modules, each, SimpleNamespace())
     monkeypatch.setitem(sys.modules, module, None)
@@ -321,7 +323,7 @@ def call(monkeypatch, capsys):
     return run
 
 
-def test_the_command(run, tmp_path, hub, call):
+def test_export_command(run, tmp_path, hub, call):
     out, plain = tmp_path / "out", tmp_path / "net.pt"
     done = call(
         *(run.path, "--out", out, "--state-dict", plain, "--hub", "me/net", "--license", "mit")
@@ -334,7 +336,7 @@ def test_the_command(run, tmp_path, hub, call):
 
 @needs_onnx
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_the_command_for_onnx(tmp_path, call):
+def test_export_command_for_onnx(tmp_path, call):
     torch.save(build_model("small-cnn(width=4)", 3, 1).state_dict(), tmp_path / "a.pt")
     known = ("--model", "small-cnn(width=4)", "--classes", 3, "--channels", 1, "--size", 8)
     done = call(tmp_path / "a.pt", "--onnx", tmp_path / "a.onnx", *known)
@@ -351,7 +353,7 @@ def test_the_command_for_onnx(tmp_path, call):
         (["--out", "full"], "full is not an empty folder"),
     ],
 )
-def test_what_cannot_be_exported_is_one_line(run, tmp_path, monkeypatch, call, words, expected):
+def test_export_error_is_one_line(run, tmp_path, monkeypatch, call, words, expected):
     monkeypatch.chdir(tmp_path)
     Path("full").mkdir()
     Path("full/thesis.tex").write_text("years of work")

@@ -1,4 +1,4 @@
-"""The networks: their size, their cost, and that they treat images one by one."""
+"""The built-in models: size, cost, independence of the images of a batch, published layouts."""
 
 import pytest
 import torch
@@ -31,14 +31,14 @@ def small(name, classes=10, channels=3):
     return build_model(f"{name}({SIZES[name][1]})", classes, channels)
 
 
-def parameters(f):
-    return sum(weight.numel() for weight in f.parameters())
+def parameters(model):
+    return sum(weight.numel() for weight in model.parameters())
 
 
-def lively(f, seed=0):
-    """BatchNorm layers with statistics and weights of their own, so that all of them matter."""
+def randomize_batchnorm(model, seed=0):
+    """Set random BatchNorm statistics and weights, so that each of them affects the logits."""
     generator = torch.Generator().manual_seed(seed)
-    for module in f.modules():
+    for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             for values in (module.running_mean, module.bias.data):
                 values.copy_(torch.randn(values.shape, generator=generator) * 0.2)
@@ -46,10 +46,10 @@ def lively(f, seed=0):
                 values.copy_(torch.rand(values.shape, generator=generator) + 0.5)
         elif isinstance(module, nn.Linear) and not module.weight.any():
             module.weight.data.copy_(torch.randn(module.weight.shape, generator=generator) * 0.2)
-    return f.eval()
+    return model.eval()
 
 
-def test_all_that_are_registered_are_tested():
+def test_every_registered_model_is_tested():
     assert set(SIZES) == {
         name for name in nuat.models.model_registry if not name.startswith(("own", "test"))
     }
@@ -71,7 +71,7 @@ def test_all_that_are_registered_are_tested():
         ("small-cnn(width=16)", 1, 24_058),  # 144 + 4608 + 18432, 224 of BatchNorm, 650
     ],
 )
-def test_parameters(name, channels, expected):
+def test_number_of_parameters(name, channels, expected):
     with torch.device("meta"):
         assert parameters(build_model(name, 10, channels)) == expected
 
@@ -91,49 +91,49 @@ def test_parameters(name, channels, expected):
         ("mnist-net-trades", 1, 28, 0.0099524),  # 676 288 + 576 9216 + 100 18432 + 64 36864 + ...
     ],
 )
-def test_multiply_adds_of_an_image(name, channels, side, billions):
+def test_multiply_adds_per_image(name, channels, side, billions):
     with torch.device("meta"):
-        f = build_model(name, 10, channels).eval()
+        model = build_model(name, 10, channels).eval()
         x = torch.empty(1, channels, side, side)
-    assert count_flops(lambda: f(x)) / 2 == pytest.approx(billions * 1e9, rel=3e-3)
+    assert count_flops(lambda: model(x)) / 2 == pytest.approx(billions * 1e9, rel=3e-3)
 
 
 @registered
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_to_logits(name, channels):
-    f, side = small(name, 7, channels), SIZES[name][0]
+def test_forward_returns_finite_logits_and_uses_all_weights(name, channels):
+    model, side = small(name, 7, channels), SIZES[name][0]
     for training in (True, False):
-        z = f.train(training)(torch.rand(2, channels, side, side))
+        z = model.train(training)(torch.rand(2, channels, side, side))
         assert z.shape == (2, 7) and z.dtype == torch.float32
         assert torch.isfinite(z).all()
     z.sum().backward()
-    assert all(weight.grad is not None for weight in f.parameters()), "every weight is used"
+    assert all(weight.grad is not None for weight in model.parameters()), "every weight is used"
 
 
 @registered
-def test_in_eval_mode_an_image_does_not_see_its_neighbours(name):
-    f, side = lively(small(name)), SIZES[name][0]
+def test_logits_in_eval_mode_do_not_depend_on_the_batch(name):
+    model, side = randomize_batchnorm(small(name)), SIZES[name][0]
     x = torch.rand(4, 3, side, side)
     with torch.no_grad():
-        together = f(x)
+        together = model(x)
         for place in range(4):
-            assert torch.allclose(f(x[place : place + 1])[0], together[place], atol=1e-5)
+            assert torch.allclose(model(x[place : place + 1])[0], together[place], atol=1e-5)
         x[1:] = torch.rand(3, 3, side, side)
-        assert torch.allclose(f(x)[0], together[0], atol=1e-5)
+        assert torch.allclose(model(x)[0], together[0], atol=1e-5)
     assert (together[0] - together[1]).abs().max() > 1e-4, "but the images matter"
 
 
 @registered
-def test_all_of_an_image_is_seen(name):
-    f, side = lively(small(name)), SIZES[name][0]
+def test_gradient_reaches_the_whole_image(name):
+    model, side = randomize_batchnorm(small(name)), SIZES[name][0]
     x = torch.rand(1, 3, side, side, requires_grad=True)
-    f(x)[0, 0].backward()
+    model(x)[0, 0].backward()
     assert (x.grad.abs().amax((0, 1)) > 0).float().mean() > 0.9
     assert (x.grad.abs().amax((0, 2, 3)) > 0).all()
 
 
 @registered
-def test_the_same_seed_gives_the_same_network(name):
+def test_equal_seeds_give_equal_weights(name):
     made = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -143,22 +143,22 @@ def test_the_same_seed_gives_the_same_network(name):
     assert any(not torch.equal(made[0][key], made[2][key]) for key in made[0])
 
 
-# what the published codes differ in
+# differences between published implementations
 
 
-def test_the_published_resnet_has_the_same_weights_and_another_function():
+def test_resnet18_nuat_has_equal_state_dict_but_another_function():
     plain, published = small("resnet18"), small("resnet18-nuat")
     assert [(k, v.shape) for k, v in plain.state_dict().items()] == [
         (k, v.shape) for k, v in published.state_dict().items()
     ]
-    published.load_state_dict(lively(plain).state_dict())
+    published.load_state_dict(randomize_batchnorm(plain).state_dict())
     x = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         assert (plain(x) - published.eval()(x)).abs().max() > 1e-3
 
 
 def reference_resnet(w, x, extra_relu):
-    """ResNet-18 written out over a state dict: no classes, in eval mode."""
+    """Compute ResNet-18 in eval mode from its state dict, without modules."""
 
     def norm(x, name):
         values = [w[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
@@ -185,18 +185,18 @@ def reference_resnet(w, x, extra_relu):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet18-nuat"])
-def test_resnet18_is_what_it_says(name):
-    f, x = lively(small(name)), torch.rand(2, 3, 32, 32)
+def test_resnet18_equals_plain_transcription(name):
+    model, x = randomize_batchnorm(small(name)), torch.rand(2, 3, 32, 32)
     with torch.no_grad():
-        expected = reference_resnet(f.state_dict(), x, extra_relu=name.endswith("nuat"))
-        assert torch.allclose(f(x), expected, atol=1e-4)
+        expected = reference_resnet(model.state_dict(), x, extra_relu=name.endswith("nuat"))
+        assert torch.allclose(model(x), expected, atol=1e-4)
 
 
-def test_the_published_wide_resnet_keeps_a_fast_last_batchnorm_and_biases():
+def test_wrn_nuat_has_batchnorm_momentum_and_biases():
     published, plain = small("wrn-34-10-nuat"), small("wrn-34-10")
-    for f, momentum in ((published, 0.9), (plain, 0.1)):
-        norms = [module for module in f.modules() if isinstance(module, nn.BatchNorm2d)]
-        assert f.bn is norms[-1] and f.bn.momentum == momentum
+    for model, momentum in ((published, 0.9), (plain, 0.1)):
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        assert model.bn is norms[-1] and model.bn.momentum == momentum
         assert {module.momentum for module in norms[:-1]} == {0.1}
     convolutions = [m for m in published.modules() if isinstance(m, nn.Conv2d)]
     assert all(module.bias is not None for module in convolutions)
@@ -204,32 +204,32 @@ def test_the_published_wide_resnet_keeps_a_fast_last_batchnorm_and_biases():
 
 
 @pytest.mark.parametrize(("published", "strides"), [(False, (2, 1)), (True, (1, 2))])
-def test_where_the_stride_of_a_wide_block_is(published, strides):
-    f = WideResNet(10, 3, depth=16, width=1, nuat_layout=published)
-    blocks = list(f.blocks)
+def test_stride_of_wide_resnet_blocks(published, strides):
+    model = WideResNet(10, 3, depth=16, width=1, nuat_layout=published)
+    blocks = list(model.blocks)
     assert len(blocks) == 6
     for place, block in enumerate(blocks):
         expected = strides if place in (2, 4) else (1, 1)
         assert (block.conv1.stride[0], block.conv2.stride[0]) == expected
 
 
-def test_the_depth_and_width_of_a_wide_resnet():
+def test_depth_and_width_of_wide_resnet():
     with torch.device("meta"):
-        f = build_model("wrn-34-10", 10, 3)
-    assert len(f.blocks) == 15
-    assert sum(isinstance(m, nn.Conv2d) for m in f.modules()) == 1 + 15 * 2 + 3
-    assert [f.blocks[i].conv2.out_channels for i in (0, 5, 10)] == [160, 320, 640]
+        model = build_model("wrn-34-10", 10, 3)
+    assert len(model.blocks) == 15
+    assert sum(isinstance(m, nn.Conv2d) for m in model.modules()) == 1 + 15 * 2 + 3
+    assert [model.blocks[i].conv2.out_channels for i in (0, 5, 10)] == [160, 320, 640]
 
 
-def test_the_imagenet_stem():
-    f = ResNet(10, width=4, imagenet=True)
+def test_imagenet_stem():
+    model = ResNet(10, width=4, imagenet=True)
     seen = []
-    f.layer1.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
-    f(torch.rand(1, 3, 224, 224))
+    model.layer1.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    model(torch.rand(1, 3, 224, 224))
     assert seen == [(1, 4, 56, 56)]
 
 
-def test_settings_that_no_network_has_are_refused():
+def test_unknown_settings_are_rejected():
     for text in ("small-cnn(widht=3)", "resnet18(depth=3)", "mnist-net(width=3)"):
         with pytest.raises(nuat.InputError, match=text.split("(")[0]):
             build_model(text, 10, 3)
@@ -246,7 +246,7 @@ def test_settings_that_no_network_has_are_refused():
     ],
 )
 @pytest.mark.filterwarnings("ignore:Initializing zero-element")
-def test_sizes_that_cannot_be_are_refused(text):
+def test_invalid_depth_and_width_are_rejected(text):
     with pytest.raises(nuat.InputError, match=r"depth|width"):
         build_model(text, 10, 3)
 
@@ -261,12 +261,12 @@ def test_sizes_that_cannot_be_are_refused(text):
         (WideResNet, "wrn-34-10-nuat", 3),
     ],
 )
-def test_the_parameter_count_in_a_docstring_is_right(kind, name, channels):
+def test_parameter_count_in_docstring(kind, name, channels):
     with torch.device("meta"):
         assert f"{parameters(build_model(name, 10, channels)):,} parameters" in kind.__doc__
 
 
-def test_a_network_of_ones_own_may_have_settings_of_any_kind(monkeypatch):
+def test_registered_factory_receives_settings_of_any_type(monkeypatch):
     taken = {}
 
     def factory(classes, channels, **settings):
@@ -287,35 +287,37 @@ def test_a_network_of_ones_own_may_have_settings_of_any_kind(monkeypatch):
     }
 
 
-def test_trades_mnist_network_starts_undecided_and_drops_out_once():
-    f = build_model("mnist-net-trades", 10, 1)
-    assert not f.eval()(torch.rand(2, 1, 28, 28)).any()
-    kinds = [type(module).__name__ for module in f.hidden]
+def test_trades_mnist_net_initialization_and_dropout():
+    model = build_model("mnist-net-trades", 10, 1)
+    assert not model.eval()(torch.rand(2, 1, 28, 28)).any()
+    kinds = [type(module).__name__ for module in model.hidden]
     assert kinds == ["Flatten", "Linear", "ReLU", "Dropout", "Linear", "ReLU"]
-    assert f.hidden[3].p == 0.5
-    spread = [m.weight.std().item() * (m.weight[0].numel() / 2) ** 0.5 for m in f.features[::2][:2]]
+    assert model.hidden[3].p == 0.5
+    spread = [
+        m.weight.std().item() * (m.weight[0].numel() / 2) ** 0.5 for m in model.features[::2][:2]
+    ]
     assert spread == pytest.approx([1, 1], abs=0.15)
-    assert not any(m.bias.any() for m in f.features if isinstance(m, nn.Conv2d))
+    assert not any(m.bias.any() for m in model.features if isinstance(m, nn.Conv2d))
 
 
 # normalization
 
 
 @pytest.mark.parametrize("given", [*STATISTICS, "((0.1, 0.2, 0.3), (0.5, 0.6, 1))"])
-def test_normalisation_is_the_first_layer(given):
+def test_normalization_is_the_first_layer(given):
     channels = 1 if given == "mnist" else 3
-    f = lively(build_model(f"resnet18(width=2, normalize={given})", 10, channels))
+    model = randomize_batchnorm(build_model(f"resnet18(width=2, normalize={given})", 10, channels))
     mean, std = STATISTICS.get(given, ((0.1, 0.2, 0.3), (0.5, 0.6, 1)))
     x = torch.rand(2, channels, 8, 8)
     columns = (torch.tensor(values)[:, None, None] for values in (mean, std))
     by_hand = (x - next(columns)) / next(columns)
     with torch.no_grad():
-        assert torch.equal(f(x), f.network(by_hand))
-    assert parameters(f) == parameters(f.network)
-    assert f.state_dict()["normalize.mean"].flatten().tolist() == pytest.approx(mean)
+        assert torch.equal(model(x), model.network(by_hand))
+    assert parameters(model) == parameters(model.network)
+    assert model.state_dict()["normalize.mean"].flatten().tolist() == pytest.approx(mean)
 
 
-def test_normalisation_is_off_where_nobody_asks():
+def test_normalization_is_off_by_default():
     for name in nuat.models.model_registry:
         if name in SIZES:
             assert not hasattr(small(name), "normalize")
@@ -334,7 +336,7 @@ def test_normalisation_is_off_where_nobody_asks():
         ("True", "normalize is True, but must be"),
     ],
 )
-def test_a_normalisation_that_cannot_be_is_refused(given, words):
+def test_invalid_normalization_is_rejected(given, words):
     with pytest.raises(nuat.InputError) as error:
         build_model(f"small-cnn(normalize={given})", 10, 3)
     assert words in str(error.value)

@@ -1,4 +1,4 @@
-"""The vision extra: timm's networks where torchvision imports, a clear line where it does not."""
+"""Models of timm (the vision extra), and the error if torchvision cannot be imported."""
 
 import importlib.util
 import sys
@@ -25,7 +25,7 @@ def forget():
 
 @pytest.fixture(scope="module")
 def operators():
-    """The operators that torchvision's wheel misses beside another build of torch, declared."""
+    """Declare the operators that torchvision lacks with another build of torch."""
     library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
@@ -46,7 +46,7 @@ def random_splits(classes=10, side=32, channels=3, count=12):
     return nuat.Splits(images, images, images, tuple(map(str, range(classes))), "noise")
 
 
-# where it cannot be imported
+# without an importable timm
 
 
 def fake(monkeypatch, tmp_path, text):
@@ -72,7 +72,7 @@ def fake(monkeypatch, tmp_path, text):
         ("import torchvisionn", ["torchvisionn is not installed", "pip install 'nuat[vision]'"]),
     ],
 )
-def test_one_clear_line(monkeypatch, tmp_path, text, words):
+def test_failed_import_is_explained_in_one_line(monkeypatch, tmp_path, text, words):
     fake(monkeypatch, tmp_path, text)
     for _ in range(2):  # the second attempt says the same
         with pytest.raises(nuat.InputError) as error:
@@ -80,7 +80,7 @@ def test_one_clear_line(monkeypatch, tmp_path, text, words):
         assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
 
 
-def test_the_core_never_imports_it():
+def test_core_imports_no_extra():
     code = "import sys, nuat, nuat.cli; print({'timm', 'torchvision', 'onnx'} & set(sys.modules))"
     import subprocess
 
@@ -88,28 +88,28 @@ def test_the_core_never_imports_it():
     assert done.stdout == "set()\n", done.stderr
 
 
-# where it can
+# with timm installed
 
 
 @needs_vision
-def test_a_timm_network_normalises_as_it_was_trained(timm):
-    f = build_model(NET, 10, 3).eval()
+def test_timm_model_is_normalized_with_its_own_statistics(timm):
+    model = build_model(NET, 10, 3).eval()
     x = torch.rand(2, 3, 32, 32)
     mean, std = (
         torch.tensor(timm.create_model("resnet18").pretrained_cfg[k]) for k in ("mean", "std")
     )
     with torch.no_grad():
-        by_hand = f.network((x - mean[:, None, None]) / std[:, None, None])
-        assert torch.allclose(f(x), by_hand, atol=1e-5)
-    assert sum(p.numel() for p in f.parameters()) == 11_181_642
-    assert startup_notes(f) == [
+        by_hand = model.network((x - mean[:, None, None]) / std[:, None, None])
+        assert torch.allclose(model(x), by_hand, atol=1e-5)
+    assert sum(p.numel() for p in model.parameters()) == 11_181_642
+    assert startup_notes(model) == [
         "timm:resnet18: the first layer normalizes the images, "
         "mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)"
     ]
 
 
 @needs_vision
-def test_other_normalisations(timm):
+def test_other_normalizations(timm):
     assert not hasattr(build_model(f"{NET}(normalize=None)", 10, 3), "normalize")
     given = build_model(f"{NET}(normalize=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))", 10, 3)
     assert given.normalize.mean.flatten().tolist() == [0.5] * 3
@@ -130,22 +130,22 @@ def test_other_normalisations(timm):
         ("timm:hf-hub:someone/else", "timm has no model 'hf-hub:someone/else'"),
     ],
 )
-def test_what_timm_does_not_have_is_said(timm, text, words):
+def test_unknown_timm_model_or_setting_is_rejected(timm, text, words):
     with pytest.raises(nuat.InputError) as error:
         build_model(text, 10, 3)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
 @needs_vision
-def test_images_of_a_size_that_a_network_does_not_take_are_one_line(timm, tmp_path):
+def test_wrong_image_size_is_one_line(timm, tmp_path):
     row = nuat.get_recipe("normal", "cifar10").with_epochs(1)
     for text, refused in (("", True), ("(img_size=32, patch_size=8)", False)):
-        f = build_model(f"timm:vit_tiny_patch16_224{text}", 10, 3)
+        model = build_model(f"timm:vit_tiny_patch16_224{text}", 10, 3)
         if refused:
             with pytest.raises(nuat.InputError, match=r"does not take images \[2, 3, 32, 32\]"):
-                nuat.fit(row, model=f, data=random_splits(), out=tmp_path / "run", device="cpu")
+                nuat.fit(row, model=model, data=random_splits(), out=tmp_path / "run", device="cpu")
         else:
-            assert f(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+            assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
     assert not (tmp_path / "run").exists()
 
 
@@ -166,7 +166,7 @@ def test_three_steps_of_training(timm, tmp_path, capsys):
 
 @needs_vision
 @pytest.mark.parametrize("init", ["pretrained", "timm:resnet18.a1_in1k"])
-def test_timms_weights_with_a_new_head(timm, monkeypatch, init):
+def test_pretrained_weights_with_new_head(timm, monkeypatch, init):
     torch.manual_seed(5)
     there, asked = timm.create_model("resnet18"), []
     create = timm.create_model
@@ -176,32 +176,32 @@ def test_timms_weights_with_a_new_head(timm, monkeypatch, init):
         return there if pretrained else create(name, **settings)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    f = build_model(NET, 10, 3)
-    start = load_initial_weights(init, f, 10, 3)
+    model = build_model(NET, 10, 3)
+    start = load_initial_weights(init, model, 10, 3)
     assert asked[-1] == (init.removeprefix("timm:") if init != "pretrained" else "resnet18", True)
     assert start.new_keys == ("network.fc.weight", "network.fc.bias")
     assert (start.source_classes, start.classes) == (1000, 10)
-    start.apply(f)
-    assert torch.equal(f.network.layer4[1].conv2.weight, there.layer4[1].conv2.weight)
+    start.apply(model)
+    assert torch.equal(model.network.layer4[1].conv2.weight, there.layer4[1].conv2.weight)
 
 
 @needs_vision
-def test_weights_that_cannot_be_had_are_one_line(timm, monkeypatch):
+def test_failed_download_is_one_line(timm, monkeypatch):
     def offline(name, **settings):
         if settings.pop("pretrained", False):
             raise ConnectionError("no route\nto anywhere")
         return nn.Linear(1, 1)
 
-    f = build_model(NET, 10, 3)
+    model = build_model(NET, 10, 3)
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(nuat.InputError, match=r"cannot get the weights of resnet18: no route\. W"):
-        load_initial_weights("pretrained", f, 10, 3)
+        load_initial_weights("pretrained", model, 10, 3)
     with pytest.raises(nuat.InputError, match=r"timm:resnet34 is not timm:resnet18: use --model"):
-        load_initial_weights("timm:resnet34", f, 10, 3)
+        load_initial_weights("timm:resnet34", model, 10, 3)
 
 
 @needs_vision
-def test_a_file_of_timms_weights_fits_behind_the_normalisation(timm, tmp_path):
+def test_timm_state_dict_fits_normalized_model(timm, tmp_path):
     there = timm.create_model("resnet18")
     torch.save(there.state_dict(), tmp_path / "timm.pt")
     start = load_initial_weights(tmp_path / "timm.pt", build_model(NET, 10, 3), 10, 3)
