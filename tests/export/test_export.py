@@ -256,7 +256,7 @@ def hub(tmp_path, monkeypatch):
     def hf_hub_download(repo_id, filename, **settings):
         check("download", repo_id, filename, **settings)
         if not (place / repo_id).exists():
-            raise OSError(f"404: {repo_id}\nmore metadata that")
+            raise OSError(f"404: {repo_id}\nmore about that")
         return str(place / repo_id / filename)
 
     stub = SimpleNamespace(HfApi=HfApi, hf_hub_download=hf_hub_download)
