@@ -1,4 +1,4 @@
-"""What must hold of every attack, and of each one alone."""
+"""Properties of every attack, and definitions of single attacks."""
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def images(count=6, shape=(2, 6, 5)):
 
 @pytest.mark.parametrize("ball", BALLS, ids=repr)
 @pytest.mark.parametrize("name", NAMES)
-def test_stays_within_the_rules_and_leaves_the_network_alone(name, ball):
+def test_x_adv_is_in_the_ball_and_the_network_is_unchanged(name, ball):
     f, x = Net(), images()
     y = torch.randint(5, (len(x),))
     x_before, state = x.clone(), {k: v.clone() for k, v in f.state_dict().items()}
@@ -85,7 +85,7 @@ def test_keyed_noise_makes_an_image_independent_of_its_batch(name):
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd-10", "gama-20"])
 @pytest.mark.parametrize("eps", [0.01, 0.02, 0.04])
-def test_linear_network_falls_exactly_where_it_must(name, eps):
+def test_linear_network_is_misclassified_exactly_within_its_distance(name, eps):
     """Linf distance of x to the boundary of sign(w.x + b) is |w.x + b| / |w|_1."""
     generator = torch.Generator().manual_seed(1)
     w = torch.randn(1, 4, 4, generator=generator)
@@ -134,7 +134,7 @@ def test_pgd_with_one_step_from_the_clean_image_is_fgsm():
     assert torch.equal(spelled(f, x, y), parse_attack("fgsm", ball)(f, x, y))
 
 
-def test_targeted_pgd_reaches_the_class_it_aims_at():
+def test_targeted_pgd_reaches_the_target_class():
     f, x = Net().eval(), images(32)
     with torch.no_grad():
         order = f(x).argsort(1, descending=True)
@@ -198,7 +198,7 @@ def test_losses_by_hand():
         ("fgsm(steps=__import__('os'))", "unknown name '__import__'"),
     ],
 )
-def test_a_bad_name_or_setting_is_named(text, message):
+def test_a_bad_name_or_setting_raises(text, message):
     with pytest.raises(InputError, match=message.replace("(", r"\(")):
         parse_attack(text, nuat.Linf(0.1))
 
@@ -211,7 +211,7 @@ def test_attacks_are_values():
 
 
 class Copies(TorchDispatchMode):
-    """Tensors that are made of Python numbers, for which a GPU would have to wait."""
+    """Counts tensors made of Python numbers, each of which would synchronize a GPU."""
 
     def __init__(self):
         super().__init__()
@@ -225,7 +225,7 @@ class Copies(TorchDispatchMode):
 @pytest.mark.parametrize("ball", BALLS[::2], ids=repr)
 @pytest.mark.parametrize("name", ["apgd-ce-{}", "apgd-t-{}", "fab-t-{}", "square-{}"])
 def test_an_iterate_makes_no_tensor_of_python_numbers(name, ball, monkeypatch):
-    """Also where images seem to fall at every iterate, as all are looked at on a GPU."""
+    """This includes recording a candidate at every iterate, which happens on a GPU."""
     f, x = Net().eval(), images(8)
     y, made = f(x).argmax(1), []
     monkeypatch.setattr(runner, "CHECK_EVERY", 100)
@@ -260,7 +260,7 @@ def test_the_eta_pattern_of_square_stays_on_its_device():
 
 
 @pytest.mark.parametrize("text", ["apgd-dlr", "apgd-t"])
-def test_too_few_classes_are_named_in_a_direct_call(text):
+def test_too_few_classes_raise_in_a_direct_call(text):
     f = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
     with pytest.raises(InputError, match=r"needs [34] classes; there are 2"):
         parse_attack(text, nuat.Linf(0.1))(

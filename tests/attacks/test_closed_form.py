@@ -1,4 +1,4 @@
-"""On a linear network the distance to the boundary is known: what every attack has to find."""
+"""Attacks on a linear network, whose distance to the decision boundary is known."""
 
 import math
 
@@ -27,7 +27,7 @@ def network(shape):
 
 
 def distances(f, x, y, kind):
-    """Of each image, the distance to the nearest point of [0, 1]^n that is classified otherwise."""
+    """The distance of each image to the nearest misclassified point of [0, 1]^n."""
     weight, bias = f[1].weight.detach().double(), f[1].bias.detach().double()
     nearest = []
     for image, label in zip(x.double(), y.tolist(), strict=True):
@@ -100,7 +100,7 @@ def test_robust_accuracy_is_exact(case, batch_size, grid):
             assert standing == expected, (name, eps)
 
 
-def test_square_gets_there_in_linf_and_claims_too_little_in_l2(case):
+def test_square_is_exact_in_linf_and_never_overclaims_in_l2(case):
     f, x, y, far, kind = case
     eps = float((far[-1] * far[-2]).sqrt())
     square = Square(kind(eps), last_offset=True)
@@ -110,7 +110,7 @@ def test_square_gets_there_in_linf_and_claims_too_little_in_l2(case):
     assert stood == exact if kind is Linf else sum(stood) < len(x)
 
 
-def test_autoattack_is_exact_and_says_which_part_found_what(case, tmp_path):
+def test_autoattack_is_exact_and_reports_which_part_broke_an_image(case, tmp_path):
     f, x, y, far, kind = case
     ball = kind(float((far[-1] * far[-2]).sqrt()))
     scores = nuat.evaluate(f, (x, y), ball, "autoattack", classes=CLASSES, out=tmp_path / "out")
@@ -120,7 +120,7 @@ def test_autoattack_is_exact_and_says_which_part_found_what(case, tmp_path):
     assert parts["square"]["images"] == int((far > ball.eps).sum())
 
 
-def test_an_image_that_stands_costs_what_must_be_computed_and_no_more():
+def test_a_robust_image_costs_the_minimal_number_of_passes():
     """The published code: 103 + 101 passes in APGD-CE, 7,856 + 1,910 in all, for 10 classes."""
     torch.manual_seed(0)
     f = nn.Sequential(nn.Flatten(), nn.Linear(12, 10))

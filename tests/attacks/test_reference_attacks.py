@@ -54,7 +54,7 @@ def norm_of(ball):
 
 
 def far_from(x, points):
-    """How far the walk goes, so that standing still would not pass."""
+    """The largest change of a pixel, so that an attack that does nothing fails."""
     return float((points - x[:, None]).abs().amax())
 
 
@@ -111,7 +111,7 @@ def test_fab(case, targeted):
 
 
 class Dealt:
-    """What the attack draws for one image, in the words of the transcription."""
+    """The random numbers of one image, in the interface of the transcription."""
 
     def __init__(self, ball, x, place, queries):
         channels, *size = x.shape[1:]
