@@ -33,13 +33,13 @@ from nuat.matrix_norms import nuclear_norm
 from nuat.methods import Standard
 from nuat.methods.cost import forward_equivalents
 from nuat.models import build_model
-from nuat.nn.precision import to_channels_last
+from nuat.nn.precision import check_channels_last, set_memory_format
 from nuat.profiling import Candidate, MatmulBaseline, get_clock
 from nuat.profiling.costs import paired_ratio
 from nuat.recipes import Recipe
 from nuat.runtime.flops import count_flops
 from nuat.runtime.versions import versions
-from nuat.training.cuda_graphs import Graphs, cuda_graph
+from nuat.training.cuda_graphs import CudaGraphs, capture_cuda_graph
 from nuat.training.train_step import TrainStep
 
 PUBLISHED = {"standard": 3, "nuat": 11, "nuat-wa": 11, "nuat2-wa": 14, "fbf": 6, "pgd-at": 33}
@@ -64,7 +64,7 @@ class Bench:
         self.checked = ("nuat-wa", "fbf") if tiny else tuple(PUBLISHED)
         self.blocks, self.block_s = (1, 0.0) if tiny else (5, 0.12)
         # without a GPU the work is not recorded but done at each replay
-        self.record: Callable = (lambda work: work) if tiny else cuda_graph
+        self.record: Callable = (lambda work: work) if tiny else capture_cuda_graph
         self.clock = get_clock(self.device)
         self.found: dict = {"versions": versions(), "checks": {}, "norm_us": {}, "rows": []}
         self.log = (out / "gpu.log").open("w")
@@ -88,7 +88,8 @@ class Bench:
         torch.manual_seed(0)
         f = build_model(model, 10, 3).to(self.device)
         if layout:
-            to_channels_last(f, torch.rand(2, 3, 32, 32, device=self.device))
+            check_channels_last(f, torch.rand(2, 3, 32, 32, device=self.device))
+            set_memory_format(f, torch.channels_last)
         return f
 
     @property
@@ -146,14 +147,14 @@ def after(bench: Bench, name: str, precision: str, graphs: bool) -> Tensor:
     """The weights after ten steps over two epochs, with a short batch in each."""
     recipe = replace(bench.recipe(name, 8, precision), lr=nuat.Constant(0.01))
     f = bench.network(bench.small)
-    descent = TrainStep(recipe, f, batches=5)
+    train_step = TrainStep(recipe, f, batches=5)
     if graphs:
-        descent.graphs = Graphs(recipe.method, bench.say, bench.record)
+        train_step.cuda_graphs = CudaGraphs(recipe.method, bench.say, bench.record)
     torch.manual_seed(1)
     images = bench.images(36)
     for epoch in (40, 41):
         for batch, (x, y) in enumerate(images.shuffled_batches(8, epoch)):
-            for _ in descent.step(x, y, descent.begin(epoch, batch)):
+            for _ in train_step.step(x, y, train_step.prepare(epoch, batch)):
                 pass
     return torch.cat([weight.detach().flatten() for weight in f.parameters()])
 
@@ -224,7 +225,7 @@ def group(bench: Bench, batch: int, precision: str, graphs: bool) -> None:
     for name in PUBLISHED:
         arm = Candidate(bench.recipe(name, batch, precision), copy.deepcopy(f), images)
         if graphs:
-            arm.train_step.graphs = Graphs(arm.recipe.method, bench.say, bench.record)
+            arm.train_step.cuda_graphs = CudaGraphs(arm.recipe.method, bench.say, bench.record)
         for _ in range(2 if bench.tiny else 4):
             arm.run_round()
         began = bench.clock()
@@ -263,7 +264,7 @@ def group(bench: Bench, batch: int, precision: str, graphs: bool) -> None:
             "mfu_executed": executed * share,
             "launches": launches(arm) if batch == bench.batches[0] else None,
             "waits": waits(arm),
-            "recorded": graphs and bool(arm.train_step.graphs and arm.train_step.graphs.able),
+            "recorded": graphs and arm.train_step.cuda_graphs.capturable,
             "matmul_tflops": matmul.flops_per_s / 1e12,
         }
         bench.found["rows"].append(row)

@@ -41,7 +41,7 @@ class DictAverage:
     """
 
     def __init__(self, f: nn.Module, tau: float):
-        self.tau, self.average, self.network = tau, dict(f.state_dict()), copy.deepcopy(f)
+        self.tau, self.average, self.model = tau, dict(f.state_dict()), copy.deepcopy(f)
 
     def update(self, f: nn.Module) -> None:
         live = f.state_dict()
@@ -100,12 +100,12 @@ class Published:
         z_adv = f(x_adv)
         self.descend(clean if shared else f(x), z_adv, y, lam)
         if shared:
-            first.replay()
+            first.apply_again()
 
     def two_steps(self, x: Tensor, y: Tensor, lam: float) -> None:
         """NuAT2-WA: the first step attacks the average of 0.99, the second the network."""
         f, average = self.f.eval(), self.averages[-1]
-        teacher = average.network.eval()
+        teacher = average.model.eval()
         if isinstance(average, DictAverage):
             teacher.load_state_dict(average.average)
         if "shared clean pass" not in self.changes:

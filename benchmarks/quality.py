@@ -129,7 +129,7 @@ def measure(
         "method": name,
         "seed": seed,
         "epochs": epochs,
-        "passes": round(run.config["forward_equivalents"] * epochs, 1),
+        "passes": round(run.metrics[0]["forward_equivalents"] * epochs, 1),
         "seconds": round(run.metrics[-1]["seconds"], 1),
         **scores,
         "metrics": run.metrics,

@@ -25,7 +25,7 @@ from nuat.losses import nuclear_svd
 from nuat.matrix_norms import nuclear_norm
 from nuat.methods import Standard
 from nuat.models import build_model
-from nuat.nn.precision import to_channels_last
+from nuat.nn.precision import check_channels_last, set_memory_format
 from nuat.profiling.costs import paired_ratio
 from nuat.recipes import Recipe
 from nuat.rng import derive_seed
@@ -53,12 +53,14 @@ class Ours:
     """A recipe's step by nuat's engine."""
 
     def __init__(self, recipe: Recipe, f: nn.Module, layout: bool = False):
-        self.descent = TrainStep(recipe, f, BATCHES)
+        self.train_step = TrainStep(recipe, f, BATCHES)
         if layout:
-            to_channels_last(f, torch.zeros(2, 3, 32, 32, dtype=next(f.parameters()).dtype))
+            x = torch.zeros(2, 3, 32, 32, dtype=next(f.parameters()).dtype)
+            check_channels_last(f, x)
+            set_memory_format(f, torch.channels_last)
 
     def step(self, x: Tensor, y: Tensor, epoch: int, place: int) -> None:
-        for _ in self.descent.step(x, y, self.descent.begin(epoch, place)):
+        for _ in self.train_step.step(x, y, self.train_step.prepare(epoch, place)):
             pass
 
 
@@ -94,7 +96,7 @@ def ladder(recipe: Recipe, f: nn.Module, short: bool) -> dict:
 
 
 def weights(arm: Published | Ours) -> Tensor:
-    f = arm.f if isinstance(arm, Published) else arm.descent.f
+    f = arm.f if isinstance(arm, Published) else arm.train_step.model
     return torch.cat([p.detach().flatten() for p in f.parameters()])
 
 

@@ -45,8 +45,8 @@ def test_own_method_is_trained_and_evaluated_by_name(call, tmp_path):
     assert (status, err) == (0, "")
     config = Run.open(out).config
     assert config["recipe"]["method"]["is"] == "HalfHalf"
-    assert config["forward_equivalents"] == pytest.approx(8, abs=0.5)  # FGSM 2, two passes of 3
     lines = Run.open(out).metrics
+    assert lines[0]["forward_equivalents"] == pytest.approx(8, abs=0.5)  # FGSM 2, two passes of 3
     assert [line["epoch"] for line in lines] == [1] and 0 < lines[0]["loss"] < 3
 
     status, _, err = call(f"evaluate {out} --attack fgsm --samples 50")

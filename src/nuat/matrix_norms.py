@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nuat.errors import NonFiniteError, unknown_name
+from nuat.runtime.precision import full_precision
 
 ALGORITHMS = ("svd", "polar")
 
@@ -73,7 +72,7 @@ class _SVD(_NuclearNorm):
                 f"with {bad} NaN or infinite entries"
             )
         dtype = d.dtype if d.dtype == torch.float64 else torch.float32
-        with full_precision_matmul(d.device):
+        with full_precision(), torch.autocast(d.device.type, enabled=False):
             u, sigma, vh = torch.linalg.svd(d.double(), full_matrices=False)
             nonzero = sigma > 16 * torch.finfo(dtype).eps * sigma.amax()
             subgradient = (u * nonzero) @ vh
@@ -84,7 +83,7 @@ class _SVD(_NuclearNorm):
 class _Polar(_NuclearNorm):
     @staticmethod
     def forward(ctx: Any, d: Tensor) -> Tensor:
-        with full_precision_matmul(d.device):
+        with full_precision(), torch.autocast(d.device.type, enabled=False):
             promoted = d.to(torch.promote_types(d.dtype, torch.float32))
             largest = promoted.abs().amax()
             # Entries of order 1 keep the squares in polar_factor from under- and overflow.
@@ -122,20 +121,3 @@ def polar_factor(d: Tensor) -> Tensor:
         gram = x.T @ x
         x = x @ (a * identity + b * gram + c * (gram @ gram))
     return x if d.shape[0] >= d.shape[1] else x.T
-
-
-@contextmanager
-def full_precision_matmul(device: torch.device) -> Iterator[None]:
-    """Compute float32 matrix products in full precision: no autocast, TF32 or bf16 inside."""
-    # torch does not annotate mkldnn.matmul
-    cpu = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    backends = (torch.backends.cuda.matmul, cpu)
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision

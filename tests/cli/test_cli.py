@@ -169,7 +169,7 @@ def test_by_default_the_folder_is_named_after_recipe_data_and_seed(work, call):
 def test_the_flags_of_train_reach_the_recipe(work, call):
     line = "train nuat2-wa --epochs 2 --model 'small-cnn(width=4)' --norm l2 --eps 128/255"
     done = call(f"{line} --set lam=3 --set batch_size=100 --max-time 0s --out mine")
-    assert done.status == 0 and "the same command goes on" in done.out
+    assert done.status == 0 and "run the same command to resume" in done.out
     assert "The weights are in" not in done.out
     recipe = Run.open("mine").config["recipe"]
     assert recipe["batch_size"] == 100 and recipe["epochs"] == 2

@@ -228,8 +228,8 @@ def train_ours(kind, f, dtype):
         our_iteration(methods[kind], f, optimizer, x, y, signs, epoch, batch, averages)
         alone.update(f)
     if kind == "NuAT2-WA":
-        assert distance(alone.network.state_dict(), averages(0.99).state_dict()) == 0
-    return {0.99: alone.network.state_dict(), 0.9998: average.state_dict()}
+        assert distance(alone.model.state_dict(), averages(0.99).state_dict()) == 0
+    return {0.99: alone.model.state_dict(), 0.9998: average.state_dict()}
 
 
 def distance(ours, theirs):

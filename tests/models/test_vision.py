@@ -158,7 +158,7 @@ def test_three_steps_of_training(timm, tmp_path, capsys):
     assert run.finished and run.config["model"] == NET and torch.tensor(run.metrics[0]["loss"]) > 0
     assert "the first layer normalizes the images, mean (0.485" in said
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
-    assert state["network"]["network.bn1.num_batches_tracked"] >= 3
+    assert state["model"]["network.bn1.num_batches_tracked"] >= 3
     known = nuat.load_model(run.path)
     assert known.model_name == NET and known.model.state_dict().keys() == before.state_dict().keys()
     assert torch.equal(known.model.network.fc.weight, run.weights()["network.fc.weight"])

@@ -1,4 +1,4 @@
-"""EMAs of weights against a plain loop over the state dict."""
+"""EMAs of weights, compared with a plain loop over the state dict."""
 
 import copy
 from collections.abc import Iterator
@@ -68,9 +68,9 @@ def test_average_equals_a_plain_loop(decay: float, steps: int) -> None:
         average.update(f)
         loop.update(f)
     assert average.updates == steps
-    assert agree(average.network.state_dict(), loop.average)
-    assert average.network.seen.tolist() == [steps, 10 * steps]
-    assert int(average.network.body[1].num_batches_tracked) == steps
+    assert agree(average.model.state_dict(), loop.average)
+    assert average.model.seen.tolist() == [steps, 10 * steps]
+    assert int(average.model.body[1].num_batches_tracked) == steps
 
 
 def test_until_the_first_update_it_is_a_copy_and_the_first_update_copies() -> None:
@@ -78,37 +78,37 @@ def test_until_the_first_update_it_is_a_copy_and_the_first_update_copies() -> No
     average = EMA(f, 0.9)
     start = copy.deepcopy(f.state_dict())
     for _ in training(f, 1):
-        assert all(torch.equal(v, start[k]) for k, v in average.network.state_dict().items())
+        assert all(torch.equal(v, start[k]) for k, v in average.model.state_dict().items())
         average.update(f)
     for name, value in f.state_dict().items():
-        assert torch.equal(average.network.state_dict()[name], value), name
+        assert torch.equal(average.model.state_dict()[name], value), name
 
 
 def test_an_average_shares_nothing_with_the_network() -> None:
     f = Net()
     average = EMA(f, 0.9)
     average.update(f)
-    before = copy.deepcopy(average.network.state_dict())
+    before = copy.deepcopy(average.model.state_dict())
     moved = copy.deepcopy(f.state_dict())
     list(training(f, 1))
-    assert all(torch.equal(v, before[k]) for k, v in average.network.state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in average.model.state_dict().items())
     f.load_state_dict(moved)
-    average.network.shift.add_(1)
+    average.model.shift.add_(1)
     assert all(torch.equal(v, moved[k]) for k, v in f.state_dict().items())
-    assert average.network.tied is average.network.body[0]
+    assert average.model.tied is average.model.body[0]
 
 
 def test_the_averaged_network_is_in_eval_mode_and_asks_for_no_gradient() -> None:
     f = Net().train()
-    network = EMA(f, 0.9).network
+    network = EMA(f, 0.9).model
     assert not any(module.training for module in network.modules())
     assert not any(weight.requires_grad for weight in network.parameters())
     assert f.training and all(weight.requires_grad for weight in f.parameters())
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1, 1.0, 1.5, float("nan")])
-def test_decay_must_be_a_share(decay: float) -> None:
-    with pytest.raises(InputError, match=r"decay must be in \[0, 1\), but is"):
+def test_decay_must_be_below_one(decay: float) -> None:
+    with pytest.raises(InputError, match=r"decay of an EMA must be in \[0, 1\), but is"):
         EMA(nn.Linear(1, 1), decay)
 
 
@@ -118,7 +118,7 @@ def saved_and_loaded(state: Any, path: Path) -> Any:
 
 
 @pytest.mark.parametrize("before", [0, 1, 4])
-def test_an_average_goes_on_from_its_state_to_the_same_bits(before: int, tmp_path: Path) -> None:
+def test_a_restored_average_is_bit_equal(before: int, tmp_path: Path) -> None:
     f = Net()
     whole = EMA(f, 0.9)
     for _ in training(f, before):
@@ -129,14 +129,14 @@ def test_an_average_goes_on_from_its_state_to_the_same_bits(before: int, tmp_pat
         whole.update(f)
         resumed.update(f)
     assert resumed.updates == whole.updates == before + 3
-    for name, value in whole.network.state_dict().items():
-        assert torch.equal(resumed.network.state_dict()[name], value), name
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
 # ---- EMAs
 
 
-def test_each_average_begins_when_it_is_first_asked_for() -> None:
+def test_each_average_starts_when_it_is_first_requested() -> None:
     f = Net()
     averages, early, late = EMAs(f), PlainLoop(0.5), PlainLoop(0.9)
     assert averages.state_dict() == {}
@@ -153,13 +153,13 @@ def test_each_average_begins_when_it_is_first_asked_for() -> None:
     assert set(averages.state_dict()) == {0.5, 0.9}
 
 
-def test_asking_again_gives_the_same_network() -> None:
+def test_the_same_decay_returns_the_same_network() -> None:
     averages = EMAs(Net())
     assert averages(0.9) is averages(0.9)
     assert averages(0.9) is not averages(0.5)
 
 
-def test_going_back_forgets_an_average_that_had_not_begun() -> None:
+def test_loading_drops_an_average_that_had_not_started() -> None:
     f = Net()
     averages = EMAs(f)
     averages(0.5)
@@ -173,7 +173,7 @@ def test_going_back_forgets_an_average_that_had_not_begun() -> None:
     assert agree(averages(0.9).state_dict(), f.state_dict())
 
 
-def test_averages_go_on_from_their_state_to_the_same_bits(tmp_path: Path) -> None:
+def test_restored_averages_are_bit_equal(tmp_path: Path) -> None:
     f = Net()
     whole = EMAs(f)
     whole(0.5)

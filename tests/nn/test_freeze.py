@@ -1,4 +1,4 @@
-"""Freezing a network, replaying its BatchNorm, and looking at what goes in and comes out."""
+"""Freezing a network, applying a BatchNorm update again, and checks of images and logits."""
 
 import copy
 import re
@@ -175,7 +175,7 @@ NETWORKS = {
 @pytest.mark.parametrize("warm", [0, 3], ids=["fresh", "warm"])
 @pytest.mark.parametrize("between", [0, 1, 2])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_replay_equals_a_second_pass(network: str, between: int, warm: int) -> None:
+def test_apply_again_equals_a_second_pass(network: str, between: int, warm: int) -> None:
     f = NETWORKS[network]()
     for _ in range(warm):
         f(2 * torch.randn(32, 6) + 1)
@@ -187,21 +187,21 @@ def test_replay_equals_a_second_pass(network: str, between: int, warm: int) -> N
     for other in others:
         f(other)
         twin(other)
-    record.replay()
+    record.apply_again()
     twin(x)
-    for (name, replayed), ran in zip(f.named_buffers(), twin.buffers(), strict=True):
-        assert torch.allclose(replayed.double(), ran.double(), rtol=1e-5, atol=1e-6), name
+    for (name, updated), ran in zip(f.named_buffers(), twin.buffers(), strict=True):
+        assert torch.allclose(updated.double(), ran.double(), rtol=1e-5, atol=1e-6), name
         if name.endswith("num_batches_tracked"):
-            assert torch.equal(replayed, ran)
+            assert torch.equal(updated, ran)
 
 
-def test_replay_may_follow_backward_and_is_not_idle() -> None:
+def test_apply_again_works_after_backward() -> None:
     f = normed(0.1)
     with record_bn_update(f) as record:
         z = f(torch.randn(32, 6) + 4)
     once = f[1].running_mean.clone()
     z.sum().backward()
-    record.replay()
+    record.apply_again()
     assert float((f[1].running_mean - once).abs().max()) > 1e-3
     assert int(f[1].num_batches_tracked) == 2
 

@@ -193,7 +193,7 @@ def test_one_run_without_an_epoch_has_a_page(tmp_path, trained):
 
 
 def test_a_collapse_is_said(runs, tmp_path):
-    runs[1].log({**runs[1].metrics[-1], "epoch": 4, "collapse": "robust <10%>", "stopped": True})
+    runs[1].log({**runs[1].metrics[-1], "epoch": 4, "catastrophic_overfitting": "robust <10%>", "stopped": True})
     shown = page(runs, tmp_path / "page.html")
     assert "nuat: robust <10%>; training was stopped." in shown.text
     assert shown.values("class").count("warning") == 1
@@ -315,7 +315,7 @@ def test_row_is_what_the_run_says(runs):
     )
     assert row.robust_accuracy == {name: scores.robust_accuracy(name) for name in ATTACKS}
     assert row.seconds == runs[1].metrics[-1]["seconds"]
-    assert row.cost == runs[1].config.get("forward_equivalents")
+    assert row.cost == runs[1].metrics[0]["forward_equivalents"]
     assert (row.epochs, row.total_epochs, row.unfinished) == (3, 3, "")
 
 

@@ -1,4 +1,4 @@
-"""Catastrophic overfitting: what counts as one, and what a run does about it."""
+"""Catastrophic overfitting: its detection, and the reaction of a run."""
 
 import copy
 import math
@@ -29,24 +29,24 @@ def history(*pairs):
 
 
 def reports(lines):
-    """The epochs whose line, when it was the last, was said to be a collapse."""
+    """The epochs at whose end catastrophic overfitting is reported."""
     return [n for n in range(1, len(lines) + 1) if detect_overfitting(lines[:n])]
 
 
-# what counts
+# ---- detection
 
 
-def test_nothing_is_said_of_nothing_or_of_a_first_epoch():
+def test_nothing_is_reported_without_epochs_or_in_the_first_epoch():
     assert detect_overfitting([]) == ""
     assert detect_overfitting(history((0.0, 0.9))) == ""
 
 
-def test_a_collapse_is_said_once_and_in_figures():
+def test_overfitting_is_reported_once_with_its_accuracies():
     lines = history((0.2, 0.3), (0.41, 0.5), (0.023, 0.87), (0.0, 0.9), (0.01, 0.88))
     assert reports(lines) == [3]
-    said = detect_overfitting(lines[:3])
+    message = detect_overfitting(lines[:3])
     for word in ("catastrophic overfitting", "epoch 3", "41.0%", "2.3%", "87.0%"):
-        assert word in said
+        assert word in message
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_the_best_so_far_counts_and_not_the_epoch_before():
     assert reports(slow) == [5]
 
 
-def test_after_a_recovery_it_is_said_again():
+def test_overfitting_is_reported_again_after_a_recovery():
     lines = history(
         (0.5, 0.5), (0.0, 0.9), (0.1, 0.9), (0.45, 0.5), (0.5, 0.5), (0.02, 0.9), (0.0, 0.9)
     )
@@ -80,7 +80,10 @@ def test_after_a_recovery_it_is_said_again():
 
 
 def test_only_the_figures_it_needs_are_read():
-    lines = [line | {"loss": 1.0, "collapse": "before"} for line in history((0.5, 0.5), (0, 0.9))]
+    lines = [
+        line | {"loss": 1.0, "catastrophic_overfitting": "before"}
+        for line in history((0.5, 0.5), (0, 0.9))
+    ]
     assert detect_overfitting(lines)
 
 
@@ -106,14 +109,14 @@ class Wave(nn.Module):
         return torch.cat([-z, z], 1)
 
 
-def test_what_is_wrong_on_the_clean_image_does_not_stand_under_an_attack():
+def test_a_misclassified_clean_image_is_not_robust():
     images = InMemoryDataset(torch.full((1, 1, 1, 1), 0.5), torch.tensor([1]))
     x, y = images.batch(torch.tensor([0]))
     assert Wave()(FGSM(BALL)(Wave(), x, y)).argmax() == 1, "the attack helps it"
     assert set(validate(Wave(), images, BALL).values()) == {0}
 
 
-# what a run does
+# ---- the reaction of a run
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +133,8 @@ def row(on_overfitting, epochs=4, method=None, **changes):
 
 
 @dataclass
-class TimedModel:
-    """What a run looked like: `validated` networks by epoch, and each state it wrote down."""
+class Observed:
+    """The validated weights by epoch, and every checkpoint that was written."""
 
     validated: dict[int, dict] = field(default_factory=dict)
     written: list[dict] = field(default_factory=list)
@@ -139,22 +142,22 @@ class TimedModel:
 
 @pytest.fixture
 def watch(monkeypatch):
-    """`watch(3)`: validation finds that epoch 3 has detect_overfitting, and the others have not.
+    """`watch(3)`: validation returns the accuracies of catastrophic overfitting in epoch 3 alone.
 
-    `first` is the epoch that is validated next; `kill_at` raises in place of the checkpoint with
-    this number, as a kill would.
+    `first` is the epoch that is validated next; `kill_at` raises KeyboardInterrupt instead of
+    writing the checkpoint with this number.
     """
     original = Run.save_checkpoint
 
-    def install(*collapsed_epochs, first=1, kill_at=None):
-        seen = TimedModel()
+    def install(*overfitting, first=1, kill_at=None):
+        seen = Observed()
         epochs, saves = count(first), count(1)
 
-        def validate(f, images, ball):
+        def validate(model, dataset, ball):
             epoch = next(epochs)
-            seen.validated[epoch] = copy.deepcopy(f.state_dict())
-            fallen = epoch in collapsed_epochs
-            robust, fgsm = (0.0, 0.9) if fallen else (0.5, 0.5)
+            seen.validated[epoch] = copy.deepcopy(model.state_dict())
+            overfits = epoch in overfitting
+            robust, fgsm = (0.0, 0.9) if overfits else (0.5, 0.5)
             return {"val_clean": 0.9, "val_fgsm": fgsm, "val_robust": robust}
 
         def save_checkpoint(run, state):
@@ -174,16 +177,16 @@ def weights(run, name):
     return read_weights(run.path / f"{name}.safetensors")[0]
 
 
-MADE = ("network", "optimizer", "averages", "memory")
+STATE = ("model", "optimizer", "emas", "memory")
 
 
-def made(state):
-    """What training has made, without its place in the run."""
-    return {key: state[key] for key in MADE}
+def train_state(state):
+    """The part of a checkpoint that a rollback restores."""
+    return {key: state[key] for key in STATE}
 
 
 def good(run):
-    return torch.load(run.path / "good.pt", weights_only=True)
+    return train_state(torch.load(run.path / "good.pt", weights_only=True))
 
 
 def equal(a, b):
@@ -196,8 +199,8 @@ def equal(a, b):
     return a == b
 
 
-def collapses(run):
-    return [line["epoch"] for line in run.metrics if "collapse" in line]
+def overfitting_epochs(run):
+    return [line["epoch"] for line in run.metrics if "catastrophic_overfitting" in line]
 
 
 def outcome(run):
@@ -212,28 +215,28 @@ def outcome(run):
     }
 
 
-def test_warn_says_so_and_changes_nothing(data, watch, tmp_path, capsys):
+def test_warn_prints_a_warning_and_changes_nothing(data, watch, tmp_path, capsys):
     watch()
     calm = nuat.fit(row("warn"), data=data, out=tmp_path / "calm")
-    assert collapses(calm) == [] and "WARNING" not in capsys.readouterr().out
+    assert overfitting_epochs(calm) == [] and "WARNING" not in capsys.readouterr().out
     watch(3)
     run = nuat.fit(row("warn"), data=data, out=tmp_path / "run")
     assert run.finished and len(run.metrics) == 4
-    assert collapses(run) == [3]
-    said = run.metrics[2]["collapse"]
-    assert "catastrophic overfitting in epoch 3" in said
-    assert f"WARNING: {said} (on_overfitting=warn)" in capsys.readouterr().out
+    assert overfitting_epochs(run) == [3]
+    message = run.metrics[2]["catastrophic_overfitting"]
+    assert "catastrophic overfitting in epoch 3" in message
+    assert f"WARNING: {message} (on_overfitting=warn)" in capsys.readouterr().out
     assert equal(weights(run, "last"), weights(calm, "last"))
     assert not (run.path / "good.pt").exists()
 
 
-def test_stop_ends_the_run_with_the_weights_of_before(data, watch, tmp_path):
+def test_stop_ends_the_run_with_the_weights_from_before(data, watch, tmp_path):
     seen = watch(3)
     f = nuat.models.model_registry["small-cnn"](classes=10, channels=1, width=4)
     run = nuat.fit(row("stop"), model=f, data=data, out=tmp_path / "run")
     assert run.finished
     assert [line.get("stopped", False) for line in run.metrics] == [False, False, True]
-    assert collapses(run) == [3]
+    assert overfitting_epochs(run) == [3]
     assert equal(weights(run, "last"), dict(seen.validated[2]))
     assert not equal(weights(run, "last"), dict(seen.validated[3]))
     assert equal(weights(run, "model"), dict(seen.validated[1])), "the first of the best epochs"
@@ -254,59 +257,59 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_rollback_brings_back_all_of_the_last_good_epoch(data, watch, tmp_path, name):
+def test_rollback_restores_the_state_of_the_last_good_epoch(data, watch, tmp_path, name):
     seen = watch(3)
     run = nuat.fit(row("rollback", method=METHODS[name]), data=data, out=tmp_path / "run")
     assert run.finished and [line["epoch"] for line in run.metrics] == [1, 2, 3, 4]
-    assert collapses(run) == [3]
+    assert overfitting_epochs(run) == [3]
     one, two, three, four = seen.written
     assert [state["epoch"] for state in seen.written] == [1, 2, 3, 4]
-    for part in MADE:
+    for part in STATE:
         assert equal(three[part], two[part]), part
     if name != "at":
-        assert two["memory"] or len(two["averages"]) == 2
-    assert not equal(one["network"], two["network"])
+        assert two["memory"] or len(two["emas"]) == 2
+    assert not equal(one["model"], two["model"])
     assert not equal(dict(seen.validated[3]), dict(seen.validated[2]))
-    assert not equal(four["network"], three["network"]), "it goes on"
-    assert equal(good(run), made(four))
+    assert not equal(four["model"], three["model"]), "training continues"
+    assert equal(good(run), train_state(four))
     assert equal(weights(run, "last"), dict(seen.validated[4]))
 
 
-def test_rollback_writes_the_weights_of_before_as_the_last(data, watch, tmp_path):
+def test_rollback_saves_the_weights_from_before_as_the_last(data, watch, tmp_path):
     seen = watch(2)
     run = nuat.fit(row("rollback", epochs=2), data=data, out=tmp_path / "run")
     assert run.finished
     assert equal(weights(run, "last"), dict(seen.validated[1]))
 
 
-def test_rollback_goes_to_the_newest_good_epoch(data, watch, tmp_path):
+def test_rollback_restores_the_newest_good_epoch(data, watch, tmp_path):
     seen = watch(2, 5)
     run = nuat.fit(row("rollback", epochs=5), data=data, out=tmp_path / "run")
-    assert collapses(run) == [2, 5]
-    assert equal(made(seen.written[1]), made(seen.written[0]))
-    assert equal(made(seen.written[4]), made(seen.written[3]))
-    assert not equal(made(seen.written[4]), made(seen.written[0]))
+    assert overfitting_epochs(run) == [2, 5]
+    assert equal(train_state(seen.written[1]), train_state(seen.written[0]))
+    assert equal(train_state(seen.written[4]), train_state(seen.written[3]))
+    assert not equal(train_state(seen.written[4]), train_state(seen.written[0]))
 
 
-def test_rollback_also_from_a_second_collapse_in_a_row(data, watch, tmp_path):
-    """After a rollback the run is good again: what collapses next has detect_overfitting anew."""
+def test_rollback_twice_in_a_row(data, watch, tmp_path):
+    """After a rollback, overfitting in the next epoch is reported as a new event."""
     seen = watch(3, 4)
     run = nuat.fit(row("rollback", epochs=5), data=data, out=tmp_path / "run")
-    assert collapses(run) == [3, 4]
-    assert equal(made(seen.written[3]), made(seen.written[1]))
+    assert overfitting_epochs(run) == [3, 4]
+    assert equal(train_state(seen.written[3]), train_state(seen.written[1]))
 
 
-def test_a_collapsed_state_is_never_kept_as_a_good_one(data, watch, tmp_path):
+def test_an_overfitting_state_is_never_saved_as_good(data, watch, tmp_path):
     seen = watch(3, 4)
     run = nuat.fit(row("rollback", epochs=4), data=data, out=tmp_path / "run")
-    assert equal(good(run), made(seen.written[1]))
+    assert equal(good(run), train_state(seen.written[1]))
 
 
-def test_a_method_without_a_threat_model_cannot_collapse(data, watch, tmp_path):
+def test_a_method_without_a_threat_model_is_not_checked(data, watch, tmp_path):
     for answer in ("stop", "rollback"):
         watch(3)
         run = nuat.fit(row(answer, method=Standard()), data=data, out=tmp_path / answer)
-        assert run.finished and len(run.metrics) == 4 and collapses(run) == []
+        assert run.finished and len(run.metrics) == 4 and overfitting_epochs(run) == []
 
 
 def stop_after(monkeypatch, batches):
@@ -322,8 +325,8 @@ def test_stopped_anywhere_a_run_that_rolls_back_ends_bit_equal(
     recipe = row("rollback", method=METHODS[name])
     watch(3)
     whole = nuat.fit(recipe, data=data, out=tmp_path / "whole")
-    assert collapses(whole) == [3]
-    # 3 batches an epoch: in the epoch that collapses, after it, and after the one that follows
+    assert overfitting_epochs(whole) == [3]
+    # 3 batches per epoch: stop in the overfitting epoch, after it and after the next one
     for batches, first in ((7, 1), (1, 3), (1, 3), (1, 4)):
         watch(3, first=first)
         stop_after(monkeypatch, batches)
@@ -354,8 +357,8 @@ def test_killed_before_the_checkpoint_of_an_epoch_ends_bit_equal(
 
 
 @pytest.mark.parametrize("answer", ["explode", "roll back", "", "Stop"])
-def test_an_unknown_answer_is_refused(answer):
-    with pytest.raises(nuat.InputError, match=r"answer to a collapse .*rollback, stop, warn"):
+def test_an_unknown_reaction_is_refused(answer):
+    with pytest.raises(nuat.InputError, match=r"on_overfitting .*rollback, stop, warn"):
         row(answer)
-    with pytest.raises(nuat.InputError, match=r"answer to a collapse .*rollback, stop, warn"):
+    with pytest.raises(nuat.InputError, match=r"on_overfitting .*rollback, stop, warn"):
         row("warn").with_override("on_overfitting", answer)

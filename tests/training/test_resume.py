@@ -1,4 +1,4 @@
-"""A run that is killed, stopped or started twice ends in the weights of an uninterrupted one."""
+"""A run that is killed, stopped or resumed reaches the weights of an uninterrupted one."""
 
 import json
 import os
@@ -28,14 +28,14 @@ def launch(out: Path) -> subprocess.Popen:
 
 
 def outcome(out: Path) -> dict:
-    """All that must be equal: both weight files, the checkpoint's network, the metrics but time."""
+    """Everything that must be equal: weights, checkpoint and metrics, except the time taken."""
     state = torch.load(out / "checkpoint.pt", weights_only=True)
     untimed = [{k: v for k, v in line.items() if k != "seconds"} for line in Run(out).metrics]
     return {
         "model": read_weights(out / "model.safetensors"),
         "last": read_weights(out / "last.safetensors"),
-        "live": state["network"],
-        "averages": state["averages"],
+        "current": state["model"],
+        "emas": state["emas"],
         "metrics": untimed,
     }
 
@@ -140,7 +140,7 @@ def test_another_run_in_the_folder_is_refused_and_kept(tmp_path):
     assert before == after
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(nuat.InputError, match="not empty and not a run"):
         nuat.fit(row(), out=tmp_path)
@@ -151,20 +151,18 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 class Explodes(Method):
     """Ordinary training until the fifth batch of the second epoch."""
 
-    def step(self, f, x, y, t):
-        loss = nuat.ce(f(x), y)
-        yield loss * float("nan") if (t.epoch, t.batch) == (1, 4) else loss
+    def step(self, model, x, y, ctx):
+        loss = nuat.ce(model(x), y)
+        yield loss * float("nan") if (ctx.epoch, ctx.batch) == (1, 4) else loss
 
 
 def test_a_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
-    from dataclasses import replace
-
     bad = replace(row(), method=Explodes())
     with pytest.raises(nuat.NonFiniteError, match=r"epoch 2, batch 5 of 19: the loss is nan"):
         nuat.fit(bad, out=tmp_path / "run")
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert state["epoch"] == 1
-    assert all(torch.isfinite(weight).all() for weight in state["network"].values())
+    assert all(torch.isfinite(weight).all() for weight in state["model"].values())
     assert len(Run(tmp_path / "run").metrics) == 1
 
 
@@ -172,25 +170,23 @@ def test_a_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
 class Greedy(Method):
     """Ordinary training that asks for more memory than there is, for more than two images."""
 
-    def step(self, f, x, y, t):
+    def step(self, model, x, y, ctx):
         if len(x) > 2:
             torch.empty(2**48)
-        yield nuat.ce(f(x), y)
+        yield nuat.ce(model(x), y)
 
 
-def test_memory_that_does_not_suffice_is_an_error_with_a_cure(tmp_path):
-    from dataclasses import replace
-
+def test_out_of_memory_is_an_error_with_advice(tmp_path):
     with pytest.raises(nuat.InputError, match=r"batches of \d+ do not fit .* batch_size=N"):
         nuat.fit(replace(row(), method=Greedy()), data="digits", out=tmp_path / "run")
 
 
-def test_a_torn_last_line_of_metrics_is_forgotten(tmp_path):
+def test_an_incomplete_last_line_of_metrics_is_dropped(tmp_path):
     run = nuat.fit(row(), out=tmp_path / "run")
     lines = (run.path / "metrics.jsonl").read_text()
     (run.path / "metrics.jsonl").write_text(lines + '{"epoch": 3, "lo')
     assert [line["epoch"] for line in run.metrics] == [1, 2]
-    run.truncate_metrics(1)
+    assert run.truncate_metrics(1) == run.metrics[:1]
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1]
 

@@ -105,7 +105,7 @@ def train_command(
         device=device,
         max_time=None if max_time is None else _parse_seconds(max_time),
         threads=threads,
-        graphs=cuda_graphs,
+        cuda_graphs=cuda_graphs,
     )
     if run.finished:
         print_line(f"The weights are in {run.path}/model.safetensors. To attack them:")

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from nuat.evaluation.inference import Precision, full_precision
+from nuat.evaluation.inference import Precision
 from nuat.evaluation.log import EvaluationLog
 from nuat.evaluation.request import DEFAULT_ATTACKS, Attacks, resolve_request
 from nuat.evaluation.result import EvaluationResult, summarize, write_results
 from nuat.evaluation.runner import EvaluationRunner
+from nuat.runtime.precision import full_precision
 from nuat.runtime.ranks import rank
 from nuat.threat_models import Ball
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.fx
@@ -138,19 +136,3 @@ def _logits_agree(model: nn.Module, other: nn.Module, x: Tensor) -> bool:
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Compute float32 products and convolutions in float32: without TF32, and without bfloat16."""
-    backends: Any = torch.backends  # the stubs omit conv, rnn and matmul
-    cudnn, mkldnn = backends.cudnn, backends.mkldnn
-    settings = backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv
-    before = [setting.fp32_precision for setting in settings]
-    try:
-        for setting in settings:
-            setting.fp32_precision = "ieee"
-        yield
-    finally:
-        for setting, precision in zip(settings, before, strict=True):
-            setting.fp32_precision = precision

@@ -74,4 +74,4 @@ class GAT(Method):
         yield clean_loss + lam * squared_l2_of_softmax(model(x_adv), z)
 
         if self.double_bn_update:
-            clean_pass.replay()
+            clean_pass.apply_again()

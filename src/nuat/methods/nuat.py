@@ -125,7 +125,7 @@ class NuAT(_NuclearNormMethod):
         yield clean_loss + lam * self.distance(model(x_adv), z)
 
         if self.double_bn_update:
-            clean_pass.replay()
+            clean_pass.apply_again()
 
 
 @dataclass(frozen=True)

@@ -74,4 +74,4 @@ class TRADES(Method):
         z_adv = model(x_adv) if z_adv is None else z_adv
         yield ce(z, y) + self.beta(ctx.epoch) * kl(z, z_adv) / len(x)
         if self.double_bn_update:
-            clean_pass.replay()
+            clean_pass.apply_again()

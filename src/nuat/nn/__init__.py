@@ -1,1 +1,1 @@
-"""What is done to a network: freezing, BatchNorm statistics, averages, fingerprints."""
+"""Operations on a network: freezing, BatchNorm statistics, EMAs, weight perturbation, checks."""

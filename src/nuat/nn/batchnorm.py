@@ -1,9 +1,10 @@
-"""BatchNorm's running statistics: leave them alone, or add once more what a pass added."""
+"""BatchNorm's running statistics: leave them unchanged, or apply the update of a pass again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,59 +12,67 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 
 @contextmanager
-def freeze_bn_stats(f: nn.Module) -> Iterator[None]:
-    """Passes in train mode leave BatchNorm's running statistics as they are."""
-    tracking = [m for m in f.modules() if isinstance(m, BatchNorm) and m.training]
-    tracking = [m for m in tracking if m.track_running_stats]
+def freeze_bn_stats(model: nn.Module) -> Iterator[None]:
+    """Forward passes in train mode do not update BatchNorm's running statistics."""
+    layers = [m for m in model.modules() if isinstance(m, BatchNorm) and m.training]
+    layers = [m for m in layers if m.track_running_stats]
     try:
-        for module in tracking:
-            module.track_running_stats = False
+        for layer in layers:
+            layer.track_running_stats = False
         yield
     finally:
-        for module in tracking:
-            module.track_running_stats = True
+        for layer in layers:
+            layer.track_running_stats = True
 
 
 class BatchNormUpdate:
-    """What one forward pass added to the running statistics of a network, so it can be added again.
+    """The update that one forward pass made to BatchNorm's running statistics.
 
-    With r the statistics before, r' after, and k the share of r that is left in r', the pass added
-    c = r' - k r; `replay` does r <- k r + c. It stands for a second, identical forward pass in
-    train mode, which costs F and would change nothing else. Nothing waits for a device, unless a
-    layer has momentum None.
+    Let r be the statistics before the pass and r' those after it. The pass computed  r' = k r + c,
+    with k from the momentum. `apply_again` sets  r <- k r + c,  as a second, identical forward pass
+    in train mode would: it replaces that pass, which has no other effect. It waits for the device
+    only if a layer has momentum None.
     """
 
-    def __init__(self, f: nn.Module):
-        """Take note of the statistics before the pass, and count the calls of each layer."""
-        candidates = (module for module in f.modules() if isinstance(module, BatchNorm))
-        self.layers = [m for m in candidates if m.training and m.running_mean is not None]
+    def __init__(self, model: nn.Module):
+        """Copy the statistics before the pass, and start to count the calls of each layer."""
+        candidates = (module for module in model.modules() if isinstance(module, BatchNorm))
+        # Any: torch annotates the statistics, which these layers have, as optional
+        self.layers: list[Any] = [
+            m for m in candidates if m.training and m.running_mean is not None
+        ]
         self.calls = dict.fromkeys(self.layers, 0)
-        self.before = [r.clone() for r in self._running()]
+        self.before = [r.clone() for r in self._running_stats()]
         self.added: list[Tensor] = []
         self.hooks = [layer.register_forward_hook(self._count) for layer in self.layers]
 
-    def stop(self) -> None:
-        """Count no more."""
+    def remove_hooks(self) -> None:
+        """Stop counting calls."""
         for hook in self.hooks:
             hook.remove()
 
     @torch.no_grad()
-    def close(self) -> None:
-        """Take note of what the pass added."""
+    def finish(self) -> None:
+        """Compute what the pass added."""
         if not self.layers:
             return
-        shares, weights = self._shares(ahead=False)
-        kept = torch._foreach_mul(self.before, shares)
-        self.added = list(torch._foreach_mul(torch._foreach_sub(self._running(), kept), weights))
+        decays, weights = self._factors(ahead=False)
+        decayed = torch._foreach_mul(self.before, decays)
+        difference = torch._foreach_sub(self._running_stats(), decayed)
+        self.added = list(torch._foreach_mul(difference, weights))
 
     @torch.no_grad()
-    def replay(self) -> None:
-        """Add it once more. Call it after backward: the graph of a pass holds the statistics."""
+    def apply_again(self) -> None:
+        """Apply the update once more.
+
+        Call it after `backward`: autograd saves the running statistics of the pass and refuses
+        tensors that were modified in place since.
+        """
         if not self.layers:
             return
-        shares, weights = self._shares(ahead=True)
-        running = self._running()
-        torch._foreach_mul_(running, shares)
+        decays, weights = self._factors(ahead=True)
+        running = self._running_stats()
+        torch._foreach_mul_(running, decays)
         torch._foreach_add_(running, torch._foreach_div(self.added, weights))
         counters = [layer.num_batches_tracked for layer in self.layers]
         torch._foreach_add_(counters, list(self.calls.values()))
@@ -71,31 +80,40 @@ class BatchNormUpdate:
     def _count(self, layer: BatchNorm, *_: object) -> None:
         self.calls[layer] += layer.training and layer.track_running_stats
 
-    def _running(self) -> list[Tensor]:
+    def _running_stats(self) -> list[Tensor]:
         return [r for layer in self.layers for r in (layer.running_mean, layer.running_var)]
 
-    def _shares(self, ahead: bool) -> tuple[list[float], list[float]]:
-        """For each of `_running`: k of the pass, the last one or one to come; the weight of c."""
-        both = [_share(layer, calls, ahead) for layer, calls in self.calls.items()]
-        return [k for k, _ in both for _ in "mv"], [w for _, w in both for _ in "mv"]
+    def _factors(self, ahead: bool) -> tuple[list[float], list[float]]:
+        """Return k and the weight of c for every tensor of `_running_stats`.
+
+        They belong to the recorded pass, or with `ahead` to one more pass from now.
+        """
+        factors = [_decay_and_weight(layer, n, ahead) for layer, n in self.calls.items()]
+        # each layer has two tensors, the running mean and the running variance
+        repeated = [factor for factor in factors for _ in range(2)]
+        return [decay for decay, _ in repeated], [weight for _, weight in repeated]
 
 
-def _share(layer: BatchNorm, calls: int, ahead: bool) -> tuple[float, float]:
+def _decay_and_weight(layer: Any, calls: int, ahead: bool) -> tuple[float, float]:
     if layer.momentum is not None:
         return (1 - layer.momentum) ** calls, 1.0
-    then = int(layer.num_batches_tracked) + calls * ahead
-    return (then - calls) / max(then, 1), float(max(then, 1))
+    # momentum None: the statistics are the plain mean over all batches so far
+    batches = int(layer.num_batches_tracked) + calls * ahead
+    return (batches - calls) / max(batches, 1), float(max(batches, 1))
 
 
 @contextmanager
-def record_bn_update(f: nn.Module) -> Iterator[BatchNormUpdate]:
-    """Record what a pass adds to the statistics.
+def record_bn_update(model: nn.Module) -> Iterator[BatchNormUpdate]:
+    """Record the update that a forward pass makes to BatchNorm's running statistics.
 
-    `with recorded(f) as clean: z = f(x)`, and `clean.replay()` after backward.
+    with record_bn_update(model) as bn_update:
+        z = model(x)
+    loss(z).backward()
+    bn_update.apply_again()
     """
-    record = BatchNormUpdate(f)
+    update = BatchNormUpdate(model)
     try:
-        yield record
+        yield update
     finally:
-        record.stop()
-    record.close()
+        update.remove_hooks()
+    update.finish()

@@ -1,4 +1,4 @@
-"""Exponential moving averages of the weights."""
+"""Exponential moving averages (EMAs) of the weights."""
 
 from __future__ import annotations
 
@@ -15,74 +15,81 @@ from nuat.nn.freeze import unwrap_model
 
 
 class EMA:
-    """w_avg <- decay * w_avg + (1 - decay) * w after every step, from the first step's weights on.
+    """w_ema <- decay * w_ema + (1 - decay) * w after every optimizer step.
 
-    The average is of the parameters and of the floating-point buffers, BatchNorm's running
-    statistics among them; integer buffers are copied. No warm-up and no bias correction, as in the
-    published NuAT code. Until the first update the average is a copy of the network.
+    The first update copies the weights. The average covers the parameters and the floating-point
+    buffers, such as BatchNorm's running statistics; integer buffers are copied. There is no warm-up
+    and no bias correction, as in the published NuAT code.
+
+    Attributes:
+        model: the averaged network, in eval mode; a copy of the given one until the first update.
+        decay: the weight of the old average in each update, in [0, 1).
+        updates: the number of updates so far.
     """
 
-    def __init__(self, f: nn.Module, decay: float):
-        """`decay` in [0, 1): the share that the average keeps at each step."""
+    def __init__(self, model: nn.Module, decay: float):
+        """Raise InputError unless `decay` is in [0, 1)."""
         if not 0 <= decay < 1:
-            raise InputError(f"an average's decay must be in [0, 1), but is {decay!r}")
+            raise InputError(f"the decay of an EMA must be in [0, 1), but is {decay!r}")
         self.decay, self.updates = decay, 0
-        self.network = copy.deepcopy(unwrap_model(f)).requires_grad_(False).eval()
-        self._blend = get_ema_multi_avg_fn(decay)
+        self.model = copy.deepcopy(unwrap_model(model)).requires_grad_(False).eval()
+        self._average = get_ema_multi_avg_fn(decay)
 
     @torch.no_grad()
-    def update(self, f: nn.Module) -> None:
-        """Take the network's present weights into the average."""
-        mine, theirs = _tensors(self.network), _tensors(unwrap_model(f))
-        floats = [tensor.is_floating_point() for tensor in mine]
-        if self.updates:
-            self._blend(*(list(compress(tensors, floats)) for tensors in (mine, theirs)), None)
-        copied = [not self.updates or not is_float for is_float in floats]
-        if any(copied):
-            torch._foreach_copy_(*(list(compress(tensors, copied)) for tensors in (mine, theirs)))
+    def update(self, model: nn.Module) -> None:
+        """Update the average with the current weights of `model`."""
+        averaged, current = _tensors(self.model), _tensors(unwrap_model(model))
+        is_averaged = [self.updates > 0 and tensor.is_floating_point() for tensor in averaged]
+        is_copied = [not each for each in is_averaged]
+        if any(is_averaged):
+            selected = (list(compress(tensors, is_averaged)) for tensors in (averaged, current))
+            self._average(*selected, None)
+        if any(is_copied):
+            targets, sources = (list(compress(ts, is_copied)) for ts in (averaged, current))
+            torch._foreach_copy_(targets, sources)
         self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The averaged weights and the number of updates."""
-        return {"network": self.network.state_dict(), "updates": self.updates}
+        """Return the averaged weights and the number of updates."""
+        return {"model": self.model.state_dict(), "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        self.network.load_state_dict(state["network"])
+        """Restore the state that `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
         self.updates = state["updates"]
 
 
 class EMAs:
-    """The averages of one network, by decay; each begins when it is first asked for."""
+    """The EMAs of one network, by decay. Each starts when it is first requested."""
 
-    def __init__(self, f: nn.Module):
-        """EMAs of `f`."""
-        self.f = f
+    def __init__(self, model: nn.Module):
+        """Prepare EMAs of `model`; none is kept yet."""
+        self.model = model
         self._by_decay: dict[float, EMA] = {}
 
     def __call__(self, decay: float) -> nn.Module:
-        """The network averaged with this decay."""
+        """Return the averaged network for this decay."""
         if decay not in self._by_decay:
-            self._by_decay[decay] = EMA(self.f, decay)
-        return self._by_decay[decay].network
+            self._by_decay[decay] = EMA(self.model, decay)
+        return self._by_decay[decay].model
 
     def update(self) -> None:
-        """Take the present weights into every average."""
-        for average in self._by_decay.values():
-            average.update(self.f)
+        """Update every EMA with the current weights. Call it after each optimizer step."""
+        for ema in self._by_decay.values():
+            ema.update(self.model)
 
     def state_dict(self) -> dict[float, Any]:
-        """The state of each average."""
-        return {decay: average.state_dict() for decay, average in self._by_decay.items()}
+        """Return the state of every EMA, by decay."""
+        return {decay: ema.state_dict() for decay, ema in self._by_decay.items()}
 
     def load_state_dict(self, state: dict[float, Any]) -> None:
-        """Go on from a saved state: an average that is not in it has not begun."""
+        """Restore the state that `state_dict` returned; drop the EMAs that are not in it."""
         for decay in self._by_decay.keys() - state.keys():
             del self._by_decay[decay]
-        for decay, average_state in state.items():
+        for decay, ema_state in state.items():
             self(decay)
-            self._by_decay[decay].load_state_dict(average_state)
+            self._by_decay[decay].load_state_dict(ema_state)
 
 
-def _tensors(f: nn.Module) -> list[Tensor]:
-    return [*f.parameters(), *f.buffers()]
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]

@@ -1,4 +1,4 @@
-"""A hash of weights: which network a result is about."""
+"""Hashes of weights, which tell what network a result belongs to."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from nuat.nn.freeze import unwrap_model
 
 
-def fingerprint(f: nn.Module) -> str:
-    """A hash of the network's weights and buffers: which network a result is about."""
-    return digest(unwrap_model(f).state_dict())
+def fingerprint(model: nn.Module) -> str:
+    """Return a hash of the parameters and buffers of a network, 16 hexadecimal digits."""
+    return digest(unwrap_model(model).state_dict())
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:
-    """A hash of tensors and their names."""
-    found = hashlib.blake2b(digest_size=8)
+    """Return a hash of named tensors, in the order of the mapping."""
+    blake = hashlib.blake2b(digest_size=8)
     for name, tensor in weights.items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
+        blake.update(name.encode())
+        blake.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return blake.hexdigest()

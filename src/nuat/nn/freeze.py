@@ -1,4 +1,4 @@
-"""A network as an attack sees it: unwrapped, in eval mode, its weights frozen."""
+"""The frozen network that an attack runs on, and batches padded to a minimum size."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from torch.nn.parallel import DistributedDataParallel
 from nuat.nn.batchnorm import freeze_bn_stats
 
 
-def unwrap_model(f: nn.Module) -> nn.Module:
-    """The network inside a DistributedDataParallel wrapper, or the network itself."""
-    return f.module if isinstance(f, DistributedDataParallel) else f
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """Return the network inside a DistributedDataParallel wrapper, or the network itself."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 @contextmanager
-def frozen_eval(f: nn.Module, training: bool = False) -> Iterator[nn.Module]:
-    """The network as an attack sees it: bare, in eval mode, its weights asking for no gradient.
+def frozen_eval(model: nn.Module, training: bool = False) -> Iterator[nn.Module]:
+    """Yield the unwrapped network in eval mode, with weights that require no gradient.
 
-    With `training` it is in train mode: BatchNorm uses the statistics of the batch, and still
-    leaves its running ones alone. Modes and `requires_grad` come back as they were, module by
-    module, also after an error.
+    With `training=True` the network is in train mode instead: BatchNorm normalizes with the
+    statistics of the batch, but does not update its running statistics. On exit, also after an
+    exception, the mode of every module and the `requires_grad` of every parameter are restored.
     """
-    g = unwrap_model(f)
-    modes = [(module, module.training) for module in g.modules()]
-    live = [weight for weight in g.parameters() if weight.requires_grad]
+    frozen_model = unwrap_model(model)
+    modes = [(module, module.training) for module in frozen_model.modules()]
+    trainable = [weight for weight in frozen_model.parameters() if weight.requires_grad]
     try:
-        g.train(training)
-        for weight in live:
+        frozen_model.train(training)
+        for weight in trainable:
             weight.requires_grad_(False)
-        with freeze_bn_stats(g):
-            yield g
+        with freeze_bn_stats(frozen_model):
+            yield frozen_model
     finally:
-        for weight in live:
+        for weight in trainable:
             weight.requires_grad_(True)
         for module, was_training in modes:
             module.training = was_training
 
 
 MIN_BATCH = 8
-"""Images in the smallest batch that an evaluation gives to a network."""
+"""The smallest batch that an evaluation passes to a network."""
 
 
-def forward_padded(g: nn.Module, x: Tensor, least: int = MIN_BATCH) -> Tensor:
-    """g(x), a short batch filled up with copies of its first image that are left out again.
+def forward_padded(model: nn.Module, x: Tensor, min_batch: int = MIN_BATCH) -> Tensor:
+    """Return model(x); a smaller batch is padded with copies of its first image.
 
-    Below about five images the linear-algebra libraries take other roads, which round otherwise;
-    above, an image's logits are the same bits in whatever batch it comes.
+    For batches below about five images, BLAS uses other kernels and rounds differently. With at
+    least `min_batch` images the logits of an image do not depend on the rest of its batch.
     """
-    short = least - len(x)
-    if short <= 0 or not len(x):
-        return g(x)
-    return g(torch.cat([x, x[:1].detach().expand(short, *x.shape[1:])]))[: len(x)]
+    missing = min_batch - len(x)
+    if missing <= 0 or not len(x):
+        return model(x)
+    return model(torch.cat([x, x[:1].detach().expand(missing, *x.shape[1:])]))[: len(x)]

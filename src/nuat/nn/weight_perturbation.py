@@ -1,4 +1,4 @@
-"""A network at other weights, and the worst weights nearby."""
+"""A network with replaced weights, and adversarial weight perturbation (AWP)."""
 
 from __future__ import annotations
 
@@ -14,41 +14,48 @@ from nuat.nn.freeze import unwrap_model
 
 
 class FunctionalModel(nn.Module):
-    """A network with some of its weights replaced; the rest, and its buffers, are its own."""
+    """A network with some weights replaced; it shares all others, and its buffers, with `model`."""
 
-    def __init__(self, f: nn.Module, weights: dict[str, Tensor]):
-        """`weights` by name, as in `f.named_parameters()`."""
+    def __init__(self, model: nn.Module, weights: dict[str, Tensor]):
+        """`weights` are named as in `model.named_parameters()`."""
         super().__init__()
-        self.f, self.weights = f, weights
+        self.model, self.weights = model, weights
 
     def forward(self, *args: Any) -> Any:
-        """f(*args) with the replaced weights."""
-        return functional_call(self.f, self.weights, args)
+        """Return model(*args), computed with the replaced weights."""
+        return functional_call(self.model, self.weights, args)
 
 
 def perturb_weights(
-    f: nn.Module, objective: Callable[[nn.Module], Tensor], gamma: float
+    model: nn.Module, objective: Callable[[nn.Module], Tensor], gamma: float
 ) -> nn.Module:
-    """A view of f at  w + v,  v_l = gamma |w_l| g_l / |g_l|,  g the gradient of objective(f) at w.
+    """Return the model at  w + v,  v_l = gamma |w_l| g_l / |g_l|,  for each layer l.
 
-    Layer by layer, for weights of two or more dimensions; the others stay. The gradient of a loss
-    of the view lands on the weights of f. BatchNorm's running statistics do not see the pass that
-    finds v.
+    g is the gradient of objective(model) at w. Weights of two or more dimensions are perturbed;
+    biases and BatchNorm parameters are not. The gradient of a loss of the returned model
+    accumulates in the weights of `model`. The pass that computes g does not update BatchNorm's
+    running statistics.
 
-    Source: arXiv:2004.05884, eq. 10; which weights move, and the norm by layer, from its code.
+    Args:
+        model: the network.
+        objective: maps a network to the scalar that the perturbation increases.
+        gamma: the norm of v_l relative to that of w_l.
+
+    Source: arXiv:2004.05884, eq. 10; which weights are perturbed, and the norm per layer, are taken
+    from its code.
     """
-    g = unwrap_model(f)
-    moving = {
+    unwrapped = unwrap_model(model)
+    perturbed = {
         name: weight
-        for name, weight in g.named_parameters()
+        for name, weight in unwrapped.named_parameters()
         if weight.ndim > 1 and "weight" in name and weight.requires_grad
     }
-    with freeze_bn_stats(g):
-        gradients = torch.autograd.grad(objective(g), list(moving.values()))
-    nearby = {}
-    for (name, weight), gradient in zip(moving.items(), gradients, strict=True):
-        length = gamma * weight.detach().norm() / (gradient.norm() + 1e-20)
-        nearby[name] = weight + length * gradient
-    # through the wrapper, if there is one, so that its gradient is reduced over the ranks
-    inside = "" if g is f else "module."
-    return FunctionalModel(f, {inside + name: weight for name, weight in nearby.items()})
+    with freeze_bn_stats(unwrapped):
+        gradients = torch.autograd.grad(objective(unwrapped), list(perturbed.values()))
+    weights = {}
+    for (name, weight), gradient in zip(perturbed.items(), gradients, strict=True):
+        scale = gamma * weight.detach().norm() / (gradient.norm() + 1e-20)
+        weights[name] = weight + scale * gradient
+    # the loss goes through the wrapper, if there is one, so that ranks average its gradient
+    prefix = "" if unwrapped is model else "module."
+    return FunctionalModel(model, {prefix + name: weight for name, weight in weights.items()})

@@ -13,7 +13,7 @@ from nuat.data import ImageDataset
 from nuat.profiling.timers import Clock, SectionTimer, TimedModel
 from nuat.recipes import Recipe
 from nuat.runtime.device import device_of
-from nuat.training.cuda_graphs import Graphs
+from nuat.training.cuda_graphs import CudaGraphs
 from nuat.training.train_step import TrainStep
 
 STEPS_PER_ROUND = 2
@@ -43,7 +43,7 @@ class Candidate:
         self.recipe, self.images = recipe, images
         self.num_batches = len(images) // recipe.batch_size
         self.train_step = TrainStep(recipe, model.train(), self.num_batches)
-        self.train_step.graphs = Graphs(recipe.method, print_line) if cuda_graphs else None
+        self.train_step.cuda_graphs = CudaGraphs(recipe.method, print_line) if cuda_graphs else None
         self.epoch = recipe.epochs - 1
         self.batches = self._full_batches()
         self.on_gpu = device_of(model).type == "cuda"
@@ -54,7 +54,7 @@ class Candidate:
         """Take `STEPS_PER_ROUND` training steps."""
         for _ in range(STEPS_PER_ROUND):
             batch, x, y = next(self.batches)
-            for _ in self.train_step.step(x, y, self.train_step.begin(self.epoch, batch)):
+            for _ in self.train_step.step(x, y, self.train_step.prepare(self.epoch, batch)):
                 pass
 
     def time_round(self, clock: Clock) -> None:
@@ -73,11 +73,11 @@ class Candidate:
         be timed in sections.
         """
         train_step, timer = self.train_step, SectionTimer(clock)
-        timed_model = TimedModel(train_step.seen, timer)
+        timed_model = TimedModel(train_step.train_model, timer)
         for _ in range(STEPS_PER_ROUND):
             batch, x, y = next(self.batches)
             timer.end_section("data")
-            ctx = train_step.begin(self.epoch, batch)
+            ctx = train_step.prepare(self.epoch, batch)
             timer.end_section("optimizer")
             for loss in self.recipe.method.step(timed_model, x, y, ctx):
                 timer.end_section("forward")
@@ -87,7 +87,7 @@ class Candidate:
                 train_step.optimizer.step()
                 timer.end_section("optimizer")
             timer.end_section("forward")
-            train_step.averages.update()
+            train_step.emas.update()
             timer.end_section("average")
         return timer.shares
 

@@ -21,7 +21,7 @@ from nuat.methods import Standard
 from nuat.methods.cost import forward_equivalents
 from nuat.models import build_model
 from nuat.nn.freeze import frozen_eval
-from nuat.nn.precision import set_memory_format
+from nuat.nn.precision import select_memory_format, set_memory_format
 from nuat.nn.validation import check_logits
 from nuat.profiling.candidate import Candidate
 from nuat.profiling.timers import Clock, MatmulBaseline, get_clock
@@ -143,7 +143,9 @@ def _build_candidates(
     for recipe in (replace(first, name="standard", method=Standard(), ema_decay=None), *recipes):
         recipe = replace(recipe, model=first.model, batch_size=first.batch_size)
         model = copy.deepcopy(initial)
-        if note := set_memory_format(model, x, recipe.channels_last):
+        memory_format, note = select_memory_format(model, x, recipe.channels_last)
+        set_memory_format(model, memory_format)
+        if note:
             print_line(f"{recipe.name}: {note}")
         candidates.append(Candidate(recipe, model, data.train, cuda_graphs, print_line))
     return candidates
@@ -165,7 +167,7 @@ def _time_candidates(
 def _step_cost(
     candidate: Candidate, standard: Candidate, matmul: MatmulBaseline, clock: Clock
 ) -> StepCost:
-    model, batch_size = candidate.train_step.f, candidate.recipe.batch_size
+    model, batch_size = candidate.train_step.model, candidate.recipe.batch_size
     x, y = candidate.images.batch(torch.arange(2))
     forwards = forward_equivalents(candidate.recipe.method, model, x, y, candidate.epoch)
     with frozen_eval(model) as frozen_model, torch.no_grad():

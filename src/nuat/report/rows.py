@@ -99,7 +99,7 @@ def _build_row(item: ReportItem, group: str, name: str, model_fingerprint: str |
         ball=ball_text(config["recipe"]["ball"]),
         val_clean=last.get("val_clean"),
         val_robust=last.get("val_robust"),
-        cost=config.get("forward_equivalents"),
+        cost=metrics[0].get("forward_equivalents") if metrics else None,
         seconds=last.get("seconds"),
         epochs=last.get("epoch", 0),
         total_epochs=config["recipe"]["epochs"],

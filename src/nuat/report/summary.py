@@ -17,9 +17,9 @@ def list_warnings(item: ReportItem) -> list[str]:
     """Return the warnings about overfitting that the training logged."""
     metrics = [] if isinstance(item, EvaluationFolder) else item.metrics
     return [
-        f"{line['collapse']}{'; training was stopped' if line.get('stopped') else ''}"
+        line["catastrophic_overfitting"] + ("; training was stopped" if line.get("stopped") else "")
         for line in metrics
-        if line.get("collapse")
+        if line.get("catastrophic_overfitting")
     ]
 
 

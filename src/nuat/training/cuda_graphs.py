@@ -1,8 +1,9 @@
-"""A method's step as CUDA graphs: recorded in each epoch, then replayed without Python.
+"""Training steps as CUDA graphs, captured once per epoch and replayed without Python.
 
-What is recorded is the step up to the gradients: attack, losses, backward. The optimizer and the
-averages, a handful of launches, stay outside, so learning rate and momentum may change at every
-step, and lam and gamma, which change by the epoch, are simply recorded anew.
+A graph covers the step up to the gradients: attack, losses and backward pass. The optimizer and the
+EMAs are a few kernel launches and stay outside, so the learning rate and the momentum may change at
+every step. Values that change with the epoch, such as lam, are constants of a graph, which is why
+every epoch captures new graphs.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from nuat.nn.validation import check_loss
 Work = Callable[[], None]
 
 
-def cuda_graph(work: Work) -> Work:
-    """Record the work of the device, which is not done, and return what does it."""
+def capture_cuda_graph(work: Work) -> Work:
+    """Capture the kernels that `work` launches, without running them; return their replay."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         work()
@@ -31,86 +32,102 @@ def cuda_graph(work: Work) -> Work:
 
 @dataclass
 class CapturedStep:
-    """A recorded step: tensors that stay where they are, and `replay`, which fills them anew."""
+    """A captured step: input and output tensors at fixed addresses, and the replay between them."""
 
     x: Tensor
     y: Tensor
     weights: list[nn.Parameter]
-    replay: Work = lambda: None
+    run_graph: Work = lambda: None
     loss: Tensor = field(default_factory=lambda: torch.tensor(0.0))
-    notes: dict[str, Any] = field(default_factory=dict)
+    logs: dict[str, Any] = field(default_factory=dict)
     gradients: list[Tensor | None] = field(default_factory=list)
 
-    def work(self, method: Method, f: nn.Module, t: StepContext) -> None:
-        """The step up to the gradients, by Python."""
-        alone = replace(t, memory={}, logs={})
+    def compute(self, method: Method, model: nn.Module, ctx: StepContext) -> None:
+        """Run the step up to the gradients in Python.
+
+        Raises RuntimeError if the method yields several losses or uses its memory, which a graph
+        cannot reproduce.
+        """
+        own_ctx = replace(ctx, memory={}, logs={})
         for weight in self.weights:
             weight.grad = None
-        steps = method.step(f, self.x, self.y, alone)
-        loss = next(steps)
+        losses = method.step(model, self.x, self.y, own_ctx)
+        loss = next(losses)
         check_loss(loss)
         loss.backward()
-        if next(steps, None) is not None or alone.memory:
-            raise RuntimeError("it updates the weights more than once, or remembers something")
-        self.loss, self.notes = loss.detach(), alone.logs
+        if next(losses, None) is not None or own_ctx.memory:
+            raise RuntimeError("it updates the weights more than once, or uses its memory")
+        self.loss, self.logs = loss.detach(), own_ctx.logs
         self.gradients = [weight.grad for weight in self.weights]
 
-    def play(self, x: Tensor, y: Tensor, t: StepContext) -> Tensor:
-        """The loss of a batch, its gradients and notes in place."""
+    def replay(self, x: Tensor, y: Tensor, ctx: StepContext) -> Tensor:
+        """Return the loss of a batch; set the gradients of the weights and the logs of `ctx`."""
         self.x.copy_(x)
         self.y.copy_(y)
-        self.replay()
+        self.run_graph()
         for weight, gradient in zip(self.weights, self.gradients, strict=True):
             weight.grad = gradient
-        t.log(**{k: v.clone() if isinstance(v, Tensor) else v for k, v in self.notes.items()})
+        # the next replay overwrites the tensors of this one
+        ctx.log(**{k: v.clone() if isinstance(v, Tensor) else v for k, v in self.logs.items()})
         return self.loss.clone()
 
 
-class Graphs:
-    """The recorded steps of a method: one for each place in its cycle."""
+class CudaGraphs:
+    """The captured steps of a method: one per batch index modulo the method's period.
+
+    Attributes:
+        capturable: whether the method can be captured; once False, every step runs in Python.
+        warmup_steps: the number of full batches so far, up to the first captured one.
+        steps: the captured steps of `epoch`, by batch index modulo the period.
+    """
 
     def __init__(
         self,
         method: Method,
-        say: Callable[[str], None],
-        record: Callable[[Work], Work] = cuda_graph,
+        notify: Callable[[str], None],
+        capture: Callable[[Work], Work] = capture_cuda_graph,
     ):
-        """`say` is told, once, if the method cannot be recorded; it is then run as ever."""
-        self.method, self.say, self.record = method, say, record
-        self.tapes: dict[int, CapturedStep] = {}
-        self.epoch, self.warm, self.able = -1, 0, True
+        """`notify` is called once, with a message, if the method cannot be captured."""
+        self.method, self.notify, self.capture = method, notify, capture
+        self.steps: dict[int, CapturedStep] = {}
+        self.epoch, self.warmup_steps, self.capturable = -1, 0, True
         if method.graph_period is None:
-            self._refuse("its steps may differ in more than the epoch")
+            self._give_up("its steps may depend on more than the epoch")
 
-    def tape(self, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> CapturedStep | None:
-        """The recording for this batch; None if it is to be run by Python.
+    def captured_step(
+        self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext
+    ) -> CapturedStep | None:
+        """Return the captured step for this batch, or None if it must run in Python.
 
-        The first batches are, which warms the device up; a short last batch is; and every batch of
-        a method that cannot be recorded.
+        The first two periods run in Python to warm up the device, as does a smaller last batch.
         """
-        if not self.able or len(x) != t.batch_size:
+        period = self.method.graph_period
+        if not self.capturable or period is None or len(x) != ctx.batch_size:
             return None
-        self.warm += 1
-        if self.warm <= 2 * self.method.graph_period:
+        if self.warmup_steps < 2 * period:
+            self.warmup_steps += 1
             return None
-        if t.epoch != self.epoch:
-            self.tapes, self.epoch = {}, t.epoch
-        place = t.batch % self.method.graph_period
-        if place not in self.tapes:
-            self._record(place, f, x, y, t)
-        return self.tapes.get(place)
+        if ctx.epoch != self.epoch:
+            self.steps, self.epoch = {}, ctx.epoch
+        index = ctx.batch % period
+        if index not in self.steps:
+            self._capture_step(index, model, x, y, ctx)
+        return self.steps.get(index)
 
-    def _record(self, place: int, f: nn.Module, x: Tensor, y: Tensor, t: StepContext) -> None:
-        tape = CapturedStep(x.clone(), y.clone(), list(f.parameters()))
+    def _capture_step(
+        self, index: int, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext
+    ) -> None:
+        step = CapturedStep(x.clone(), y.clone(), list(model.parameters()))
         try:
-            tape.replay = self.record(lambda: tape.work(self.method, f, t))
+            step.run_graph = self.capture(lambda: step.compute(self.method, model, ctx))
         except RuntimeError as error:
-            self._refuse(str(error).splitlines()[0])
-            torch.manual_seed(torch.initial_seed())  # as if nothing had been tried
+            self._give_up(str(error).splitlines()[0])
+            # the step runs in Python now, with the random numbers it would have had
+            torch.manual_seed(torch.initial_seed())
         else:
-            self.tapes[place] = tape
+            self.steps[index] = step
 
-    def _refuse(self, why: str) -> None:
-        self.able = False
+    def _give_up(self, reason: str) -> None:
+        self.capturable = False
         name = type(self.method).__name__
-        self.say(f"{name} cannot be recorded as a CUDA graph ({why}): going on without")
+        self.notify(f"{name} cannot be captured as a CUDA graph ({reason}): its steps run eagerly")

@@ -1,4 +1,4 @@
-"""The books of a training run: losses without a device synchronisation each, and time."""
+"""Running averages and timers; losses are read without synchronizing the GPU at every step."""
 
 from __future__ import annotations
 
@@ -13,67 +13,70 @@ from torch import Tensor
 
 from nuat.errors import NonFiniteError
 
+FLUSH_EVERY = 50
+"""How many losses of a GPU are read together."""
+
 
 @dataclass
 class LossMeter:
-    """The mean loss of an epoch. LossMeter are read at once on a CPU, every 50 on a GPU."""
+    """The mean loss of an epoch. A loss on a CPU is read at once, losses on a GPU in groups."""
 
     total: float = 0.0
     count: int = 0
     pending: list[Tensor] = field(default_factory=list)
 
-    def note(self, loss: Tensor) -> None:
-        """Take a loss. Raises NonFiniteError if it, or an unread one before it, is NaN or infinite."""
+    def update(self, loss: Tensor) -> None:
+        """Add the loss of a step. Raises NonFiniteError as `flush` does."""
         self.pending.append(loss.detach())
-        if loss.device.type == "cpu" or len(self.pending) >= 50:
-            self.read()
+        if loss.device.type == "cpu" or len(self.pending) >= FLUSH_EVERY:
+            self.flush()
 
-    def read(self) -> None:
-        """Read what is pending. Raises NonFiniteError at the first that is NaN or infinite."""
+    def flush(self) -> None:
+        """Read the pending losses. Raises NonFiniteError at the first NaN or infinite one."""
         if not self.pending:
             return
         losses = torch.stack(self.pending).double().cpu()
         self.pending.clear()
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
-            ago = len(losses) - 1 - int(bad[0])
-            when = f", {ago} losses before this one" if ago else ""
+            steps_ago = len(losses) - 1 - int(bad[0])
+            when = f", {steps_ago} losses before this one" if steps_ago else ""
             raise NonFiniteError(f"the loss is {float(losses[bad[0]])}{when}")
         self.total += float(losses.sum())
         self.count += len(losses)
 
     @property
     def mean(self) -> float:
-        """The mean of what has been read, NaN before anything has."""
+        """The mean of the losses read so far; NaN if there are none."""
         return self.total / self.count if self.count else float("nan")
 
-    def close(self) -> float:
-        """The mean of the epoch; the next one starts from nothing."""
-        self.read()
+    def pop_mean(self) -> float:
+        """Return the mean of the epoch and reset the meter."""
+        self.flush()
         mean, self.total, self.count = self.mean, 0.0, 0
         return mean
 
 
 @dataclass
 class AverageMeter:
-    """AverageMeter of named numbers over an epoch, kept on their device until they are asked for."""
+    """The means of named scalars over an epoch. Tensors are summed on their device."""
 
     totals: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
-    def take(self, notes: Mapping[str, Tensor | float]) -> None:
-        """Take one step's numbers."""
-        for name, number in notes.items():
-            self.totals[name] = self.totals.get(name, 0.0) + number
+    def update(self, scalars: Mapping[str, Tensor | float]) -> None:
+        """Add the scalars of a step."""
+        for name, scalar in scalars.items():
+            self.totals[name] = self.totals.get(name, 0.0) + scalar
             self.counts[name] = self.counts.get(name, 0) + 1
 
-    def read(self) -> dict[str, Any]:
-        """The totals and counts so far, as plain numbers."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the totals and counts so far, as Python numbers."""
         self.totals = {name: float(total) for name, total in self.totals.items()}
         return {"totals": dict(self.totals), "counts": dict(self.counts)}
 
-    def close(self) -> dict[str, float]:
-        """The means of the epoch; the next one starts from nothing."""
+    def pop_means(self) -> dict[str, float]:
+        """Return the means of the epoch and reset the meter."""
         means = {name: float(total) / self.counts[name] for name, total in self.totals.items()}
         self.totals, self.counts = {}, {}
         return means
@@ -81,21 +84,22 @@ class AverageMeter:
 
 @dataclass
 class Timer:
-    """Seconds of work: `with watch.running(): ...` adds to them."""
+    """Seconds spent inside `with timer.running(): ...`, over all such blocks."""
 
-    before: float = 0.0
-    since: float | None = None
+    elapsed: float = 0.0
+    started: float | None = None
 
     @property
     def seconds(self) -> float:
-        """So far, the present piece included."""
-        return self.before + (time.monotonic() - self.since if self.since is not None else 0.0)
+        """The total so far, including the block that is running."""
+        running = time.monotonic() - self.started if self.started is not None else 0.0
+        return self.elapsed + running
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Time a piece of work."""
-        self.since = time.monotonic()
+        """Time the enclosed block."""
+        self.started = time.monotonic()
         try:
             yield
         finally:
-            self.before, self.since = self.seconds, None
+            self.elapsed, self.started = self.seconds, None

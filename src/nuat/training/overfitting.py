@@ -1,8 +1,9 @@
-"""Validation after an epoch, and the watch for catastrophic overfitting in what it shows."""
+"""Validation after an epoch, and the detection of catastrophic overfitting."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -11,50 +12,59 @@ from nuat.data import ImageDataset
 from nuat.schedules import Constant
 from nuat.threat_models import Ball, NoStart
 
+Metrics = Mapping[str, Any]
+
 
 def validate(
-    f: nn.Module, images: ImageDataset, ball: Ball, batch_size: int = 500
+    model: nn.Module, dataset: ImageDataset, ball: Ball, batch_size: int = 500
 ) -> dict[str, float]:
-    """Accuracy on clean images, under FGSM, and under 7 steps of eps/7 from the clean image.
+    """Return clean accuracy and the accuracies under FGSM and PGD-7, between 0 and 1.
 
-    The last is the published way to choose the epoch that is kept; cheap, and never a result.
+    PGD takes 7 steps of size eps/7 from the clean image. It is the published way to select the
+    epoch to keep; it is too weak to report. An image counts as robust only if it is also correct
+    without an attack.
     """
     pgd = PGD(ball, steps=7, rel_step_size=Constant(1 / 7), start=NoStart())
-    standing = {"val_clean": 0, "val_fgsm": 0, "val_robust": 0}
-    for _, x, y in images.batches(batch_size):
-        right = correct(f, x, y)
-        standing["val_clean"] += int(right.sum())
+    counts = {"val_clean": 0, "val_fgsm": 0, "val_robust": 0}
+    for _, x, y in dataset.batches(batch_size):
+        is_correct = correct(model, x, y)
+        counts["val_clean"] += int(is_correct.sum())
         for name, attack in (("val_fgsm", FGSM(ball)), ("val_robust", pgd)):
-            standing[name] += int((right & is_robust(f, x, y, attack(f, x, y), ball)).sum())
-    return {name: count / len(images) for name, count in standing.items()}
+            robust = is_robust(model, x, y, attack(model, x, y), ball)
+            counts[name] += int((is_correct & robust).sum())
+    return {name: count / len(dataset) for name, count in counts.items()}
 
 
-def detect_overfitting(epochs: Sequence[Mapping[str, float]]) -> str:
-    """Whether the last of these epochs shows a collapse, in a sentence; "" if it does not.
+def is_overfitting(epochs: Sequence[Metrics]) -> bool:
+    """Whether the model overfits catastrophically after the last of these epochs.
 
-    It does if accuracy under PGD has fallen to half of the best so far, and by 10 points or more,
-    while accuracy under FGSM stands 20 points above it. The thresholds are ours. Once seen, it is
-    not said again until the accuracy under PGD has come back.
+    It does if accuracy under PGD is at most half of its best so far, at least 10 points below it,
+    and at least 20 points below accuracy under FGSM. The thresholds are ours.
 
     Args:
-        epochs: lines of metrics with val_robust (PGD) and val_fgsm, from 0 to 1.
+        epochs: the metrics of all epochs so far, with val_robust (PGD) and val_fgsm in [0, 1].
     """
-    new = is_overfitting(epochs) and not is_overfitting(epochs[:-1])
-    return describe_overfitting(epochs) if new else ""
-
-
-def describe_overfitting(epochs: Sequence[Mapping[str, float]]) -> str:
-    """The collapse that the last of these epochs is in, in words."""
-    best, now = max(epoch["val_robust"] for epoch in epochs), epochs[-1]
-    return (
-        f"catastrophic overfitting in epoch {now['epoch']}: accuracy under PGD fell from "
-        f"{best:.1%} to {now['val_robust']:.1%}, while under FGSM it is {now['val_fgsm']:.1%}"
-    )
-
-
-def is_overfitting(epochs: Sequence[Mapping[str, float]]) -> bool:
-    """Whether the last of these epochs is in a collapse, new or not."""
     if not epochs:
         return False
-    best, now = max(epoch["val_robust"] for epoch in epochs), epochs[-1]["val_robust"]
-    return now <= best / 2 and now <= best - 0.1 and epochs[-1]["val_fgsm"] >= now + 0.2
+    best, last = max(epoch["val_robust"] for epoch in epochs), epochs[-1]
+    robust = last["val_robust"]
+    return bool(robust <= best / 2 and robust <= best - 0.1 and last["val_fgsm"] >= robust + 0.2)
+
+
+def detect_overfitting(epochs: Sequence[Metrics]) -> str:
+    """Describe catastrophic overfitting that began in the last of these epochs; "" if none did.
+
+    It is reported once, and again only after accuracy under PGD has recovered.
+    """
+    began = is_overfitting(epochs) and not is_overfitting(epochs[:-1])
+    return describe_overfitting(epochs) if began else ""
+
+
+def describe_overfitting(epochs: Sequence[Metrics]) -> str:
+    """Describe the catastrophic overfitting of the last of these epochs."""
+    best, last = max(epoch["val_robust"] for epoch in epochs), epochs[-1]
+    return (
+        f"catastrophic overfitting in epoch {last['epoch']}: accuracy under PGD fell from "
+        f"{best:.1%} to {last['val_robust']:.1%}, while accuracy under FGSM is "
+        f"{last['val_fgsm']:.1%}"
+    )

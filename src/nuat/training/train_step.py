@@ -1,4 +1,4 @@
-"""What the engine does with one batch: descend each loss of the method, then take the averages."""
+"""One training step: minimize each loss that the method yields, then update the EMAs."""
 
 from __future__ import annotations
 
@@ -16,99 +16,103 @@ from nuat.nn.validation import check_loss
 from nuat.recipes import Recipe
 from nuat.rng import derive_seed
 from nuat.runtime.device import device_of
-from nuat.training.cuda_graphs import Graphs
+from nuat.training.cuda_graphs import CudaGraphs
 
 
 @dataclass
 class TrainStep:
-    """A network in training by a recipe: its optimizer, its averages, the method's memory.
+    """A model in training: its weights, its optimizer, its EMAs and the method's memory.
 
     Attributes:
-        recipe: what to do.
-        f: the network, float32.
-        batches: in an epoch.
-        seed: of the run; every step has one of its own, by (epoch, batch).
-        graphs: recorded steps, where there are any (see nuat.training.cuda_graphs).
-        memory: what the method keeps from step to step.
+        recipe: the recipe to train by.
+        model: the network, in float32.
+        batches: the number of batches per epoch.
+        seed: the seed of the run; every step derives its own from it, the epoch and the batch.
+        cuda_graphs: the captured steps, if the run uses CUDA graphs.
+        memory: what the method keeps between steps.
+        train_model: the network that the method sees, in the recipe's precision.
+        emas: the EMAs that the recipe and the method use.
     """
 
     recipe: Recipe
-    f: nn.Module
+    model: nn.Module
     batches: int
     seed: int = 0
-    graphs: Graphs | None = None
+    cuda_graphs: CudaGraphs | None = None
     memory: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # the schedules set lr and momentum before every step
         self.optimizer = torch.optim.SGD(
-            self.f.parameters(), lr=0.0, weight_decay=self.recipe.weight_decay
+            self.model.parameters(), lr=0.0, weight_decay=self.recipe.weight_decay
         )
-        self.averages = EMAs(self.f)
+        self.emas = EMAs(self.model)
         if self.recipe.ema_decay is not None:
-            self.averages(self.recipe.ema_decay)
-        self.seen = self.lowered(self.f)
-        self.on_cpu = device_of(self.f).type == "cpu"
+            self.emas(self.recipe.ema_decay)
+        self.train_model = self.with_autocast(self.model)
+        self.on_cpu = device_of(self.model).type == "cpu"
 
     @property
-    def kept(self) -> nn.Module:
-        """The network that is validated and kept: the average, if the recipe has one."""
-        return self.f if self.recipe.ema_decay is None else self.averages(self.recipe.ema_decay)
+    def eval_model(self) -> nn.Module:
+        """The network to validate and to save: the recipe's EMA if it has one."""
+        return self.model if self.recipe.ema_decay is None else self.emas(self.recipe.ema_decay)
 
-    def lowered(self, f: nn.Module) -> nn.Module:
-        """A network as the method sees it, in the precision of the recipe."""
-        return with_precision(self.recipe.precision, f)
+    def with_autocast(self, model: nn.Module) -> nn.Module:
+        """Return a network that computes `model` in the recipe's precision."""
+        return with_precision(model, self.recipe.precision)
 
-    def begin(self, epoch: int, batch: int) -> StepContext:
-        """Set the optimizer and the noise for a batch; the moment of training it is."""
-        now = epoch + batch / self.batches
-        lr, momentum = self.recipe.lr(now), self.recipe.momentum(now)
+    def prepare(self, epoch: int, batch: int) -> StepContext:
+        """Set learning rate, momentum and random seed for a batch, and return its context."""
+        progress = epoch + batch / self.batches
+        lr, momentum = self.recipe.lr(progress), self.recipe.momentum(progress)
         for group in self.optimizer.param_groups:
             group |= {"lr": lr, "momentum": momentum}
-        self._reseed(derive_seed(self.seed, "step", epoch, batch))
+        self._set_seed(derive_seed(self.seed, "step", epoch, batch))
         return StepContext(
             epoch=epoch,
             batch=batch,
             batches=self.batches,
             batch_size=self.recipe.batch_size,
             lr=lr,
-            emas=lambda decay: self.lowered(self.averages(decay)),
+            emas=lambda decay: self.with_autocast(self.emas(decay)),
             memory=self.memory,
         )
 
-    def _reseed(self, seed: int) -> None:
-        """As `torch.manual_seed`, which looks at every kind of device there might be: 0.2 ms."""
+    def _set_seed(self, seed: int) -> None:
+        # torch.manual_seed visits every kind of device, which takes 0.2 ms a step
         (torch.default_generator.manual_seed if self.on_cpu else torch.manual_seed)(seed)
 
-    def step(self, x: Tensor, y: Tensor, t: StepContext) -> Iterator[Tensor]:
-        """Yield each loss before its update, so that a bad one can be refused."""
-        for loss in self.losses(x, y, t):
+    def step(self, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
+        """Train on a batch. Yield each loss before its update, so that the caller can refuse it."""
+        for loss in self._backward_losses(x, y, ctx):
             yield loss.detach()
             self.optimizer.step()
-        self.averages.update()
+        self.emas.update()
 
-    def losses(self, x: Tensor, y: Tensor, t: StepContext) -> Iterator[Tensor]:
-        """Each loss of the method, its gradient in place."""
-        if self.graphs and (tape := self.graphs.tape(self.seen, x, y, t)):
-            yield tape.play(x, y, t)
+    def _backward_losses(self, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
+        """Yield each loss of the method after its backward pass."""
+        graphs = self.cuda_graphs
+        if graphs and (captured := graphs.captured_step(self.train_model, x, y, ctx)):
+            yield captured.replay(x, y, ctx)
             return
-        for loss in self.recipe.method.step(self.seen, x, y, t):
+        for loss in self.recipe.method.step(self.train_model, x, y, ctx):
             check_loss(loss)
             self.optimizer.zero_grad()
             loss.backward()
             yield loss
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, averages, the method's memory."""
+        """Return the weights, the optimizer's and the EMAs' state and the method's memory."""
         return {
-            "network": self.f.state_dict(),
+            "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "averages": self.averages.state_dict(),
+            "emas": self.emas.state_dict(),
             "memory": self.memory,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from such a state."""
-        self.f.load_state_dict(state["network"])
+        """Restore the state that `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.averages.load_state_dict(state["averages"])
+        self.emas.load_state_dict(state["emas"])
         self.memory = state["memory"]

@@ -1,31 +1,26 @@
-"""The loop: epochs, batches, validation, checkpoints; of a method it knows only `step`.
+"""The training loop: epochs, batches, validation and checkpoints.
 
-Every step starts from a seed of its own, a function of (run seed, epoch, batch), as do the order of
-an epoch and its crops. A run that was killed therefore goes on from its checkpoint to the very
-weights it would have reached.
+The order and augmentation of an epoch, and the noise of every step, are drawn from seeds of their
+own, derived from the run's seed, the epoch and the batch. A resumed run therefore reaches the same
+weights as an uninterrupted one.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nuat.checkpoints import probe_metadata
 from nuat.checkpoints.run import Run
-from nuat.data import Splits
-from nuat.errors import InputError, NonFiniteError
-from nuat.recipes import Recipe
+from nuat.methods.cost import forward_equivalents
 from nuat.rng import derive_seed
-from nuat.runtime.oom import unify_oom_errors
-from nuat.runtime.progress import Progress, format_duration
-from nuat.training.cuda_graphs import Graphs
+from nuat.runtime.progress import Progress
+from nuat.training.cuda_graphs import CudaGraphs
+from nuat.training.messages import epoch_summary, error_context, position
 from nuat.training.meters import AverageMeter, LossMeter, Timer
 from nuat.training.overfitting import (
     describe_overfitting,
@@ -33,243 +28,240 @@ from nuat.training.overfitting import (
     is_overfitting,
     validate,
 )
+from nuat.training.plan import Plan
 from nuat.training.train_step import TrainStep
 
 CHECKPOINT_SECONDS = 600.0
-"""Within an epoch, a checkpoint is written after so long; at the end of an epoch, always."""
+"""Within an epoch, a checkpoint is written at this interval; after an epoch, always."""
 
 
-@dataclass
 class Trainer:
-    """One run in progress: all its state, and the loop."""
+    """Trains by a plan, from the run folder's checkpoint if there is one.
 
-    recipe: Recipe
-    f: nn.Module
-    data: Splits
-    run: Run
-    seed: int
-    device: torch.device
-    max_time: float | None
-    once: list[str] = field(default_factory=list)
-    engine: list[str] = field(default_factory=list)
-    graphs: bool = False
+    Attributes:
+        folder: the run folder.
+        train_step: the model, its optimizer, its EMAs and the method's memory.
+        epoch, batch: the number of completed epochs, and of completed batches in this epoch.
+        finished: whether all epochs are done, or catastrophic overfitting has stopped the run.
+        best: validation accuracies of the best epoch: robust, clean (clean, robust for a method
+            without a threat model).
+        metrics: the metrics of all completed epochs, as in metrics.jsonl.
+    """
 
-    epoch: int = 0
-    batch: int = 0
-    best: tuple[float, float] = (-1.0, -1.0)
-    losses: LossMeter = field(default_factory=LossMeter)
-    notes: AverageMeter = field(default_factory=AverageMeter)
-    watch: Timer = field(default_factory=Timer)
-
-    def __post_init__(self) -> None:
-        self.batches = -(-len(self.data.train) // self.recipe.batch_size)
-        self.descent = TrainStep(self.recipe, self.f, self.batches, self.seed)
-        self.opened = self.saved = time.monotonic()
-
-    @property
-    def now(self) -> float:
-        """The epoch as a float: where in the schedules the next step is."""
-        return self.epoch + self.batch / self.batches
+    def __init__(self, plan: Plan):
+        """Open the run folder. Raises InputError if it holds anything but this run."""
+        self.plan, self.recipe, self.splits = plan, plan.recipe, plan.splits
+        self.folder = Run.start(plan.folder, plan.config)
+        if plan.initial_weights is not None:
+            plan.initial_weights.apply(plan.model)
+        self.batches = -(-len(self.splits.train) // self.recipe.batch_size)
+        self.train_step = TrainStep(self.recipe, plan.model, self.batches, plan.seed)
+        self.epoch = self.batch = 0
+        self.finished = False
+        self.best = (-1.0, -1.0)
+        self.metrics: list[dict[str, Any]] = []
+        self.losses, self.logs, self.timer = LossMeter(), AverageMeter(), Timer()
+        self.started = self.saved = time.monotonic()
 
     @property
-    def done(self) -> int:
-        """Batches so far."""
+    def batches_done(self) -> int:
+        """The number of completed batches over all epochs."""
         return self.epoch * self.batches + self.batch
 
     @property
     def time_is_up(self) -> bool:
-        """Whether max_time has passed."""
-        return self.max_time is not None and time.monotonic() - self.opened > self.max_time
+        """Whether `max_time` has passed since the trainer was created."""
+        max_time = self.plan.max_time
+        return max_time is not None and time.monotonic() - self.started > max_time
 
-    def go(self) -> None:
-        """Go on to the last epoch, or until the time is up."""
-        self.load()
+    def run(self) -> Run:
+        """Train until the run has finished or the time is up, and return the run.
+
+        At the end of a finished run the model holds the weights of the best epoch.
+        """
+        self.load_checkpoint()
         total = self.recipe.epochs * self.batches
-        with Progress(self.recipe.name, total, self.done) as progress:
-            if self.done:
-                progress.print_line(f"{self.run.path}: going on after {self.place()}")
-            once = [] if self.done else self.once
-            own = self.recipe.method.startup_notes(self.recipe.batch_size)
-            for remark in filter(None, (*once, *self.engine, *own)):
-                progress.print_line(remark)
-            if self.graphs:
-                self.descent.graphs = Graphs(self.recipe.method, progress.print_line)
-            while not self.run.finished:
-                self.train(progress)
+        with Progress(self.recipe.name, total, self.batches_done) as progress:
+            self.print_notes(progress)
+            if self.plan.cuda_graphs:
+                self.train_step.cuda_graphs = CudaGraphs(self.recipe.method, progress.print_line)
+            while not self.finished:
+                self.train_epoch(progress)
                 if self.batch < self.batches:
                     progress.print_line(
-                        f"time is up after {self.place()}; the same command goes on"
+                        f"time is up after {position(self)}; run the same command to resume"
                     )
-                    return
+                    return self.folder
                 self.end_epoch(progress)
-        self.f.load_state_dict(self.run.weights())
+        self.plan.model.load_state_dict(self.folder.weights())
+        return self.folder
 
-    def train(self, progress: Progress) -> None:
-        """The rest of an epoch, or as much of it as there is time for."""
-        self.f.train()
-        order = derive_seed(self.seed, "order", self.epoch)
-        batches = self.data.train.shuffled_batches(
-            self.recipe.batch_size, order, self.recipe.augment, start=self.batch
+    def print_notes(self, progress: Progress) -> None:
+        """Print where the run resumes, or its startup notes; then its runtime notes."""
+        if self.batches_done:
+            progress.print_line(f"{self.folder.path}: resuming after {position(self)}")
+        else:
+            for note in self.plan.startup_notes:
+                progress.print_line(note)
+        for note in self.plan.runtime_notes:
+            progress.print_line(note)
+
+    def train_epoch(self, progress: Progress) -> None:
+        """Train on the remaining batches of this epoch; if the time is up, save and return."""
+        self.plan.model.train()
+        batches = self.splits.train.shuffled_batches(
+            self.recipe.batch_size,
+            derive_seed(self.plan.seed, "order", self.epoch),
+            self.recipe.augment,
+            start=self.batch,
         )
-        with self.watch.running(), self.naming_the_batch():
+        with self.timer.running(), error_context(self):
             for x, y in batches:
                 if self.time_is_up:
-                    self.save()
+                    self.save_checkpoint()
                     return
-                self.step(x, y)
+                self.train_batch(x, y)
                 self.batch += 1
-                progress.advance(loss=f"{self.losses.mean:.3f}", images_per_s=f"{self.speed():.0f}")
+                progress.advance(
+                    loss=f"{self.losses.mean:.3f}", images_per_s=f"{self.images_per_s():.0f}"
+                )
                 if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
-                    self.save()
-            self.losses.read()
+                    self.save_checkpoint()
+            self.losses.flush()
 
-    def step(self, x: Tensor, y: Tensor) -> None:
-        """One batch: descend every loss of the method, then take the weights into the averages."""
-        t = self.descent.begin(self.epoch, self.batch)
-        for loss in self.descent.step(x, y, t):
-            self.losses.note(loss)
-        self.notes.take(t.logs)
+    def train_batch(self, x: Tensor, y: Tensor) -> None:
+        """Take one training step."""
+        ctx = self.train_step.prepare(self.epoch, self.batch)
+        for loss in self.train_step.step(x, y, ctx):
+            # on a CPU this raises before the optimizer applies a loss that is not finite
+            self.losses.update(loss)
+        self.logs.update(ctx.logs)
 
     def end_epoch(self, progress: Progress) -> None:
-        """Validate, keep the best, look for a collapse, write everything down."""
-        metrics = {"epoch": self.epoch + 1, "loss": self.losses.close(), **self.settings()}
-        metrics |= self.notes.close() | self.marks()
+        """Validate, save the weights, react to catastrophic overfitting, write the metrics."""
+        metrics: dict[str, Any] = {
+            "epoch": self.epoch + 1,
+            "loss": self.losses.pop_mean(),
+            **self.hyperparameters(),
+        }
+        metrics |= self.logs.pop_means() | self.events()
         self.epoch, self.batch = self.epoch + 1, 0
-        metrics |= validate(self.descent.kept, self.data.val, self.recipe.ball)
-        metrics["seconds"] = self.watch.seconds
+        metrics |= validate(self.train_step.eval_model, self.splits.val, self.recipe.ball)
+        metrics["seconds"] = self.timer.seconds
+        if self.epoch == 1:
+            metrics["forward_equivalents"] = self.count_forward_equivalents()
         clean, robust = metrics["val_clean"], metrics["val_robust"]
         rank = (robust, clean) if self.recipe.method.threat_model else (clean, robust)
         if rank > self.best:
             self.best = rank
-            self.keep("model")
+            self.save_weights("model")
         progress.advance(0, clean=f"{clean:.1%}", robust=f"{robust:.1%}")
-        progress.print_line(self.summary(metrics))
-        self.guard(metrics, progress)
+        progress.print_line(epoch_summary(self, metrics))
+        self.handle_overfitting(metrics, progress)
+        self.finished = self.epoch == self.recipe.epochs or metrics.get("stopped", False)
+        # a run that overfitting stopped keeps the last weights from before
         if not metrics.get("stopped"):
-            self.keep("last")
-        self.run.log(metrics)
-        self.save()
+            self.save_weights("last")
+        self.metrics.append(metrics)
+        self.folder.log(metrics)
+        self.save_checkpoint()
 
-    def guard(self, metrics: dict[str, Any], progress: Progress) -> None:
-        """If this epoch shows a collapse, say so, and do what the recipe says."""
+    def handle_overfitting(self, metrics: dict[str, Any], progress: Progress) -> None:
+        """If this epoch overfits catastrophically, warn and do what the recipe asks for.
+
+        "stop" marks the epoch as the last one; "rollback" restores the state after the last epoch
+        that did not overfit.
+        """
         if not self.recipe.method.threat_model:
             return
-        answer, epochs = self.recipe.on_overfitting, [*self.run.metrics, metrics]
+        reaction, epochs = self.recipe.on_overfitting, [*self.metrics, metrics]
         if not is_overfitting(epochs):
-            if answer == "rollback":
-                self.run.save_state("good", self.descent.state_dict())
+            if reaction == "rollback":
+                self.folder.save_state("good", self.train_step.state_dict())
             return
-        # after a rollback every collapse is a new one
-        finding = (
-            describe_overfitting(epochs) if answer == "rollback" else detect_overfitting(epochs)
-        )
-        if finding:
-            metrics["collapse"] = finding
-            progress.print_line(f"WARNING: {finding} (on_overfitting={answer})")
-        if answer == "stop":
+        # after a rollback, overfitting in the next epoch is a new event, not the same one
+        describe = describe_overfitting if reaction == "rollback" else detect_overfitting
+        if message := describe(epochs):
+            metrics["catastrophic_overfitting"] = message
+            progress.print_line(f"WARNING: {message} (on_overfitting={reaction})")
+        if reaction == "stop":
             metrics["stopped"] = True
-        elif answer == "rollback" and (good := self.run.load_state("good", self.device)):
-            self.descent.load_state_dict(good)
+        elif reaction == "rollback":
+            good = self.folder.load_state("good", self.plan.device)
+            if good is not None:
+                self.train_step.load_state_dict(good)
 
-    def settings(self) -> dict[str, float]:
-        """What the schedules say: lr and momentum after the epoch, the method's in it."""
-        own = self.recipe.method.schedules()
+    def hyperparameters(self) -> dict[str, float]:
+        """Return lr and momentum after this epoch, and the method's schedules during it."""
+        progress = self.epoch + self.batch / self.batches
+        schedules = self.recipe.method.schedules()
         return {
-            "lr": self.recipe.lr(self.now),
-            "momentum": self.recipe.momentum(self.now),
-            **{name: schedule(self.epoch) for name, schedule in own.items()},
+            "lr": self.recipe.lr(progress),
+            "momentum": self.recipe.momentum(progress),
+            **{name: schedule(self.epoch) for name, schedule in schedules.items()},
         }
 
-    def marks(self) -> dict[str, list[float]]:
-        """What the method marked in this epoch, as moments in epochs: 2.5 is half of the third."""
+    def events(self) -> dict[str, list[float]]:
+        """Return when the method's events of this epoch happened, in epochs.
+
+        2.5 is the middle of the third epoch.
+        """
         return {
             f"{name}_began": [
-                epoch + batch / self.batches for epoch, batch in moments if epoch == self.epoch
+                epoch + batch / self.batches for epoch, batch in times if epoch == self.epoch
             ]
-            for name, moments in self.descent.memory.get("events", {}).items()
+            for name, times in self.train_step.memory.get("events", {}).items()
         }
 
-    def summary(self, metrics: dict[str, Any]) -> str:
-        """An epoch in a line."""
-        left = self.watch.seconds / self.epoch * (self.recipe.epochs - self.epoch)
-        own = (f"{name} {metrics[name]:.3g}" for name in self.recipe.method.schedules())
-        parts = (
-            f"epoch {self.epoch:>{len(str(self.recipe.epochs))}}/{self.recipe.epochs}",
-            f"loss {metrics['loss']:.3f}",
-            f"clean {metrics['val_clean']:.1%}",
-            f"robust {metrics['val_robust']:.1%}",
-            *own,
-            f"{self.speed():.0f} images/s",
-            f"{format_duration(left)} left",
-        )
-        return "  ".join(parts)
+    def count_forward_equivalents(self) -> float:
+        """Return the cost of a training step in forward passes, counted on two images."""
+        x, y = self.splits.train.batch(torch.arange(min(2, len(self.splits.train))))
+        last_epoch = self.recipe.epochs - 1
+        return forward_equivalents(self.recipe.method, self.plan.model, x, y, epoch=last_epoch)
 
-    def speed(self) -> float:
-        """Trainer images a second, over the whole run."""
-        return self.done * self.recipe.batch_size / max(self.watch.seconds, 1e-9)
+    def images_per_s(self) -> float:
+        """Return the training images per second, over the whole run."""
+        return self.batches_done * self.recipe.batch_size / max(self.timer.seconds, 1e-9)
 
-    def place(self) -> str:
-        """Where the run is, for people."""
-        return f"epoch {self.epoch}" + (f" and {self.batch} batches" if self.batch else "")
-
-    @contextmanager
-    def naming_the_batch(self) -> Iterator[None]:
-        """Say in which batch a loss went wrong, and what is safe; or that memory ran out."""
-        try:
-            with unify_oom_errors():
-                yield
-        except torch.OutOfMemoryError:
-            raise InputError(
-                f"batches of {self.recipe.batch_size} do not fit into the memory of {self.device}: "
-                "take a smaller one (--set batch_size=N, in a new folder), or --set precision=bf16"
-            ) from None
-        except NonFiniteError as error:
-            there = self.run.has_checkpoint
-            kept = (
-                f"{self.run.path} holds the last good checkpoint" if there else "nothing was kept"
-            )
-            raise NonFiniteError(
-                f"epoch {self.epoch + 1}, batch {self.batch + 1} of {self.batches}: {error}. "
-                f"Trainer stopped; {kept}. "
-                "A smaller learning rate (--set lr.value=...) or lam is the usual cure"
-            ) from error
-
-    def keep(self, name: str) -> None:
-        """Write the weights to use, with what they are beside them."""
-        about = {
-            "model": self.run.config["model"],
+    def save_weights(self, name: str) -> None:
+        """Write the weights of the evaluated model to NAME.safetensors, with their metadata."""
+        model = self.train_step.eval_model
+        metadata = {
+            "model": self.plan.config["model"],
             "recipe": self.recipe.name,
-            "data": self.data.name,
-            "classes": json.dumps(self.data.classes),
-            "channels": str(self.data.train.channels),
+            "data": self.splits.name,
+            "classes": json.dumps(self.splits.classes),
+            "channels": str(self.splits.train.channels),
             "ball": repr(self.recipe.ball),
             "epoch": str(self.epoch),
         }
-        about |= probe_metadata(self.descent.kept, self.data.train.batch(torch.arange(1))[0])
-        self.run.save_weights(name, self.descent.kept.state_dict(), about)
+        metadata |= probe_metadata(model, self.splits.train.batch(torch.arange(1))[0])
+        self.folder.save_weights(name, model.state_dict(), metadata)
 
-    def save(self) -> None:
-        """Write a checkpoint: the state, and the place in the run."""
-        self.losses.read()
-        place = {
+    def save_checkpoint(self) -> None:
+        """Write everything that `load_checkpoint` needs."""
+        self.losses.flush()
+        progress = {
             "epoch": self.epoch,
             "batch": self.batch,
+            "finished": self.finished,
             "best": list(self.best),
-            "seconds": self.watch.seconds,
+            "seconds": self.timer.seconds,
             "losses": [self.losses.total, self.losses.count],
-            "notes": self.notes.read(),
+            "logs": self.logs.state_dict(),
         }
-        self.run.save_checkpoint(self.descent.state_dict() | place)
+        self.folder.save_checkpoint(self.train_step.state_dict() | progress)
         self.saved = time.monotonic()
 
-    def load(self) -> None:
-        """Go on from the run's checkpoint, if it has one."""
-        state = self.run.load_checkpoint(self.device)
-        self.run.truncate_metrics(state["epoch"] if state else 0)
+    def load_checkpoint(self) -> None:
+        """Restore the run from its checkpoint, if it has one."""
+        state = self.folder.load_checkpoint(self.plan.device)
+        # a run killed between the two files has metrics of an epoch that it will repeat
+        self.metrics = self.folder.truncate_metrics(state["epoch"] if state else 0)
         if state is None:
             return
-        self.descent.load_state_dict(state)
-        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.train_step.load_state_dict(state)
+        self.epoch, self.batch, self.finished = state["epoch"], state["batch"], state["finished"]
         self.best = (state["best"][0], state["best"][1])
-        self.watch.before = state["seconds"]
-        self.losses, self.notes = LossMeter(*state["losses"]), AverageMeter(**state["notes"])
+        self.timer.elapsed = state["seconds"]
+        self.losses, self.logs = LossMeter(*state["losses"]), AverageMeter(**state["logs"])

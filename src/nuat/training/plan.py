@@ -1,0 +1,165 @@
+"""The plan of a training run: all inputs of `fit`, checked before training starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nuat.checkpoints import InitialWeights, resolve_init
+from nuat.config.serialization import to_dict
+from nuat.data import Splits, as_splits, dataset_slug, load_dataset
+from nuat.errors import InputError, check_positive_int
+from nuat.methods import StepContext
+from nuat.models import build_model, model_name, startup_notes
+from nuat.nn.ema import EMAs
+from nuat.nn.precision import select_memory_format
+from nuat.nn.validation import check_last_batch, check_logits, check_loss
+from nuat.recipes import Recipe, get_recipe
+from nuat.rng import derive_seed
+from nuat.runtime.device import get_device
+from nuat.runtime.versions import versions
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training run whose inputs have been checked.
+
+    Attributes:
+        recipe: the recipe.
+        model: the network, on `device`, with the weights it was built with.
+        splits: the data, on `device` if they fit in memory.
+        folder: the run folder.
+        config: the contents of config.json.
+        initial_weights: the weights to start from; None for those of `model`.
+        seed: the seed of the run.
+        device: the device to train on.
+        threads: the number of CPU threads of torch; None keeps torch's own choice.
+        memory_format: the memory format of weights and activations during training.
+        max_time: the seconds after which training stops with a checkpoint; None for no limit.
+        cuda_graphs: whether to capture the training steps as CUDA graphs.
+        startup_notes: messages to print when the run starts for the first time.
+        runtime_notes: messages to print at every start.
+    """
+
+    recipe: Recipe
+    model: nn.Module
+    splits: Splits
+    folder: Path
+    config: dict[str, Any]
+    initial_weights: InitialWeights | None
+    seed: int
+    device: torch.device
+    threads: int | None
+    memory_format: torch.memory_format
+    max_time: float | None
+    cuda_graphs: bool
+    startup_notes: tuple[str, ...]
+    runtime_notes: tuple[str, ...]
+
+
+def resolve(
+    recipe: Recipe | str,
+    model: nn.Module | str | None = None,
+    data: Any = None,
+    *,
+    out: Path | str | None = None,
+    init: Path | str | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    max_time: float | None = None,
+    threads: int | None = None,
+    cuda_graphs: bool = False,
+) -> Plan:
+    """Resolve the inputs of `fit` (see there) and check them.
+
+    The model is moved to the device, where the checks run it. Nothing else changes: no file is
+    written, and torch's random state and settings stay as they are.
+
+    Raises:
+        InputError: an input cannot be used.
+        NonFiniteError: the model returns logits that are NaN or infinite.
+    """
+    recipe, splits = _resolve_recipe_and_data(recipe, data)
+    if isinstance(model, str):
+        recipe = replace(recipe, model=model)
+    device = get_device(device)
+    if cuda_graphs and device.type != "cuda":
+        raise InputError(f"CUDA graphs need a cuda device, but the device is {device}")
+    if threads is not None:
+        check_positive_int("threads", threads)
+    splits.train.check_augment(recipe.augment)
+    splits = splits.to(device)
+    folder = Path(out or Path("runs") / f"{recipe.name}-{dataset_slug(splits.name)}-{seed}")
+    classes, channels = len(splits.classes), splits.train.channels
+    # checks may draw random numbers too, such as those of a dropout layer
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, "weights"))
+        if not isinstance(model, nn.Module):
+            model = build_model(recipe.model, classes, channels)
+        model = model.to(device)
+        x, y = splits.train.batch(torch.arange(min(2, len(splits.train))))
+        check_logits(model, x, classes)
+        initial_weights, init_config = resolve_init(init, model, classes, channels, folder)
+        check_last_batch(model, x, len(splits.train), recipe.batch_size)
+        _check_method(recipe, model, x, y)
+        memory_format, format_note = select_memory_format(model, x, recipe.channels_last)
+    init_notes = [str(initial_weights)] if initial_weights is not None else []
+    method_notes = recipe.method.startup_notes(recipe.batch_size)
+    return Plan(
+        recipe=recipe,
+        model=model,
+        splits=splits,
+        folder=folder,
+        config=_config(recipe, model, splits, seed, threads) | init_config,
+        initial_weights=initial_weights,
+        seed=seed,
+        device=device,
+        threads=threads,
+        memory_format=memory_format,
+        max_time=max_time,
+        cuda_graphs=cuda_graphs,
+        startup_notes=(*splits.notes, *startup_notes(model), *init_notes),
+        runtime_notes=tuple(filter(None, (format_note, *method_notes))),
+    )
+
+
+def _resolve_recipe_and_data(recipe: Recipe | str, data: Any) -> tuple[Recipe, Splits]:
+    """Return recipe and data; by default each is found by the name of the other."""
+    splits = None if data is None or isinstance(data, str) else as_splits(data)
+    if isinstance(recipe, str):
+        data_name = splits.name if splits else data or "digits"
+        recipe = get_recipe(recipe, data_name, in_memory=splits is not None)
+    return recipe, splits or load_dataset(data or recipe.data)
+
+
+def _check_method(recipe: Recipe, model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Raise InputError unless the method's loss, computed once on two images, is a scalar."""
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [(module, module.training) for module in model.modules()]
+    ctx = StepContext(recipe.epochs - 1, batches=1, batch_size=len(x), emas=EMAs(model))
+    try:
+        check_loss(next(recipe.method.step(model.train(), x, y, ctx)))
+    finally:
+        model.load_state_dict(state)
+        for module, was_training in modes:
+            module.training = was_training
+
+
+def _config(
+    recipe: Recipe, model: nn.Module, splits: Splits, seed: int, threads: int | None
+) -> dict[str, Any]:
+    sizes = {name: len(splits[name]) for name in ("train", "val", "test")}
+    return {
+        "recipe": to_dict(recipe),
+        "model": model_name(model),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "data": {"name": splits.name, "classes": list(splits.classes), **sizes},
+        "channels": splits.train.channels,
+        "seed": seed,
+        "threads": threads or torch.get_num_threads(),
+        "versions": versions(),
+    }
