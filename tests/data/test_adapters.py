@@ -1,4 +1,4 @@
-"""Data that a user hands over: archives, tensors, Datasets, loaders, factories."""
+"""Data from Python objects, archives and functions of the user."""
 
 import random
 import sys
@@ -30,7 +30,7 @@ def row(**changes):
 
 
 class Plain(Dataset):
-    """A map-style data set; with `jitter` each look draws from every global generator."""
+    """A map-style data set; with `jitter` each read draws from every global generator."""
 
     def __init__(self, jitter=False):
         self.jitter = jitter
@@ -70,7 +70,7 @@ ONLY_THE_LAST = torch.utils.data.SubsetRandomSampler([N - 1])
     "sampler",
     [ONLY_THE_LAST, torch.utils.data.WeightedRandomSampler([0.0] * (N - 1) + [1.0], 1)],
 )
-def test_a_sampler_of_the_users_own_is_heeded(sampler):
+def test_a_custom_sampler_is_used(sampler):
     images = as_dataset(DataLoader(Plain(), batch_size=2, sampler=sampler))
     assert torch.equal(images.batch(torch.arange(1))[0], X[-1:]) and len(images) == 1
 
@@ -94,7 +94,7 @@ def test_a_sampler_of_the_users_own_is_heeded(sampler):
         ((X[i : i + 4], Y[i : i + 4]) for i in range(0, N, 4)),
     ],
 )
-def test_anything_that_gives_x_and_y(given):
+def test_every_accepted_kind_of_images(given):
     images = as_dataset(given)
     assert len(images) == N and images.channels == 3 and images.shape == (3, 6, 6)
     x, y = images.batch(torch.arange(N))
@@ -108,8 +108,8 @@ def test_anything_that_gives_x_and_y(given):
     assert torch.equal(part.batch(torch.tensor([0]))[0], X[9:10]) and part.y.tolist() == [int(Y[9])]
 
 
-def test_a_loaders_own_randomness_belongs_to_the_image():
-    """Whatever it draws from: torch, numpy, random; and the global generators are left alone."""
+def test_random_transforms_are_seeded_per_image():
+    """Draws from torch, numpy and random are seeded, and the global generators are unchanged."""
     state = torch.random.get_rng_state(), numpy.random.get_state()[2], random.getstate()
     data = {n: as_dataset(DataLoader(Plain(jitter=True), num_workers=n)) for n in (0, 2)}
     batches = {n: list(images.shuffled_batches(8, 3)) for n, images in data.items()}
@@ -120,7 +120,7 @@ def test_a_loaders_own_randomness_belongs_to_the_image():
     assert numpy.random.get_state()[2] == state[1] and random.getstate() == state[2]
 
 
-def test_labels_that_are_not_what_they_were_are_refused():
+def test_labels_that_change_are_refused():
     data = Plain()
     data.targets = torch.zeros(N, dtype=torch.long)
     with pytest.raises(InputError, match=r"image 1 of the Dataset is .* of class 1, .* class 0"):
@@ -141,7 +141,7 @@ def test_splits_of_a_mapping_and_of_one_set():
 
 
 @pytest.mark.parametrize("data", [DataLoader(Plain(), batch_size=5), {"train": (X, Y)}])
-def test_fit_and_evaluate_take_them(data, tmp_path, capsys):
+def test_fit_and_evaluate_accept_them(data, tmp_path, capsys):
     run = nuat.fit(row(), data=data, out=tmp_path / "run")
     assert run.finished and run.config["data"]["train"] == 21
     assert "val split is held out of train" in capsys.readouterr().out
@@ -153,9 +153,7 @@ def test_fit_and_evaluate_take_them(data, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("count", "batch_size", "fits"), [(17, 8, False), (16, 8, True), (9, 1, False)]
 )
-def test_a_last_batch_of_one_that_batchnorm_cannot_take_is_said_at_once(
-    count, batch_size, fits, tmp_path
-):
+def test_a_last_batch_of_one_image_is_refused_before_training(count, batch_size, fits, tmp_path):
     f = torch.nn.Sequential(
         torch.nn.Flatten(), torch.nn.Linear(64, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3)
     )
@@ -174,7 +172,7 @@ def test_a_last_batch_of_one_that_batchnorm_cannot_take_is_said_at_once(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_recipe_by_name_is_lent_to_ones_own_data():
+def test_data_without_a_recipe_get_a_fallback():
     with pytest.warns(UserWarning, match="there is no recipe 'normal' for data"):
         assert nuat.get_recipe("normal", "data", in_memory=True).epochs == 100
     with pytest.raises(InputError, match=r"augment.scale.*folder:PATH"):
@@ -213,7 +211,7 @@ def test_npz(tmp_path, x, expected):
     assert keys == sorted(map(tuple, expected.float().flatten(1).tolist()))
 
 
-def test_npz_in_the_form_of_medmnist(tmp_path):
+def test_npz_with_the_names_of_medmnist(tmp_path):
     arrays = {}
     for name, count in (("train", 30), ("val", 12), ("test", 9)):
         arrays[f"{name}_images"] = BYTES[:count, 0].numpy()
@@ -225,7 +223,7 @@ def test_npz_in_the_form_of_medmnist(tmp_path):
     assert torch.equal(data.test.x, BYTES[:9, :1]) and torch.equal(data.test.y, Y[:9])
 
 
-# factories
+# functions of the user
 
 SOURCE = """
 import torch
@@ -251,7 +249,7 @@ def module(tmp_path, monkeypatch):
     sys.modules.pop("owndata", None)
 
 
-def test_a_factory_in_the_current_folder(module):
+def test_a_function_in_a_module_of_the_working_directory(module):
     before = list(sys.path)
     data = nuat.load_dataset("owndata:make(count=40)")
     assert [len(data[name]) for name in ("train", "val", "test")] == [36, 4, 4]
@@ -269,6 +267,6 @@ def test_a_factory_in_the_current_folder(module):
         ("owndata:make(size=3)", "cannot read the data.*size"),
     ],
 )
-def test_a_factory_that_is_not_there(module, text, words):
+def test_an_invalid_function_is_refused(module, text, words):
     with pytest.raises(InputError, match=words):
         nuat.load_dataset(text)

@@ -1,4 +1,4 @@
-"""Data sets and how their images come: sizes, order, crops, and files that nobody should trust."""
+"""The published data sets, batches, augmentation, sampling and splits."""
 
 import gzip
 import hashlib
@@ -39,7 +39,7 @@ def test_digits_are_fixed_disjoint_and_in_range():
         assert torch.equal(digits[name].y, again[name].y)
 
 
-def test_digits_are_all_of_them_each_once():
+def test_digits_contain_every_published_image_once():
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -59,7 +59,7 @@ def test_digits_are_all_of_them_each_once():
     assert tuple((digits.train.x[0] * 16).flatten().tolist()) == nine[3]
 
 
-def test_without_scikit_learn_it_says_what_to_install(monkeypatch):
+def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(InputError, match=r"nuat\[demo\]"):
         nuat.load_dataset("digits")
@@ -69,7 +69,7 @@ def test_without_scikit_learn_it_says_what_to_install(monkeypatch):
 
 
 def one_by_one(x, pad, flip, seed):
-    """The plain reference: image by image, with the same draws."""
+    """A plain reference: image by image, with the same draws."""
     generator = torch.Generator().manual_seed(seed)
     size, (height, width) = len(x), x.shape[2:]
     out = [image.clone() for image in x]
@@ -88,7 +88,7 @@ def one_by_one(x, pad, flip, seed):
 
 @pytest.mark.parametrize(("pad", "flip"), [(0, False), (2, False), (0, True), (4, True), (1, True)])
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 5, 9)])
-def test_crops_and_flips_are_those_of_the_reference(pad, flip, shape):
+def test_crops_and_flips_equal_the_reference(pad, flip, shape):
     x = torch.rand(40, *shape)
     kept = x.clone()
     found = Augment(pad, flip)(x, torch.Generator().manual_seed(3))
@@ -96,7 +96,7 @@ def test_crops_and_flips_are_those_of_the_reference(pad, flip, shape):
     assert torch.equal(found, one_by_one(x, pad, flip, 3))
 
 
-def test_every_crop_and_both_sides_come_up():
+def test_every_crop_and_both_flips_occur():
     x = torch.zeros(3000, 1, 5, 5)
     x[:, 0, 2, 2] = 1.0
     x[:, 0, 2, 1] = 0.5
@@ -114,7 +114,7 @@ def test_a_negative_padding_is_refused():
         Augment(pad=-1)
 
 
-# how images come
+# batches
 
 
 def images(count=23, classes=5):
@@ -131,7 +131,7 @@ def same(one, other):
     return all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in pairs)
 
 
-def test_shuffled_is_a_permutation():
+def test_shuffled_batches_are_a_permutation():
     data = images()
     batches = whole(data.shuffled_batches(5, seed=1))
     assert [len(y) for _, y in batches] == [5, 5, 5, 5, 3]
@@ -140,7 +140,7 @@ def test_shuffled_is_a_permutation():
     assert torch.equal(torch.cat([y for _, y in batches]), ids % 5), "each with its own label"
 
 
-def test_shuffled_is_a_function_of_the_seed():
+def test_shuffled_batches_are_a_function_of_the_seed():
     data, augment = images(), Augment(1, True)
     one = whole(data.shuffled_batches(5, 1, augment))
     torch.manual_seed(99)
@@ -150,13 +150,13 @@ def test_shuffled_is_a_function_of_the_seed():
 
 
 @pytest.mark.parametrize("start", [0, 1, 3, 4, 5, 9])
-def test_start_leaves_the_rest_as_it_would_have_been(start):
+def test_start_does_not_change_the_later_batches(start):
     data, augment = images(), Augment(2, True)
     rest = whole(data.shuffled_batches(5, 7, augment, start=start))
     assert same(rest, whole(data.shuffled_batches(5, 7, augment))[start:])
 
 
-def test_two_batches_are_not_cropped_alike():
+def test_two_batches_have_different_crops():
     data = InMemoryDataset(
         torch.rand(1, 1, 6, 6).expand(40, -1, -1, -1), torch.zeros(40, dtype=torch.long)
     )
@@ -164,7 +164,7 @@ def test_two_batches_are_not_cropped_alike():
     assert not torch.equal(one, other)
 
 
-def test_in_order_and_bytes():
+def test_batches_in_order_and_uint8():
     pixels = torch.arange(6 * 4, dtype=torch.uint8).reshape(6, 1, 2, 2)
     data = InMemoryDataset(pixels, torch.arange(6, dtype=torch.uint8))
     parts = list(data.batches(4))
@@ -177,7 +177,7 @@ def test_in_order_and_bytes():
     assert torch.equal(part.x, pixels[[5, 2]]) and part.y.tolist() == [5, 2]
 
 
-# samples
+# sampling
 
 
 def test_class_balanced():
@@ -200,7 +200,7 @@ def test_class_balanced_draws_from_the_whole_class():
 
 
 @pytest.mark.parametrize("count", [0, -1, 11])
-def test_class_balanced_refuses_what_is_not_there(count):
+def test_class_balanced_refuses_an_impossible_count(count):
     with pytest.raises(InputError, match=f"{count} samples.*10 images"):
         class_balanced(torch.zeros(10), count, 0)
 
@@ -251,13 +251,13 @@ Y = torch.arange(10) % 5
         (X * float("nan"), Y, "nan"),
     ],
 )
-def test_what_is_wrong_with_a_split_is_named(name, x, y, message):
+def test_an_invalid_split_is_named(name, x, y, message):
     with pytest.raises(InputError, match=f"mine, {name} split: .*{message}"):
         splits(**{name: InMemoryDataset(x, y)})
 
 
 def test_images_of_two_shapes_are_refused():
-    """A network takes one number of channels; the val images would be refused after an epoch."""
+    """Otherwise the model would refuse the val images only after the first epoch."""
     with pytest.raises(InputError, match=r"val|channels|shape"):
         splits(val=InMemoryDataset(torch.rand(10, 3, 4, 4), Y))
 
@@ -269,16 +269,16 @@ def test_unknown_data_and_unknown_settings():
         nuat.load_dataset("digits(size=3)")
 
 
-def test_a_data_set_keeps_the_name_it_was_asked_for_by(monkeypatch):
+def test_a_data_set_has_the_text_that_loaded_it_as_name(monkeypatch):
     monkeypatch.setitem(nuat.data.dataset_registry._entries, "mine", lambda size=1: splits())
     assert nuat.load_dataset("mine(size=3)").name == "mine(size=3)"
 
 
-# made-up files in the official layout
+# synthetic files in the official layout
 
 
 class Code:
-    """Unpickled, it leaves a mark in the working directory."""
+    """When unpickled, it writes a file to the working directory."""
 
     def __reduce__(self):
         return exec, ("open('mark', 'w').write('x')",)
@@ -315,7 +315,7 @@ def cifar(tmp_path, monkeypatch):
 
 
 def numbers(images):
-    """Which images these are, modulo 251."""
+    """The numbers of the images, modulo 251."""
     return images.x[:, 1, 5, 5].tolist()
 
 
@@ -340,7 +340,7 @@ def test_cifar10_is_read_and_split(cifar):
     assert data.classes[0] == "airplane" and data.classes[9] == "truck" and len(data.classes) == 10
 
 
-def test_cifar10_in_part(cifar):
+def test_part_of_cifar10(cifar):
     whole, part = nuat.load_dataset("cifar10"), nuat.load_dataset("cifar10(train=100, test=50)")
     assert [len(part[name]) for name in ("train", "val", "test")] == [100, 1000, 50]
     assert part.train.y.bincount().tolist() == [10] * 10
@@ -351,13 +351,13 @@ def test_cifar10_in_part(cifar):
 
 
 @pytest.mark.parametrize("setting", ["train=0", "train=-10", "test=-10", "train=15", "train=5000"])
-def test_a_part_of_cifar10_that_cannot_be_is_refused(cifar, setting):
-    """15 images are not so many of each class; -10 would be all but the last of each."""
+def test_an_impossible_part_of_cifar10_is_refused(cifar, setting):
+    """15 is not a multiple of 10; as a slice, -10 would keep all but the last images."""
     with pytest.raises(InputError, match=r"train|test"):
         nuat.load_dataset(f"cifar10({setting})")
 
 
-def test_cifar10_directly_in_the_folder_or_in_data(cifar, tmp_path, monkeypatch):
+def test_cifar10_is_found_in_either_folder(cifar, tmp_path, monkeypatch):
     cifar.rename(tmp_path / "root" / "cifar-10-batches-py")
     assert len(nuat.load_dataset("cifar10").test) == 200
     monkeypatch.delenv("NUAT_DATA")
@@ -366,7 +366,7 @@ def test_cifar10_directly_in_the_folder_or_in_data(cifar, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch"])
-def test_a_cifar10_file_that_is_not_the_official_one_is_never_unpickled(cifar, tmp_path, name):
+def test_a_modified_cifar10_file_is_never_unpickled(cifar, tmp_path, name):
     (cifar / name).write_bytes(pickle.dumps(Code()))
     with pytest.raises(InputError, match=f"{name} is not the official file.*MD5"):
         nuat.load_dataset("cifar10")
@@ -383,7 +383,7 @@ def test_a_missing_cifar10_file_is_named(cifar, name):
 
 
 def test_the_md5_sums_of_the_official_files():
-    """As published beside CIFAR-10 and in torchvision.datasets."""
+    """They are published on the CIFAR-10 page and in torchvision.datasets."""
     assert cifar_module.CIFAR10_MD5["data_batch_1"] == "c99cafc152244af753f735de768cd75f"
     assert cifar_module.CIFAR10_MD5["test_batch"] == "40351d587109b95175f43aff81a1287e"
     assert mnist_module.MNIST_MD5["t10k-labels-idx1-ubyte.gz"] == "ec29112dd5afa0611ce80d1b7f02629c"
@@ -419,7 +419,7 @@ def test_cifar100_is_read_and_split(cifar100):
 
 
 @pytest.mark.parametrize("name", ["train", "test", "meta"])
-def test_a_cifar100_file_that_is_not_the_official_one_is_never_unpickled(cifar100, tmp_path, name):
+def test_a_modified_cifar100_file_is_never_unpickled(cifar100, tmp_path, name):
     (cifar100 / name).write_bytes(pickle.dumps(Code()))
     with pytest.raises(InputError, match=f"{name} is not the official file.*MD5"):
         nuat.load_dataset("cifar100")
@@ -471,7 +471,7 @@ def test_mnist_is_read_and_split(mnist):
     assert both.tolist() == order.tolist()
 
 
-def test_mnist_in_part(mnist):
+def test_part_of_mnist(mnist):
     whole, part = nuat.load_dataset("mnist"), nuat.load_dataset("mnist(train=200, val=50)")
     assert [len(part[name]) for name in ("train", "val", "test")] == [200, 50, 10_000]
     assert torch.equal(part.train.x, whole.train.x[first_of_each_class(whole.train.y, 20)])
@@ -479,7 +479,7 @@ def test_mnist_in_part(mnist):
         nuat.load_dataset("mnist(train=50000)")
 
 
-def test_an_mnist_file_that_is_missing_or_another_one_is_refused(mnist, tmp_path, monkeypatch):
+def test_a_missing_or_modified_mnist_file_is_refused(mnist, tmp_path, monkeypatch):
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
     for file in mnist.iterdir():
@@ -496,7 +496,7 @@ def test_an_mnist_file_that_is_missing_or_another_one_is_refused(mnist, tmp_path
 @pytest.mark.parametrize(
     ("name", "inside"), [("cifar10", "cifar-10-batches-py"), ("mnist", "MNIST/raw")]
 )
-def test_a_missing_folder_says_where_it_was_looked_for(tmp_path, monkeypatch, name, inside):
+def test_the_error_for_a_missing_folder_lists_the_places(tmp_path, monkeypatch, name, inside):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NUAT_DATA", raising=False)
     with pytest.raises(InputError) as error:

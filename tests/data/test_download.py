@@ -34,7 +34,7 @@ ARCHIVE = packed()
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content`; `cut` ends the first answer after so many bytes; notes what was asked."""
+    """Serves `content`; `cut` truncates the first response; `asked` records the requests."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -86,63 +86,61 @@ def server(monkeypatch):
         thread.join()
 
 
-def left(folder):
+def list_files(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_an_archive_comes_from_the_first_address_that_has_it(server, tmp_path):
+def test_an_archive_is_fetched_from_the_first_address_that_has_it(server, tmp_path):
     place = download("toys", tmp_path)
     assert place == tmp_path / "toys" / "toys"
     assert {name: (place / name).read_bytes() for name in FILES} == FILES
-    assert left(tmp_path) == ["toys/toys/a", "toys/toys/b"], "no archive and no half is left"
+    assert list_files(tmp_path) == ["toys/toys/a", "toys/toys/b"], "no partial file"
     assert server.asked == [("/gone/toys.tar.gz", None), ("/toys.tar.gz", None)]
     assert download("toys", tmp_path) == place and len(server.asked) == 2, "it is there"
 
 
 def test_single_files(server, tmp_path):
     place = download("parts", tmp_path)
-    assert left(place) == ["a", "b"] and (place / "a").read_bytes() == FILES["a"]
+    assert list_files(place) == ["a", "b"] and (place / "a").read_bytes() == FILES["a"]
     (place / "b").unlink()
     download("parts", tmp_path)
     assert [path for path, _ in server.asked] == ["/a", "/b", "/b"], "only what is missing"
 
 
-def test_a_download_that_broke_off_goes_on(server, tmp_path):
+def test_an_interrupted_download_resumes(server, tmp_path):
     server.cut = 1000
     with pytest.raises(InputError, match=r"connection ended after 1,000 of .*Run the same command"):
         download("toys", tmp_path)
-    assert left(tmp_path) == ["toys/toys.tar.gz.partial"]
+    assert list_files(tmp_path) == ["toys/toys.tar.gz.partial"]
     place = download("toys", tmp_path)
     assert server.asked[-1] == ("/toys.tar.gz", "bytes=1000-")
-    assert (place / "a").read_bytes() == FILES["a"] and len(left(tmp_path)) == 2
+    assert (place / "a").read_bytes() == FILES["a"] and len(list_files(tmp_path)) == 2
 
 
-def test_a_server_that_cannot_go_on_starts_afresh(server, tmp_path):
+def test_a_server_without_ranges_starts_again(server, tmp_path):
     server.cut, server.ranges = 1000, False
     with pytest.raises(InputError):
         download("toys", tmp_path)
-    assert left(download("toys", tmp_path)) == ["a", "b"]
+    assert list_files(download("toys", tmp_path)) == ["a", "b"]
 
 
-def test_a_whole_partial_needs_no_more_bytes(server, tmp_path):
+def test_a_complete_partial_file_is_not_downloaded_again(server, tmp_path):
     (tmp_path / "toys").mkdir()
     (tmp_path / "toys" / "toys.tar.gz.partial").write_bytes(ARCHIVE)
-    assert left(download("toys", tmp_path)) == ["a", "b"]
+    assert list_files(download("toys", tmp_path)) == ["a", "b"]
 
 
 @pytest.mark.parametrize("off", [0, -1, 5000])
-def test_a_byte_that_is_off_leaves_nothing(server, tmp_path, off):
+def test_a_wrong_byte_leaves_no_file(server, tmp_path, off):
     content = bytearray(ARCHIVE)
     content[min(off, len(content) - 1)] ^= 1
     server.content["/toys.tar.gz"] = bytes(content)
-    with pytest.raises(
-        InputError, match=r"not the official file \(its MD5.*by hand"
-    ):
+    with pytest.raises(InputError, match=r"not the official file \(its MD5.*by hand"):
         download("toys", tmp_path)
-    assert left(tmp_path) == []
+    assert list_files(tmp_path) == []
 
 
-def test_without_a_network_it_says_what_to_do_by_hand(server, tmp_path):
+def test_without_a_network_the_error_names_the_home_page(server, tmp_path):
     server.content.clear()
     with pytest.raises(
         InputError, match=r"404.*get the toys from http://toys.example by hand and unpack it"
@@ -155,7 +153,7 @@ def test_without_a_network_it_says_what_to_do_by_hand(server, tmp_path):
         download("toy", tmp_path)
 
 
-def test_an_archive_cannot_write_elsewhere(server, tmp_path, monkeypatch):
+def test_an_archive_cannot_write_outside_its_folder(server, tmp_path, monkeypatch):
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w:gz") as tar:
         tar.addfile(tarfile.TarInfo("../../escaped"), io.BytesIO(b""))
@@ -167,7 +165,7 @@ def test_an_archive_cannot_write_elsewhere(server, tmp_path, monkeypatch):
     )
     with pytest.raises(tarfile.OutsideDestinationError):
         download("toys", tmp_path)
-    assert left(tmp_path) == ["toys/toys.tar.gz"]
+    assert list_files(tmp_path) == ["toys/toys.tar.gz"]
 
 
 def test_from_the_command_line(server, tmp_path, monkeypatch, capsys):

@@ -1,7 +1,6 @@
-"""Folders of images: what is read, how it is split, and that crops belong to the image."""
+"""Folders of images: files, splits, color modes, crops, names."""
 
 import math
-from importlib import import_module
 from pathlib import Path
 
 import numpy
@@ -14,20 +13,20 @@ from nuat import Augment, InMemoryDataset
 from nuat.config.parsing import parse_call
 from nuat.data import dataset_slug, image_io, with_bad_images
 from nuat.data.imagenet100 import CLASSES
+from nuat.training import trainer
 
-LOOP = import_module("nuat.training.trainer")
 CROPS = Augment(pad=2, flip=True, scale=(0.2, 1.0))
 
 
 def picture(seed, width=40, height=30):
-    """A smooth picture of its own colours."""
+    """A smooth picture with random colors."""
     random = numpy.random.RandomState(seed)
     small = Image.fromarray(random.randint(256, size=(5, 5, 3), dtype=numpy.uint8))
     return small.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def lay(top, counts, size=(40, 30)):
-    """`lay(top, {"train/cat": 3})`: so many pictures in each folder."""
+def write_images(top, counts, size=(40, 30)):
+    """Write pictures: `write_images(top, {"train/cat": 3})` writes three to train/cat."""
     seed = 0
     for place, count in counts.items():
         (top / place).mkdir(parents=True)
@@ -39,7 +38,7 @@ def lay(top, counts, size=(40, 30)):
 
 @pytest.fixture
 def photos(tmp_path):
-    return lay(
+    return write_images(
         tmp_path / "my photos (2)",
         {"train/cat": 12, "train/dog": 8, "val/cat": 3, "val/dog": 2, "test/cat": 2, "test/dog": 4},
     )
@@ -54,10 +53,10 @@ def same(one, other):
     return all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in pairs)
 
 
-# which images
+# splits and files
 
 
-def test_three_splits_as_they_lie(photos):
+def test_three_splits_in_folders(photos):
     data = nuat.load_dataset(f"folder:{photos}(size=16)")
     assert sizes(data) == [20, 5, 6] and data.classes == ("cat", "dog") and data.notes == ()
     assert data.train.y.tolist() == [0] * 12 + [1] * 8 and data.test.y.tolist() == [0, 0] + [1] * 4
@@ -75,7 +74,7 @@ def test_three_splits_as_they_lie(photos):
         (["val", "test"], [14, 2, 4], ["test split is held out", "val split is held out"]),
     ],
 )
-def test_what_is_missing_is_held_out_and_said(photos, gone, expected, said):
+def test_missing_splits_are_held_out_with_a_note(photos, gone, expected, said):
     for name in gone:
         (photos / name).rename(photos / f".{name}")
     data = nuat.load_dataset(f"folder:{photos}(size=8)")
@@ -92,28 +91,28 @@ def test_what_is_missing_is_held_out_and_said(photos, gone, expected, said):
     assert again.val.files == data.val.files and other.val.files != data.val.files
 
 
-def test_class_folders_alone(photos):
+def test_class_folders_without_splits(photos):
     data = nuat.load_dataset(f"folder:{photos / 'train'}(size=8, val=0.25, test=0.5)")
     assert sizes(data) == [7, 3, 10]
 
 
-def test_other_files_and_missing_classes_are_said(photos):
+def test_other_files_and_missing_classes_are_noted(photos):
     (photos / "train" / "cat" / "README.txt").write_text("cats")
     (photos / "train" / "cat" / ".DS_Store").write_text("")
     (photos / "train" / "cat" / "more").mkdir()
     picture(99).save(photos / "train" / "cat" / "more" / "1.JPEG")
-    lay(photos, {"train/emu": 3})
+    write_images(photos, {"train/emu": 3})
     data = nuat.load_dataset(f"folder:{photos}(size=8)")
     assert len(data.train) == 24 and data.classes == ("cat", "dog", "emu")
     assert "1 files are not images: README.txt" in data.notes[0]
     assert all("no images of emu" in note for note in data.notes[1:]) and len(data.notes) == 3
 
 
-def test_imagenet100_takes_its_hundred_classes_and_no_others(tmp_path, monkeypatch):
+def test_imagenet100_reads_only_its_classes(tmp_path, monkeypatch):
     assert len(set(CLASSES)) == 100 and list(CLASSES) == sorted(CLASSES)
     top = tmp_path / "imagenet"
     counts = {f"train/{name}": 2 for name in CLASSES} | {f"val/{name}": 1 for name in CLASSES}
-    lay(top, counts | {"train/n99999999": 1, "val/n99999999": 1}, size=(8, 8))
+    write_images(top, counts | {"train/n99999999": 1, "val/n99999999": 1}, size=(8, 8))
     monkeypatch.setenv("NUAT_DATA", str(tmp_path))
     data = nuat.load_dataset("imagenet100(size=8)")
     assert sizes(data) == [100, 100, 100] and data.classes == CLASSES
@@ -162,7 +161,7 @@ def test_a_palette_with_transparency(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_respected(tmp_path, orientation):
-    """Eight files that all show the same picture."""
+    """All eight orientations show the same picture."""
     upright = picture(5)
     lay_down = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -183,7 +182,7 @@ def test_exif_orientation_is_respected(tmp_path, orientation):
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 30), (30, 40), (300, 20), (7, 7), (224, 224)])
-def test_the_middle_of_the_resized_image(width, height):
+def test_resize_center_crop(width, height):
     image, size = picture(1, width, height), 14
     found = image_io.to_tensor(image_io.resize_center_crop(image, size))
     assert found.shape == (3, size, size)
@@ -193,7 +192,7 @@ def test_the_middle_of_the_resized_image(width, height):
     assert torch.equal(found, image_io.to_tensor(whole)[:, top : top + size, left : left + size])
 
 
-def test_windows_have_the_area_and_the_sides_they_should():
+def test_random_resized_crop_boxes_have_the_right_area_and_aspect():
     own = torch.Generator().manual_seed(0)
     shares, ratios = [], []
     for _ in range(2000):
@@ -244,8 +243,8 @@ def test_crops_are_a_function_of_seed_and_image(photos):
     )
 
 
-def test_the_crops_are_those_of_a_plain_reference(photos):
-    """One by one, with numpy where we use torch."""
+def test_crops_equal_a_plain_reference(photos):
+    """The reference works image by image with numpy."""
     train = nuat.load_dataset(f"folder:{photos}(size=12, workers=0)").train
     for place in range(len(train)):
         own = torch.Generator().manual_seed(nuat.rng.derive_seed(9, "image", place))
@@ -261,7 +260,7 @@ def test_the_crops_are_those_of_a_plain_reference(photos):
         assert numpy.array_equal(found, pixels)
 
 
-def test_evaluation_reads_the_same_in_any_order(photos):
+def test_evaluation_images_do_not_depend_on_the_order(photos):
     test = nuat.load_dataset(f"folder:{photos}(size=12, workers=2)").test
     ids, x, y = (torch.cat(part) for part in zip(*test.batches(4), strict=True))
     assert ids.tolist() == list(range(6)) and torch.equal(y, test.y)
@@ -270,7 +269,7 @@ def test_evaluation_reads_the_same_in_any_order(photos):
     assert torch.equal(part.batch(torch.arange(2))[0], x[[5, 2]]) and part.y.tolist() == [1, 1]
 
 
-def test_a_file_that_breaks_later_is_named_in_one_line(photos):
+def test_a_file_damaged_after_loading_is_named(photos):
     train = nuat.load_dataset(f"folder:{photos}(size=12, workers=2)").train
     train.files[3].write_bytes(b"gone")
     with pytest.raises(nuat.InputError, match=r"cat/11\.png cannot be read") as error:
@@ -281,8 +280,8 @@ def test_a_file_that_breaks_later_is_named_in_one_line(photos):
 # training
 
 
-def test_a_run_on_a_folder_goes_on_to_the_same_weights(photos, tmp_path, monkeypatch):
-    """Stopped in the second epoch and gone on with by another number of workers."""
+def test_a_resumed_run_has_the_same_weights(photos, tmp_path, monkeypatch):
+    """The run stops in the second epoch and resumes with another number of workers."""
     row = nuat.Recipe(
         name="nuat",
         method=nuat.NuAT(nuat.Linf(4 / 255), 1.0),
@@ -296,7 +295,7 @@ def test_a_run_on_a_folder_goes_on_to_the_same_weights(photos, tmp_path, monkeyp
     monkeypatch.setenv("NUAT_WORKERS", "0")
     whole = nuat.fit(row, data=text, out=tmp_path / "whole")
     with monkeypatch.context() as stopped:
-        stopped.setattr(LOOP.Trainer, "time_is_up", property(lambda run: run.done >= 7))
+        stopped.setattr(trainer.Trainer, "time_is_up", property(lambda run: run.done >= 7))
         part = nuat.fit(row, data=text, out=tmp_path / "part")
     assert not part.finished and len(part.metrics) == 1
     monkeypatch.setenv("NUAT_WORKERS", "2")
@@ -328,7 +327,7 @@ def test_paths_in_names(text, name, settings):
     assert parse_call(text) == (name, settings)
 
 
-def test_short_names_and_bad_images():
+def test_dataset_slug_and_with_bad_images():
     assert (
         dataset_slug("folder:~/my/photos(size=64)") == "photos"
         and dataset_slug("cifar10(train=10)") == "cifar10"
@@ -366,7 +365,7 @@ def test_a_typing_error_has_no_fallback():
             nuat.get_recipe(name, data)
 
 
-def test_the_photographs_of_the_house(real):
+def test_real_photographs(real):
     data = nuat.load_dataset(f"folder:{Path(real) / 'photos'}(size=32)")
     assert sizes(data) == [360, 40, 200] and len(data.classes) == 10
     grey = data.train.subset(

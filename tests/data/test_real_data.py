@@ -1,7 +1,7 @@
-"""CIFAR-10 and MNIST against a second reading that shares no code with the first.
+"""CIFAR-10 and MNIST compared with a second reader that shares no code with nuat.
 
-The figures of this table were taken from the official files with the standard library and numpy
-alone; the readings below repeat that, byte by byte where the formats allow it.
+The constants below were computed from the official files with the standard library and numpy; the
+readers below repeat this, byte by byte where the formats allow it.
 """
 
 import gzip
@@ -65,7 +65,7 @@ def readings():
 
 
 def both(real, readings, name):
-    """(ours, the second reading of train, of test), read once."""
+    """The data set, and the second reader's train and test images, read once."""
     if name not in readings:
         second, _ = SECOND[name]
         readings[name] = (
@@ -76,7 +76,7 @@ def both(real, readings, name):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "mnist"])
-def test_the_test_split_is_that_of_the_second_reading(real, readings, name):
+def test_the_test_split_equals_the_second_reader(real, readings, name):
     data, _, test = both(real, readings, name)
     assert data.test.y.tolist() == [label for label, _ in test]
     assert data.test.y.bincount().tolist() == KNOWN[name][3]
@@ -87,7 +87,7 @@ def test_the_test_split_is_that_of_the_second_reading(real, readings, name):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "mnist"])
-def test_train_and_val_are_the_published_training_set(real, readings, name):
+def test_train_and_val_together_are_the_published_training_set(real, readings, name):
     data, train, _ = both(real, readings, name)
     images = [*data.train.x.numpy(), *data.val.x.numpy()]
     labels = data.train.y.tolist() + data.val.y.tolist()
@@ -98,7 +98,7 @@ def test_train_and_val_are_the_published_training_set(real, readings, name):
 
 
 def moments(x):
-    """Mean and deviation in units of 255, to four digits, from how often each value is there."""
+    """Mean and standard deviation of pixels / 255, to four digits, from a histogram."""
     values, counts = numpy.arange(256) / 255, numpy.bincount(x.ravel(), minlength=256)
     mean = (values * counts).sum() / x.size
     deviation = ((values - mean) ** 2 * counts).sum() / x.size
@@ -118,8 +118,8 @@ def test_mean_and_deviation_to_four_digits(real, readings, name):
         assert found == [expected, expected]
 
 
-def test_the_splits_are_those_published(real, readings):
-    """CIFAR-10: val is the first 100 of each class; train starts with the first image after."""
+def test_the_val_split_equals_the_published_one(real, readings):
+    """In CIFAR-10, val is the first 100 images of each class, and train the rest."""
     data, train, _ = both(real, readings, "cifar10")
     seen, held, rest = [0] * 10, [], []
     for label, content in train:
@@ -136,8 +136,8 @@ def test_the_splits_are_those_published(real, readings):
     ]
 
 
-def test_crops_and_flips_of_a_thousand_photographs(real, readings):
-    """Against Pillow, image by image, with the same draws."""
+def test_crops_and_flips_equal_pillow(real, readings):
+    """The reference uses Pillow, image by image, with the same draws."""
     from PIL import Image, ImageOps
 
     data, *_ = both(real, readings, "cifar10")
