@@ -60,7 +60,7 @@ def trained(tmp_path_factory) -> list[Run]:
 
 @pytest.fixture
 def runs(trained, tmp_path) -> list[Run]:
-    """The same runs, to be changed by a test."""
+    """Copies of the trained runs, which a test may change."""
     return [copy(run, tmp_path / run.path.name) for run in trained]
 
 
@@ -82,7 +82,7 @@ def network(run: Run) -> nn.Module:
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: its elements, attributes and results."""
+    """The elements, attributes and the results table of a page."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -168,7 +168,7 @@ def test_page_is_accessible(runs, tmp_path):
     assert shown.tags["title"] == shown.tags["h1"] == 1
 
 
-def test_page_holds_the_figures_of_the_scores(runs, tmp_path):
+def test_page_shows_the_accuracies_of_the_scores(runs, tmp_path):
     shown = page(runs, tmp_path / "page.html")
     head, *body = shown.table
     assert head[:5] == ["run", "clean%", "fgsm%", "pgd-3(restarts=2)%", "worst%"]
@@ -192,8 +192,15 @@ def test_one_run_without_an_epoch_has_a_page(tmp_path, trained):
     assert "0 of 1 epochs" in shown.text
 
 
-def test_a_collapse_is_said(runs, tmp_path):
-    runs[1].log({**runs[1].metrics[-1], "epoch": 4, "catastrophic_overfitting": "robust <10%>", "stopped": True})
+def test_overfitting_is_reported(runs, tmp_path):
+    runs[1].log(
+        {
+            **runs[1].metrics[-1],
+            "epoch": 4,
+            "catastrophic_overfitting": "robust <10%>",
+            "stopped": True,
+        }
+    )
     shown = page(runs, tmp_path / "page.html")
     assert "nuat: robust <10%>; training was stopped." in shown.text
     assert shown.values("class").count("warning") == 1
@@ -214,19 +221,19 @@ def test_hostile_names_are_text(runs, tmp_path):
 def test_same_input_same_bytes(runs, tmp_path):
     pages = []
     for name in ("a.html", "b.html"):
-        torch.rand(3)  # a page depends on no state
+        torch.rand(3)  # the page must not depend on the global generator
         networks = {run.path: network(run) for run in runs}
         pages.append(write_page(runs, tmp_path / name, models=networks).read_bytes())
     assert pages[0] == pages[1]
 
 
-def test_a_page_wants_runs(tmp_path):
+def test_a_page_without_items_is_refused(tmp_path):
     with pytest.raises(InputError, match="no runs"):
         write_page([], tmp_path / "page.html")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_gallery_without_images_says_why(runs, tmp_path):
+def test_a_gallery_without_images_states_the_reason(runs, tmp_path):
     run = copy(runs[0], tmp_path / "own", data={**runs[0].config["data"], "name": "mine"})
     shown = page([run], tmp_path / "page.html", models={run.path: network(run)})
     assert not gallery_images(shown)
@@ -262,7 +269,7 @@ def test_gallery_shows_what_the_attack_did(trained, ball):
         assert items[0].factor == pytest.approx(2.5)
 
 
-def test_gallery_prefers_images_classified_rightly(trained):
+def test_gallery_prefers_correctly_classified_images(trained):
     f, images = network(trained[1]), load_dataset("digits").test
     seen = build_gallery(f, images, "0123456789", BALL, PGD(BALL, steps=1), count=4)
     again = build_gallery(f, images, "0123456789", BALL, PGD(BALL, steps=1), count=4)
@@ -272,7 +279,7 @@ def test_gallery_prefers_images_classified_rightly(trained):
     assert {each.index for each in seen} != {each.index for each in other}
 
 
-def test_gallery_in_colour_at_another_size():
+def test_gallery_of_color_images_of_another_size():
     class Brightness(nn.Module):
         def forward(self, x):
             mean = x.mean((1, 2, 3))
@@ -304,7 +311,7 @@ def test_table_with_and_without_scores(runs):
     assert text(render_table([])) is not None
 
 
-def test_row_is_what_the_run_says(runs):
+def test_row_holds_the_values_of_the_run(runs):
     row = build_rows(runs)[1]
     scores = EvaluationResult.from_dict(runs[1].scores["test-60"])
     assert (row.name, row.data, row.model) == ("nuat", "digits", "small-cnn(width=8)")
@@ -319,7 +326,7 @@ def test_row_is_what_the_run_says(runs):
     assert (row.epochs, row.total_epochs, row.unfinished) == (3, 3, "")
 
 
-def test_namesakes_are_told_apart(runs, tmp_path):
+def test_runs_of_the_same_name_get_distinct_names(runs, tmp_path):
     other = copy(runs[0], tmp_path / "seed", seed=7)
     model = copy(runs[0], tmp_path / "model", seed=7, model="small-cnn(width=4)")
     twin = copy(runs[0], tmp_path / "twin", model="small-cnn(width=4)", seed=7)
@@ -340,14 +347,14 @@ def row(worst: float | None, **changes: object) -> Row:
     return dataclasses.replace(plain, **changes)
 
 
-def test_best_is_among_rows_that_can_be_compared():
+def test_best_row_is_chosen_among_comparable_rows():
     table = [row(0.5), row(0.7), row(None), row(0.9, ball="Linf(0.1)"), row(0.7)]
     assert best_rows(table) == {1, 4}
     assert best_rows([row(0.5)]) == frozenset()
     assert next(c for c in build_columns(table) if c.heading == "worst").marked == {1, 4}
 
 
-def test_what_rows_share_has_no_column():
+def test_shared_settings_have_no_column():
     same, mixed = [row(0.5), row(0.7)], [row(0.5), row(0.7, ball="Linf(0.1)", images=1000)]
     assert shared_settings(same) == ["digits", "small-cnn", "Linf(0.2)", "9 images (test)"]
     assert shared_settings(mixed) == ["digits", "small-cnn"]

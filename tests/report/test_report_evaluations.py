@@ -1,4 +1,4 @@
-"""Which evaluations a report shows: those of the same images as one; what is left out is said."""
+"""Evaluations of the same images are merged; the others are listed below the table."""
 
 import dataclasses
 import io
@@ -25,7 +25,7 @@ RIGHT, STRONG = [True, True, True, False], [True, False, False, False]
 
 
 def scores(standing: dict[str, list[bool]], **changes) -> EvaluationResult:
-    """Of four images, of which the last is misclassified."""
+    """Return a result for four images, of which the last is misclassified."""
     made = EvaluationResult(
         indices=[0, 1, 2, 3],
         labels=[0, 1, 0, 1],
@@ -107,7 +107,7 @@ def test_images_in_another_order_are_the_same_images(tmp_path):
     ],
     ids=["same", "seed", "search", "attack"],
 )
-def test_an_attack_with_other_settings_has_a_column_of_its_own(tmp_path, changes, attacks):
+def test_an_attack_with_other_settings_has_a_separate_column(tmp_path, changes, attacks):
     made = run(
         tmp_path / "run",
         test=scores({"pgd-20": RIGHT}),
@@ -118,7 +118,7 @@ def test_an_attack_with_other_settings_has_a_column_of_its_own(tmp_path, changes
     assert row.worst_case_accuracy == 0.25
 
 
-def test_a_snapshot_is_of_its_attack(tmp_path):
+def test_a_snapshot_has_the_settings_of_its_attack(tmp_path):
     standing = {"pgd-20 at 7": RIGHT, "pgd-20": STRONG}
     one, other = (scores(standing, attacks={"pgd-20": {"steps": k}}) for k in (20, 21))
     (row,) = build_rows([run(tmp_path / "run", test=one, test_x=other)])
@@ -149,7 +149,7 @@ FGSM = scores({"fgsm": RIGHT})
     ],
     ids=["split", "ball", "images", "weights", "data", "labels"],
 )
-def test_what_is_shown_and_what_is_said_of_the_rest(tmp_path, shown, left_out, said):
+def test_the_other_evaluations_are_listed(tmp_path, shown, left_out, said):
     names = ("test_b", "test_a")
     made = run(tmp_path / "run", **dict(zip(names, (shown, left_out), strict=True)))
     (row,) = build_rows([made], {made.path: OWN})
@@ -160,14 +160,16 @@ def test_what_is_shown_and_what_is_said_of_the_rest(tmp_path, shown, left_out, s
     assert "not shown: test-" in page.text
 
 
-def test_scores_of_other_weights_alone_are_no_figures(tmp_path):
+def test_scores_of_other_weights_are_not_shown(tmp_path):
     made = run(tmp_path / "run", test=dataclasses.replace(FGSM, model_fingerprint="older"))
     (row,) = build_rows([made], {made.path: OWN})
     assert row.clean_accuracy is None and "of other weights" in row.not_shown[0]
-    assert build_rows([made])[0].clean_accuracy == 0.75, "without the weights nobody knows"
+    assert build_rows([made])[0].clean_accuracy == 0.75, (
+        "without a model the weights cannot be compared"
+    )
 
 
-def test_as_many_other_images_are_not_compared(tmp_path):
+def test_equally_many_other_images_are_not_compared(tmp_path):
     others = dataclasses.replace(FGSM, indices=[4, 5, 6, 7])
     one, other = (run(tmp_path / name, test_4=each) for name, each in (("a", FGSM), ("b", others)))
     table = build_rows([one, other])
@@ -177,7 +179,7 @@ def test_as_many_other_images_are_not_compared(tmp_path):
     assert column.cells == ["4 images (test)", "4 other images (test)"]
 
 
-def test_scores_that_do_not_say_their_split_are_named_after_it(tmp_path):
+def test_scores_without_a_split_take_it_from_their_name(tmp_path):
     old = dataclasses.replace(FGSM, metadata={}).to_dict()
     made = run(tmp_path / "run", val=larger(FGSM))
     made.save_scores("test-60", old)
@@ -204,7 +206,7 @@ def test_autoattack_after_pgd_on_the_command_line(call, work):  # noqa: F811
     assert text(render_table(build_rows([Run.open("run")])))
 
 
-def test_figures_stay_whole_however_many_attacks_there_are():
+def test_numbers_are_not_broken_in_wide_tables():
     names = [f"gama-{k}(restarts=5)" for k in range(12)]
     shares = {name: 0.101 + k / 100 for k, name in enumerate(names)}
     table = [

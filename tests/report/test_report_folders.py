@@ -16,7 +16,7 @@ from tests.report.test_report_evaluations import FGSM, run
 
 
 def folder(path: Path, scores: EvaluationResult = FGSM, **config: object) -> Path:
-    """A folder of verdicts with these scores."""
+    """Write an evaluation folder with these scores."""
     path.mkdir(parents=True)
     about = {"model_fingerprint": "own", "attacks": {}, "metadata": scores.metadata} | config
     (path / "config.json").write_text(json.dumps(about))
@@ -24,7 +24,7 @@ def folder(path: Path, scores: EvaluationResult = FGSM, **config: object) -> Pat
     return path
 
 
-def test_a_folder_is_a_row_named_after_it(tmp_path):
+def test_an_evaluation_folder_is_a_row_with_its_name(tmp_path):
     (row,) = build_rows([open_item(folder(tmp_path / "verdict"))])
     assert (row.name, row.data, row.split, row.ball) == ("verdict", "digits", "test", "Linf(0.2)")
     assert (row.clean_accuracy, row.worst_case_accuracy, row.robust_accuracy, row.images) == (
@@ -34,18 +34,18 @@ def test_a_folder_is_a_row_named_after_it(tmp_path):
         4,
     )
     headings = [column.heading for column in build_columns([row])]
-    assert headings == ["run", "clean", "fgsm", "worst"], "nothing of training"
+    assert headings == ["run", "clean", "fgsm", "worst"], "no column about training"
     assert shared_settings([row]) == ["digits", "Linf(0.2)", "4 images (test)"]
 
 
-def test_what_nobody_said_is_a_dash(tmp_path):
+def test_unknown_metadata_is_not_shown(tmp_path):
     found = open_item(folder(tmp_path / "verdict", dataclasses.replace(FGSM, metadata={})))
     (row,) = build_rows([found])
     assert shared_settings([row]) == ["Linf(0.2)", "4 images"]
     assert "<title>verdict</title>" in write_page([found], tmp_path / "page.html").read_text()
 
 
-def test_namesakes_and_runs_are_told_apart(tmp_path, monkeypatch):
+def test_folders_of_the_same_name_get_distinct_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paths = [folder(Path(letter) / "verdict") for letter in "ab"]
     table = build_rows([*map(open_item, paths), run(tmp_path / "run", test=FGSM)])
@@ -55,7 +55,7 @@ def test_namesakes_and_runs_are_told_apart(tmp_path, monkeypatch):
     assert len({row.group for row in build_rows(both)}) == 2
 
 
-def test_a_page_of_both_shows_what_there_is(tmp_path):
+def test_a_page_with_a_run_and_an_evaluation(tmp_path):
     verdict = open_item(folder(tmp_path / "verdict", dataclasses.replace(FGSM, notes=["a <note>"])))
     trained = run(tmp_path / "run", test=FGSM)
     trained.log({"epoch": 1, "loss": 1.0, "seconds": 1.0, "val_clean": 0.5})
@@ -79,7 +79,7 @@ def test_a_page_of_both_shows_what_there_is(tmp_path):
         ("config.json", "is not a run folder or an evaluation folder: it has no config.json"),
     ],
 )
-def test_a_folder_that_lacks_a_file_is_refused(tmp_path, lost, words):
+def test_a_folder_without_a_file_is_refused(tmp_path, lost, words):
     path = folder(tmp_path / "verdict")
     (path / lost).unlink()
     with pytest.raises(InputError, match=words):
@@ -97,7 +97,7 @@ def test_damaged_scores_are_refused(tmp_path, content, words):
         open_item(path)
 
 
-def test_what_was_likely_meant_is_named(tmp_path):
+def test_the_error_names_the_likely_path(tmp_path):
     path = folder(tmp_path / "all" / "verdict")
     with pytest.raises(InputError, match=f"such as {path}"):
         open_item(tmp_path / "all")
@@ -107,7 +107,7 @@ def test_what_was_likely_meant_is_named(tmp_path):
         open_item(tmp_path / "none")
 
 
-def test_the_page_beside_the_folders_is_passed_over(call, here, tmp_path):  # noqa: F811
+def test_an_earlier_report_among_the_folders_is_ignored(call, here, tmp_path):  # noqa: F811
     paths = [folder(tmp_path / "runs" / name) for name in ("one", "other")]
     page = tmp_path / "runs" / "report.html"
     page.write_text("what an earlier report wrote")
@@ -116,7 +116,7 @@ def test_the_page_beside_the_folders_is_passed_over(call, here, tmp_path):  # no
     assert alone.status == 2 and "it is a file" in alone.err
 
 
-def test_a_reviewer_who_only_evaluated_has_a_table(call, here, tmp_path):  # noqa: F811
+def test_report_of_an_evaluation_only(call, here, tmp_path):  # noqa: F811
     known = "--model 'small-cnn(width=4)' --data digits --eps 0.1 --samples 40"
     line = f"evaluate weights.pt {known} --attack fgsm --attack pgd-2 --out {tmp_path}/verdict"
     assert call(line).status == 0

@@ -1,4 +1,4 @@
-"""What `nuat report` needs for the images on its page: data and networks, if at all."""
+"""The data and the models that `nuat report` needs for the images on its page."""
 
 import json
 import shutil
@@ -53,7 +53,7 @@ def rewrite(folder: Path, **changes: object) -> None:
     file.write_text(json.dumps(config | merged))
 
 
-def test_data_are_looked_for_where_it_is_said(far, call):  # noqa: F811
+def test_data_are_read_from_data_dir(far, call):  # noqa: F811
     without = call("report run")
     assert without.status == 0 and "--data-dir" in without.err and "\n" not in without.err.strip()
     assert without.err.startswith("warning: run is shown without images: elsewhere was not found")
@@ -63,7 +63,7 @@ def test_data_are_looked_for_where_it_is_said(far, call):  # noqa: F811
     assert len(gallery_images(Page(far / "run" / "report.html"))) == 18
 
 
-def test_a_folder_for_data_must_be_there(copy, call):  # noqa: F811
+def test_data_dir_must_exist(copy, call):  # noqa: F811
     assert_refused(call, copy, "report run --data-dir nodisk", "--data-dir nodisk")
     assert_refused(call, copy, "evaluate run --data-dir nodisk", "--data-dir nodisk")
 
@@ -88,7 +88,7 @@ def own(copy, monkeypatch, call):  # noqa: F811
     sys.modules.pop("nets_of_mine", None)
 
 
-def test_a_network_of_ones_own_is_built_if_it_is_named(own):
+def test_a_custom_model_is_built_if_it_is_named(own):
     without = own("report mine run --out page.html")
     assert without.status == 0 and "add --model 'nets_of_mine:make'" in without.err
     assert len(gallery_images(Page(Path("page.html")))) == 18
@@ -98,11 +98,11 @@ def test_a_network_of_ones_own_is_built_if_it_is_named(own):
 
 
 @pytest.mark.parametrize("model", ["nets_of_mine:narrow", "nets_of_mine:none", "smal-cnn"])
-def test_a_network_that_does_not_fit_is_refused(own, model):
+def test_a_model_that_does_not_fit_is_refused(own, model):
     assert_refused(own, Path(), f"report mine --model {model}", model.partition(":")[0])
 
 
-def test_what_is_not_needed_is_not_asked_for(own):
+def test_unneeded_options_are_reported(own):
     spoken = own("report run --model nets_of_mine:make")
     assert (spoken.status, spoken.err) == (0, "")
     assert "--model nets_of_mine:make was not needed" in spoken.out

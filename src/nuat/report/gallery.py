@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from nuat.attacks import Attack, is_robust
+from nuat.attacks import Attack, Ensemble, is_robust
 from nuat.data import ImageDataset, class_balanced
 from nuat.nn.freeze import frozen_eval
 from nuat.nn.validation import check_logits
@@ -58,7 +58,7 @@ def build_gallery(
     images: ImageDataset,
     classes: Sequence[str],
     ball: Ball,
-    attack: Attack,
+    attack: Attack | Ensemble,
     count: int = 6,
     seed: int = 0,
 ) -> list[GalleryItem]:
@@ -72,9 +72,9 @@ def build_gallery(
     """
     images.check(len(classes))
     check_logits(model, images.batch(torch.arange(1))[0].to(device_of(model)), len(classes))
-    ids = _choose(model, images, min(count, len(images)), seed)
-    x, y = (part.to(device_of(model)) for part in images.batch(ids))
-    x_adv = attack(model, x, y, PerImageNoise(seed, ids, "gallery"))
+    indices = _choose(model, images, min(count, len(images)), seed)
+    x, y = (part.to(device_of(model)) for part in images.batch(indices))
+    x_adv = attack(model, x, y, PerImageNoise(seed, indices, "gallery"))
     robust = is_robust(model, x, y, x_adv, ball).tolist()
     factor = 0.5 / _max_change(x_adv - x, ball)
     before, after = _predict(model, x), _predict(model, x_adv)
@@ -82,7 +82,7 @@ def build_gallery(
     images_png = zip(_to_png(x), _to_png(magnified), _to_png(x_adv), strict=True)
     return [
         GalleryItem(
-            index=int(ids[i]),
+            index=int(indices[i]),
             label=classes[int(y[i])],
             clean=clean,
             perturbation=perturbation,
@@ -105,9 +105,8 @@ def _choose(model: nn.Module, images: ImageDataset, count: int, seed: int) -> Te
     pool = class_balanced(images.y, min(len(images), 40 * count), seed)
     x, y = images.batch(pool)
     labels = y.tolist()
-    predictions = [
-        p for part in x.split(100) for p, _ in _predict(model, part.to(device_of(model)))
-    ]
+    batches = (x[i : i + 100].to(device_of(model)) for i in range(0, len(x), 100))
+    predictions = [predicted for batch in batches for predicted, _ in _predict(model, batch)]
     correct = [p == label for p, label in zip(predictions, labels, strict=True)]
     generator = torch.Generator().manual_seed(seed)
     classes = torch.randperm(max(labels) + 1, generator=generator).tolist()
