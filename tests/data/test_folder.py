@@ -295,7 +295,7 @@ def test_a_resumed_run_has_the_same_weights(photos, tmp_path, monkeypatch):
     monkeypatch.setenv("NUAT_WORKERS", "0")
     whole = nuat.fit(row, data=text, out=tmp_path / "whole")
     with monkeypatch.context() as stopped:
-        stopped.setattr(trainer.Trainer, "time_is_up", property(lambda run: run.done >= 7))
+        stopped.setattr(trainer.Trainer, "time_is_up", property(lambda run: run.batches_done >= 7))
         part = nuat.fit(row, data=text, out=tmp_path / "part")
     assert not part.finished and len(part.metrics) == 1
     monkeypatch.setenv("NUAT_WORKERS", "2")
