@@ -29,7 +29,10 @@ def ce_per_image(z: Tensor, y: Tensor) -> Tensor:
 
 def kl(z: Tensor, z_adv: Tensor) -> Tensor:
     """KL(p || p_adv) = sum_ij p_ij (log p_ij - log p_adv_ij), where p = softmax(z)."""
-    return F.kl_div(z_adv.log_softmax(1), z.log_softmax(1), reduction="sum", log_target=True)
+    # The gradient in z_adv has the bits of `F.kl_div(..., target=p)`, which the published TRADES
+    # uses. That function itself gives NaN gradients in z where a probability underflows to 0, and
+    # with log_target=True another rounding, which turns signs of the gradient near x.
+    return (z.softmax(1) * (z.log_softmax(1) - z_adv.log_softmax(1))).sum()
 
 
 def nuclear(z_adv: Tensor, z: Tensor) -> Tensor:
