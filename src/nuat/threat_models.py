@@ -7,6 +7,7 @@ eps: at eps 8/255 a relative step size of 1/4 is the usual 2/255.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -168,7 +169,30 @@ def parse_ball(text: str) -> Ball:
 def check_ball(ball: object) -> None:
     """Raise InputError unless it is a Ball."""
     if not isinstance(ball, Ball):
-        raise InputError(f"the threat model is {ball!r}, but must be a ball such as Linf(8 / 255)")
+        number = isinstance(ball, int | float | str)
+        guess = f"; did you mean ball={_ball_of_radius(ball)}?" if number else ""
+        raise InputError(
+            f"the threat model is {ball!r}, but must be a ball such as Linf(8 / 255){guess}"
+        )
+
+
+def refuse_eps(owner: str, settings: Mapping[str, object]) -> None:
+    """Raise InputError if `eps` is among the keyword arguments of a class that takes a ball."""
+    for name in ("eps", "epsilon"):
+        if name in settings:
+            raise InputError(
+                f"{owner} has no parameter {name}: the radius belongs to the threat model, "
+                f"ball={_ball_of_radius(settings[name])}"
+            )
+
+
+def _ball_of_radius(eps: object) -> str:
+    """The ball that somebody who passes a radius probably means; 8 means 8/255."""
+    try:
+        radius = parse_eps(eps)  # type: ignore[arg-type]  # it refuses what is no number
+        return repr(Linf(radius / 255 if radius > 1 else radius))
+    except InputError:
+        return "Linf(8/255)"
 
 
 class Start:

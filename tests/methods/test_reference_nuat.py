@@ -140,13 +140,24 @@ def nuat2_wa_both(f, x, y, signs, epoch, batch):
     averages = nuat.EMAs(g)
     teacher = copy.deepcopy(teacher_of(g, averages))
     lam = published.ramp(epoch, 80)
-    # in epoch 0 the live network stands in for the teacher, which is there
-    theirs = published.nuat2_iteration(f, sgd(f), x, y, signs, lam, teacher if epoch else None)
+    theirs = published.nuat2_iteration(f, sgd(f), x, y, signs, lam, teacher if epoch else f)
     method = nuat.NuAT2(lam=nuat.LinearRamp(4.0, 80), attack_ema_decay=0.99)
     return theirs, our_iteration(method, g, sgd(g), x, y, signs, epoch, batch, averages)
 
 
-METHODS = pytest.mark.parametrize("both", [nuat_both, nuat2_both, nuat2_wa_both])
+SLIDES = nuat.NuAT(
+    start=nuat.Bernoulli(clamp=False), alternate=False, double_bn_update=False, reference="eval"
+)
+
+
+def slides_both(f, x, y, signs, epoch, batch):
+    g = copy.deepcopy(f)
+    weight = published.ramp_nuat(epoch) / 64
+    theirs = published.slides_iteration(f, sgd(f), x, y, signs, weight)
+    return theirs, our_iteration(SLIDES, g, sgd(g), x, y, signs, epoch, batch)
+
+
+METHODS = pytest.mark.parametrize("both", [nuat_both, nuat2_both, nuat2_wa_both, slides_both])
 
 
 @DTYPES
@@ -182,10 +193,39 @@ def test_the_cases_above_distinguish_the_published_arithmetic_from_variants():
         "two steps": pixels(two, lam),
         "two steps, constant divisor": pixels(two, lam * 40 / 64),
         "two steps, teacher": pixels(two, lam, teacher),
+        "two steps, teacher, true divisor": pixels(two, lam * 64 / 40, teacher),
+        "slides": pixels(published.slides_iteration, lam / 64),
     }
     for a in found:
         for b in found:
             assert a == b or (found[a] != found[b]).float().mean() > 0.005, (a, b)
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize("size", [64, 40, 5])
+def test_the_attack_of_nuat2_wa_has_the_divisor_of_the_loss(size, epoch):
+    """In epoch 0 as well, where a lam that does not ramp up shows it; NuAT2's is the true size."""
+    f, dtype = network("small-cnn(width=4)", 1, torch.float64), torch.float64
+    x, y, signs = images(77, size, dtype)
+
+    def pixels_of(method, averages):
+        g = copy.deepcopy(f)
+        averages = nuat.EMAs(g) if averages else None
+        return our_iteration(method, g, sgd(g), x, y, signs, epoch, 0, averages)[0]
+
+    def theirs(lam, teacher):
+        g = copy.deepcopy(f)
+        # without a step in between, the average of 0.99 is the network itself
+        average = copy.deepcopy(f) if teacher else None
+        return published.nuat2_iteration(g, sgd(g), x, y, signs, lam, average)[0]
+
+    wa = nuat.NuAT2(lam=3.0, attack_ema_decay=0.99)
+    assert torch.equal(pixels_of(wa, True), theirs(3.0, True))
+    assert torch.equal(pixels_of(nuat.NuAT2(lam=3.0), False), theirs(3.0, False))
+    true_size = nuat.NuAT2(lam=3.0, attack_ema_decay=0.99, constant_divisor=False)
+    assert torch.equal(pixels_of(true_size, True), theirs(3.0 * 64 / size, True))
+    if size < 64:
+        assert not torch.equal(theirs(3.0, True), theirs(3.0, False))
 
 
 ITERATIONS = [(0, 0, 64), (0, 1, 40), (30, 0, 64), (30, 1, 64), (30, 2, 64), (30, 3, 40)]
@@ -201,10 +241,14 @@ def train_theirs(kind, f, dtype):
         if kind == "NuAT":
             lam = published.ramp_nuat(epoch)
             published.nuat_iteration(f, optimizer, x, y, signs, lam, batch)
+        elif kind == "slides":
+            weight = published.ramp_nuat(epoch) / 64
+            published.slides_iteration(f, optimizer, x, y, signs, weight)
         else:
             teacher = None
-            if kind == "NuAT2-WA" and epoch > 0:
-                teacher = copy.deepcopy(f)
+            if kind == "NuAT2-WA":
+                teacher = copy.deepcopy(f) if epoch > 0 else f
+            if teacher not in (None, f):
                 teacher.load_state_dict(averages[0.99])
             lam = published.ramp(epoch, 55)
             published.nuat2_iteration(f, optimizer, x, y, signs, lam, teacher)
@@ -219,6 +263,7 @@ def train_ours(kind, f, dtype):
         "NuAT": nuat.NuAT(),
         "NuAT2": nuat.NuAT2(),
         "NuAT2-WA": nuat.NuAT2(attack_ema_decay=0.99),
+        "slides": SLIDES,
     }
     optimizer, averages = sgd(f), nuat.EMAs(f)
     average = averages(0.9998)
@@ -245,7 +290,7 @@ def without_counters(state):
 
 @DTYPES
 @pytest.mark.parametrize("name", ["small-cnn(width=4)", "small-cnn(width=16)", "without BatchNorm"])
-@pytest.mark.parametrize("kind", ["NuAT", "NuAT2", "NuAT2-WA"])
+@pytest.mark.parametrize("kind", ["NuAT", "NuAT2", "NuAT2-WA", "slides"])
 def test_six_iterations_give_the_published_weights_statistics_and_averages(kind, name, dtype):
     """Weights, running statistics and averages, in float32 and, without its rounding, in float64.
 

@@ -70,12 +70,48 @@ def nuat_iteration(model, optimizer, x, y, signs, lam, batch):
     return x_adv, loss.detach()
 
 
+def slides_iteration(model, optimizer, x, y, signs, weight):
+    """NuAT by the formula of the talk, which has no divisor: weight = lambda / 64.
+
+        x_adv = x + Bernoulli(+-eps / 2)
+        x_adv = x_adv + eps sign(gradient of CE(f(x_adv), y) + weight |f(x_adv) - f(x)|_*)
+        x_adv = the nearest point of the ball around x, and of [0, 1]
+        loss = CE(f(x), y) + weight |f(x_adv) - f(x)|_*
+
+    The start is not clamped, the nuclear term is in every batch, and the attack has one network: f
+    in eval mode, for x and for x_adv. The two passes of the loss are in train mode; which is the
+    first, the talk does not say. Returns (x_adv, loss).
+    """
+    model.eval()
+    with torch.no_grad():
+        clean = model(x)
+    x_adv = (x + BERNOULLI * signs).requires_grad_(True)
+    logits = model(x_adv)
+    objective = F.cross_entropy(logits, y) + weight * nuclear(logits - clean)
+    (gradient,) = torch.autograd.grad(objective, x_adv)
+    x_adv = x_adv.detach() + EPS * torch.sign(gradient)
+    x_adv = torch.clamp(x_adv, 0, 1)
+    delta = torch.clamp(x_adv - x, -EPS, EPS)
+    x_adv = torch.clamp(x + delta, 0, 1)
+
+    model.train()
+    optimizer.zero_grad()
+    adversarial = model(x_adv)
+    clean = model(x)
+    loss = F.cross_entropy(clean, y) + weight * nuclear(adversarial - clean)
+    loss.backward()
+    optimizer.step()
+    return x_adv, loss.detach()
+
+
 def nuat2_iteration(model, optimizer, x, y, signs, lam, teacher=None):
     """NuAT2, or NuAT2-WA given the `teacher`: a network with the weights of the 0.99 average.
 
-    In epoch 0 NuAT2-WA takes the live network as the teacher. Returns (x_adv, loss).
+    In epoch 0 NuAT2-WA takes the live network as the teacher: `teacher` is then `model` itself.
+    Returns (x_adv, loss).
     """
     first = model if teacher is None else teacher
+    divisor = len(x) if teacher is None else BATCH
 
     # the clean logits in eval mode; those of the live network are not used if there is a teacher
     model.eval()
@@ -83,10 +119,11 @@ def nuat2_iteration(model, optimizer, x, y, signs, lam, teacher=None):
     clean = model(x).detach()
     clean = first(x).detach()
 
-    # step 0: cross-entropy and nuclear term, on the teacher if there is one; true batch size
+    # step 0: cross-entropy and nuclear term, on the teacher if there is one. NuAT2 divides by the
+    # true batch size; NuAT2-WA, in epoch 0 too, by the constant
     x_adv = start(x, signs).detach().requires_grad_(True)
     logits = first(x_adv)
-    attack_loss = F.cross_entropy(logits, y) + lam * (nuclear(clean - logits) / len(x))
+    attack_loss = F.cross_entropy(logits, y) + lam * (nuclear(clean - logits) / divisor)
     attack_loss.backward()
     x_adv = advance(x_adv.detach(), x, x_adv.grad)
 

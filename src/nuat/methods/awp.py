@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from nuat.methods.at import AT
 from nuat.methods.base import Method, StepContext
+from nuat.methods.checks import warn_if_stuck_at_zero
 from nuat.methods.trades import TRADES
 from nuat.nn.weight_perturbation import perturb_weights
 from nuat.schedules import Schedule, StartAt
@@ -37,6 +39,8 @@ class AWP(Method):
     Source: arXiv:2004.05884, eq. 7 to 10, and its published code.
     """
 
+    default_epochs: ClassVar[int] = 200
+
     base: TRADES | AT = TRADES(Linf(8 / 255), rel_step_size=1 / 4, clean_first=False)
     gamma: Schedule = StartAt(0.005, epoch=9)
 
@@ -53,4 +57,6 @@ class AWP(Method):
 
         if gamma := self.gamma(ctx.epoch):
             model = perturb_weights(model, loss, gamma)
+        else:
+            warn_if_stuck_at_zero("gamma", self.gamma, model, ctx)
         yield from self.base.losses(model, x, x_adv, y, ctx)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
 from nuat.config.instances import find_instance
-from nuat.errors import InputError
+from nuat.errors import InputError, check_positive_int
 from nuat.rng import Noise
-from nuat.schedules import Schedule, coerce_schedules
-from nuat.threat_models import Ball, check_ball
+from nuat.schedules import Constant, Schedule, coerce_schedules
+from nuat.threat_models import Ball, check_ball, refuse_eps
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,13 @@ class Method:
     device or rank. Every field whose default is a schedule also accepts a number.
     """
 
+    default_epochs: ClassVar[int | None] = None
+    """The number of epochs that the default schedules of the class are made for."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        refuse_eps(cls.__name__, kwargs)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         coerce_schedules(self)
         if hasattr(self, "ball"):
@@ -117,6 +124,33 @@ class Method:
             elif isinstance(value, Method):
                 found = value.schedules() | found
         return found
+
+    def with_epochs(self, epochs: int) -> Self:
+        """The same method for a training of this many epochs.
+
+        It rescales every schedule that is the default of its class. A number, which is a constant,
+        stays as it is.
+
+        Raises:
+            InputError: a schedule is not the default, so that the number of epochs that it is made
+                for is unknown.
+        """
+        check_positive_int("epochs", epochs)
+        changed: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Method):
+                changed[f.name] = value.with_epochs(epochs)
+            elif isinstance(value, Schedule) and not isinstance(value, Constant):
+                if self.default_epochs is None or value != f.default:
+                    raise InputError(
+                        f"{f.name} is {value!r}, and with_epochs does not know how many epochs it "
+                        f"is made for: give it the epochs of this training, as in "
+                        f"{type(self).__name__}({f.name}=LinearRamp(4.5, epochs={epochs})), or use "
+                        "rescaled(factor)"
+                    )
+                changed[f.name] = value.rescaled(epochs / self.default_epochs)
+        return replace(self, **changed)
 
     def rescaled(self, factor: float) -> Self:
         """The same method with every schedule spread over `factor` times as many epochs."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nuat.errors import InputError
 from nuat.losses import ce
 from nuat.methods.base import Method, StepContext
 from nuat.threat_models import Ball, Linf
@@ -47,6 +48,10 @@ class Free(Method):
             delta = d[: len(x)].clone().requires_grad_()
             yield ce(model((x + delta).clamp(0, 1)), y)
             # The training loop has called loss.backward() by now, which fills both gradients.
-            assert delta.grad is not None, "the loss was not backpropagated"
+            if delta.grad is None:
+                raise InputError(
+                    "Free needs the gradient of each loss before it yields the next: call "
+                    "loss.backward() inside `for loss in method.step(...)`, not after the loop"
+                )
             ascent = self.rel_step_size * self.ball.eps * self.ball.steepest_direction(delta.grad)
             d[: len(x)] = self.ball.project_delta(delta.detach() + ascent)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from nuat.attacks import ascend
 from nuat.losses import ce, squared_l2_of_softmax
 from nuat.methods.base import Method, StepContext
+from nuat.methods.checks import Reference, check_reference
 from nuat.nn.batchnorm import record_bn_update
 from nuat.nn.freeze import frozen_eval
 from nuat.schedules import Schedule, StepDecay
@@ -33,15 +36,27 @@ class GAT(Method):
             always uses it, and starts at a distance of eps.
         double_bn_update: apply the clean batch's BatchNorm update a second time, after backward.
             The published code gets this effect from a second clean pass, which costs 1 F.
+        reference: the mode in which the attack takes the clean probabilities p(x). "train": those
+            of the train-mode pass of the loss, as published for CIFAR-10 and MNIST. "eval": those
+            of a pass of their own in eval mode, as published for ImageNet-100, where no train-mode
+            pass precedes the attack (double_bn_update=False); it costs 1 F in each batch whose
+            attack uses the distance, and the loss then runs the adversarial pass first.
 
-    Source: arXiv:2011.14969 and its published code for CIFAR-10.
+    Source: arXiv:2011.14969 and its published code.
     """
+
+    default_epochs: ClassVar[int] = 100
 
     ball: Ball = Linf(8 / 255)
     lam: Schedule = StepDecay(10.0, at=(86,), by=4.0)
     start: Start = Bernoulli(1 / 2)
     alternate: bool = True
     double_bn_update: bool = True
+    reference: Reference = "train"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_reference(self.reference)
 
     @property
     def graph_period(self) -> int | None:
@@ -52,26 +67,36 @@ class GAT(Method):
         attack_lam = lam * (ctx.batch % 2) if self.alternate else lam
 
         # Clean pass in train mode; its logits z serve the attack and the loss.
-        with record_bn_update(model) as clean_pass:
-            z = model(x)
+        if self.reference == "train":
+            with record_bn_update(model) as clean_pass:
+                z = model(x)
+            z_reference = z.detach()
 
         # Attack: one step up the guided loss.
         with frozen_eval(model) as frozen_model:
+            if self.reference == "eval" and attack_lam:
+                with torch.no_grad():
+                    z_reference = frozen_model(x)
 
             def attack_loss(x_adv: Tensor, k: int) -> Tensor:
                 z_adv = frozen_model(x_adv)
                 loss = ce(z_adv, y)
                 if not attack_lam:
                     return loss
-                return loss + attack_lam * squared_l2_of_softmax(z_adv, z.detach())
+                return loss + attack_lam * squared_l2_of_softmax(z_adv, z_reference)
 
             x_adv = self.start(x, self.ball, ctx.noise)
             x_adv = ascend(attack_loss, x_adv, x, self.ball)
 
+        z_adv = model(x_adv)
+        if self.reference == "eval":
+            with record_bn_update(model) as clean_pass:
+                z = model(x)
+
         # Loss: the cross-entropy is of the clean images alone.
         clean_loss = ce(z, y)
         ctx.log(clean_loss=clean_loss)
-        yield clean_loss + lam * squared_l2_of_softmax(model(x_adv), z)
+        yield clean_loss + lam * squared_l2_of_softmax(z_adv, z)
 
         if self.double_bn_update:
             clean_pass.apply_again()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from nuat.attacks import ascend
 from nuat.losses import Distance, ce, nuclear
 from nuat.methods.base import Method, StepContext
+from nuat.methods.checks import Reference, check_reference, warn_if_stuck_at_zero
 from nuat.methods.switching import CleanLossDrop, Trigger
 from nuat.nn.batchnorm import record_bn_update
 from nuat.nn.freeze import frozen_eval
@@ -73,10 +75,12 @@ class NuAT(_NuclearNormMethod):
         the norm is divided by B                                        lam (multiply it by B)
         the smaller last batch is divided by the full B too             constant_divisor
         the attack uses the norm in every other batch only              alternate
-        the step of eps starts at +- eps / 2, clamped to [0, 1]         start
+        the start at +- eps / 2 is clamped to [0, 1]                    start
         the clean batch updates the statistics of BatchNorm twice       double_bn_update
-        the attack takes its clean logits in train mode                 none: always so
+        the attack takes its clean logits in train mode                 reference
         the cross-entropy of the loss is of clean images only           none: always so
+
+    The recipes `nuat-slides` and `nuat-wa-slides` follow the formula of the talk.
 
     Attributes:
         ball: the threat model.
@@ -91,10 +95,21 @@ class NuAT(_NuclearNormMethod):
             epoch on.
         double_bn_update: apply the clean batch's BatchNorm update a second time, after backward.
             The published code gets this effect from a second clean pass, which costs 1 F.
+        reference: the mode in which the attack takes the clean logits f(x). "train": those of the
+            train-mode pass of the loss. "eval": those of a pass of their own in eval mode, like
+            f(x') in the attack; it costs 1 F in each batch whose attack uses the norm, and the
+            loss then runs the adversarial pass before the clean one.
     """
+
+    default_epochs: ClassVar[int] = 100
 
     alternate: bool = True
     double_bn_update: bool = True
+    reference: Reference = "train"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_reference(self.reference)
 
     @property
     def graph_period(self) -> int | None:
@@ -103,26 +118,38 @@ class NuAT(_NuclearNormMethod):
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
         lam = self.loss_weight(x, ctx)
         attack_lam = lam * (ctx.batch % 2) if self.alternate else lam
+        if not lam:
+            warn_if_stuck_at_zero("lam", self.lam, model, ctx)
 
         # Clean pass in train mode; its logits z serve the attack and the loss.
-        with record_bn_update(model) as clean_pass:
-            z = model(x)
+        if self.reference == "train":
+            with record_bn_update(model) as clean_pass:
+                z = model(x)
+            z_reference = z.detach()
 
         # Attack: one step up  CE + lam |f(x') - f(x)|_* / B.
         with frozen_eval(model) as frozen_model:
+            if self.reference == "eval" and attack_lam:
+                with torch.no_grad():
+                    z_reference = frozen_model(x)
 
             def attack_loss(x_adv: Tensor, k: int) -> Tensor:
                 z_adv = frozen_model(x_adv)
                 loss = ce(z_adv, y)
-                return loss + attack_lam * self.distance(z_adv, z.detach()) if attack_lam else loss
+                return loss + attack_lam * self.distance(z_adv, z_reference) if attack_lam else loss
 
             x_adv = self.start(x, self.ball, ctx.noise)
             x_adv = ascend(attack_loss, x_adv, x, self.ball)
 
+        z_adv = model(x_adv)
+        if self.reference == "eval":
+            with record_bn_update(model) as clean_pass:
+                z = model(x)
+
         # Loss: the cross-entropy is of the clean images alone.
         clean_loss = ce(z, y)
         ctx.log(clean_loss=clean_loss)
-        yield clean_loss + lam * self.distance(model(x_adv), z)
+        yield clean_loss + lam * self.distance(z_adv, z)
 
         if self.double_bn_update:
             clean_pass.apply_again()
@@ -133,16 +160,23 @@ class NuAT2(_NuclearNormMethod):
     """NuAT2 minimizes the loss of NuAT at images from two attack steps of length eps.
 
     The first step maximizes  CE(f(x'), y) + lam |f(x') - f(x)|_* / B,  the second  CE(f(x'), y).
-    Both steps and their clean logits run the model in eval mode, and B is the true size of the
-    batch in the attack. In NuAT2-WA the first step attacks an EMA of the weights. A step costs 11
-    forward-equivalents.
+    Both steps and their clean logits run the model in eval mode. In NuAT2-WA the first step attacks
+    an EMA of the weights. A step costs 11 forward-equivalents.
+
+    In the attack of NuAT2, B is the true size of the batch. In the attack of NuAT2-WA it is the
+    divisor of the loss, so that the smaller last batch is divided by the full batch size too. The
+    published codes differ in this.
 
     Attributes:
-        ball, start, distance, constant_divisor, lam_batch_size: as in NuAT.
+        ball, start, distance, lam_batch_size: as in NuAT.
         lam: weight of the nuclear norm, by epoch.
+        constant_divisor: B is the batch size of the run in the loss, and in the attack of NuAT2-WA,
+            also for the smaller last batch.
         attack_ema_decay: decay of the EMA that the first step attacks (published for NuAT2-WA:
             0.99). In the first epoch the model itself is attacked. None: always the model itself.
     """
+
+    default_epochs: ClassVar[int] = 55
 
     lam: Schedule = LinearRamp(to=4.0, epochs=55)
     attack_ema_decay: float | None = None
@@ -153,7 +187,12 @@ class NuAT2(_NuclearNormMethod):
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
         lam = self.loss_weight(x, ctx)
-        attack_lam = lam * self.divisor(x, ctx) / len(x)
+        attack_lam = lam
+        if self.attack_ema_decay is None:
+            # The published attack of NuAT2 divides by the true batch size, that of NuAT2-WA by B.
+            attack_lam = lam * self.divisor(x, ctx) / len(x)
+        if not lam:
+            warn_if_stuck_at_zero("lam", self.lam, model, ctx)
         x_adv = self.start(x, self.ball, ctx.noise)
 
         # First attack step: up  CE + lam |f(x') - f(x)|_* / B.
