@@ -109,6 +109,28 @@ def test_every_crop_and_both_flips_occur():
     assert Augment()(x, torch.Generator()) is x
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 5, 9)])
+def test_reflection_padding_equals_torchs_and_draws_the_same_crops(shape, dtype):
+    x = (torch.rand(40, *shape) * 255).to(dtype)
+    kept = x.clone()
+    for pad in (1, 4):
+        padded = torch.nn.functional.pad(x.float(), [pad] * 4, mode="reflect").to(dtype)
+        found = Augment(pad, pad_mode="reflect")(x, torch.Generator().manual_seed(3))
+        generator = torch.Generator().manual_seed(3)
+        left, top = (torch.randint(2 * pad + 1, (40,), generator=generator) for _ in range(2))
+        h, w = shape[1:]
+        wanted = [p[:, t : t + h, s : s + w] for p, t, s in zip(padded, top, left, strict=True)]
+        assert torch.equal(found, torch.stack(wanted)) and torch.equal(x, kept)
+
+
+def test_a_padding_mode_that_cannot_be_used_is_refused():
+    with pytest.raises(InputError, match=r"unknown pad_mode 'edge'.*constant, reflect"):
+        Augment(pad=1, pad_mode="edge")
+    with pytest.raises(InputError, match=r"pad is 5.*these have 5"):
+        Augment(pad=5, pad_mode="reflect")(torch.rand(2, 1, 5, 9), torch.Generator())
+
+
 def test_a_negative_padding_is_refused():
     with pytest.raises(InputError, match="pad"):
         Augment(pad=-1)

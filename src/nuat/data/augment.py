@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from nuat.errors import InputError
+from nuat.errors import InputError, unknown_name
+
+PadMode = Literal["constant", "reflect"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,8 @@ class Augment:
     """Random crops and horizontal flips.
 
     Attributes:
-        pad: pixels of zero padding on each side before a random crop to the original size.
+        pad: pixels of padding on each side before a random crop to the original size.
+        pad_mode: "constant" pads with zeros, "reflect" with the image's own mirrored border.
         flip: flip each image horizontally with probability 1/2.
         scale: for images read from files: crop a random box whose area is a share of the image's
             area in [low, high] ((0.08, 1) in the ImageNet recipes), with an aspect ratio from 3:4
@@ -25,10 +29,13 @@ class Augment:
     pad: int = 0
     flip: bool = False
     scale: tuple[float, float] | None = None
+    pad_mode: PadMode = "constant"
 
     def __post_init__(self) -> None:
         if isinstance(self.pad, bool) or not isinstance(self.pad, int) or self.pad < 0:
             raise InputError(f"pad is {self.pad!r}, but must be a whole number from 0 up")
+        if self.pad_mode not in get_args(PadMode):
+            raise unknown_name("pad_mode", self.pad_mode, get_args(PadMode))
         if self.scale is not None and not _is_range(self.scale):
             raise InputError(
                 f"scale is {self.scale!r}, but must be (low, high), 0 < low <= high <= 1, or None"
@@ -47,12 +54,30 @@ class Augment:
                 )
                 for _ in range(2)
             )
-            x = _crop(torch.nn.functional.pad(x, [self.pad] * 4), top, left, x.shape[2:])
+            x = _crop(self._padded(x), top, left, x.shape[2:])
         if self.flip:
             is_flipped = torch.rand(batch_size, generator=generator) < 0.5
             indices = _to_device_of(x, is_flipped.nonzero()[:, 0])
             x = x.index_copy(0, indices, x.index_select(0, indices).flip(3))
         return x
+
+    def _padded(self, x: Tensor) -> Tensor:
+        if self.pad_mode == "constant":
+            return torch.nn.functional.pad(x, [self.pad] * 4)
+        if self.pad >= min(x.shape[2:]):
+            raise InputError(
+                f"pad is {self.pad}, but pad_mode 'reflect' needs images of more than {self.pad} "
+                f"pixels a side; these have {min(x.shape[2:])}"
+            )
+        # by indices, because torch's reflection does not take uint8
+        rows, columns = (_reflected(size, self.pad, x.device) for size in x.shape[2:])
+        return x.index_select(2, rows).index_select(3, columns)
+
+
+def _reflected(size: int, pad: int, device: torch.device) -> Tensor:
+    """The indices that mirror `pad` pixels at both ends: 2 1 0 1 2 3 2 1 for size 4 and pad 2."""
+    index = torch.arange(-pad, size + pad, device=device).abs()
+    return torch.minimum(index, 2 * (size - 1) - index)
 
 
 def _to_device_of(x: Tensor, values: Tensor) -> Tensor:
