@@ -18,6 +18,12 @@ from nuat.methods import AT, CleanLossDrop, Free, NuAT, NuAT2, NuATH, Standard
 from nuat.training.overfitting import detect_overfitting, validate
 
 BALL = nuat.Linf(0.15)
+VALIDATED = {"val_clean": 0.5, "val_fgsm": 0.5, "val_robust": 0.5}
+
+
+def published(ball):
+    """The published attack for the selection of the epoch on CIFAR-10."""
+    return nuat.PGD(ball, steps=7, rel_step_size=1 / 7, start=nuat.NoStart())
 
 
 def history(*pairs):
@@ -95,9 +101,9 @@ def test_validation_is_clean_fgsm_and_seven_steps(linear):
     x = torch.tensor([0.1, 0.4, 0.6, 0.9, 0.3]).reshape(-1, 1, 1, 1)
     images = InMemoryDataset(x, torch.tensor([0, 0, 1, 1, 1]))
     for size in (1, 2, 500):
-        found = validate(f, images, BALL, batch_size=size)
+        found = validate(f, images, published(BALL), batch_size=size)
         assert found == {"val_clean": 4 / 5, "val_fgsm": 2 / 5, "val_robust": 2 / 5}
-    small = validate(f, images, nuat.Linf(0.05))
+    small = validate(f, images, published(nuat.Linf(0.05)))
     assert small == {"val_clean": 4 / 5, "val_fgsm": 4 / 5, "val_robust": 4 / 5}
 
 
@@ -113,7 +119,18 @@ def test_a_misclassified_clean_image_is_not_robust():
     images = InMemoryDataset(torch.full((1, 1, 1, 1), 0.5), torch.tensor([1]))
     x, y = images.batch(torch.tensor([0]))
     assert Wave()(FGSM(BALL)(Wave(), x, y)).argmax() == 1, "the attack helps it"
-    assert set(validate(Wave(), images, BALL).values()) == {0}
+    assert set(validate(Wave(), images, published(BALL)).values()) == {0}
+
+
+def test_a_random_start_of_validation_belongs_to_the_image(linear):
+    """So epochs are compared on the same noise, whatever batch size and random state."""
+    images = InMemoryDataset(torch.rand(60, 3, 2, 2), torch.arange(60) % 2)
+    f, attack = linear(2, (3, 2, 2)), nuat.PGD(nuat.Linf(0.3), steps=1, rel_step_size=0.1)
+    with torch.no_grad():
+        f[1].weight.normal_()
+    found = [validate(f, images, attack, batch_size=size) for size in (1, 7, 60, 60)]
+    assert found[1:] == found[:1] * 3
+    assert found[0]["val_robust"] > 0
 
 
 # ---- the reaction of a run
@@ -153,7 +170,7 @@ def watch(monkeypatch):
         seen = Observed()
         epochs, saves = count(first), count(1)
 
-        def validate(model, dataset, ball):
+        def validate(model, dataset, attack):
             epoch = next(epochs)
             seen.validated[epoch] = copy.deepcopy(model.state_dict())
             overfits = epoch in overfitting
@@ -254,6 +271,47 @@ METHODS = {
     "nuat2-wa": NuAT2(BALL, attack_ema_decay=0.9),  # a second average takes part in the attack
     "nuat-h": NuATH(NuAT(BALL), NuAT2(BALL), CleanLossDrop(short=1, warmup=2, drop=-1, hold=2)),
 }
+
+
+@pytest.mark.parametrize("name", ["at", "normal"])
+def test_the_earliest_of_equally_good_epochs_is_kept(name, data, tmp_path, monkeypatch):
+    """Whatever the other accuracy is; clean accuracy selects for a method without attack."""
+    series = iter([(0.5, 0.2), (0.7, 0.3), (0.7, 0.9), (0.6, 0.1), (0.7, 0.9)])
+    seen = []
+
+    def validate(model, dataset, attack):
+        seen.append(copy.deepcopy(model.state_dict()))
+        selects, other = next(series)
+        clean, robust = (selects, other) if name == "normal" else (other, selects)
+        return {"val_clean": clean, "val_fgsm": robust, "val_robust": robust}
+
+    monkeypatch.setattr("nuat.training.trainer.validate", validate)
+    run = nuat.fit(
+        row("warn", epochs=5, method=METHODS[name] if name == "at" else Standard()),
+        data=data,
+        out=tmp_path / "run",
+    )
+    assert equal(weights(run, "model"), dict(seen[1]))
+    assert not equal(dict(seen[1]), dict(seen[2]))
+
+
+def test_a_recipe_names_its_validation_attack(data, tmp_path, monkeypatch):
+    attacks = []
+    monkeypatch.setattr(
+        "nuat.training.trainer.validate",
+        lambda model, dataset, attack: attacks.append(attack) or VALIDATED,
+    )
+    recipe = row("warn", epochs=1).with_threat_model(nuat.Linf(0.1))
+    nuat.fit(recipe, data=data, out=tmp_path / "published")
+    changed = recipe.with_override("validation_attack", "pgd-20(rel_step_size=1/8)")
+    nuat.fit(changed, data=data, out=tmp_path / "changed")
+    assert attacks == [
+        published(nuat.Linf(0.1)),
+        nuat.PGD(nuat.Linf(0.1), steps=20, rel_step_size=1 / 8),
+    ]
+    for text, message in (("pgd-0", "steps is 0"), ("pgdd", "pgdd"), ("autoattack", "single")):
+        with pytest.raises(nuat.InputError, match=message):
+            recipe.with_override("validation_attack", text)
 
 
 @pytest.mark.parametrize("name", METHODS)

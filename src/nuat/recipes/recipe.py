@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from nuat import methods
-from nuat.attacks import CONFIG_NAMES
+from nuat.attacks import CONFIG_NAMES, Attack, parse_attack
 from nuat.config.instances import replace_instances
 from nuat.config.overrides import set_field
 from nuat.data import Augment
@@ -54,7 +54,11 @@ class Recipe:
         on_overfitting: what to do after catastrophic overfitting (see nuat.training.overfitting):
             "warn" and continue, "stop" and keep the weights from before it, or "rollback" to those
             weights and continue.
-        source: origin of the settings: "published code", "paper" or "ours".
+        validation_attack: the attack on the validation split that selects the epoch to keep, as
+            text such as "pgd-20(restarts=2)"; its threat model is `ball`. The earliest of equally
+            good epochs is kept. By default 7 steps of eps/7 from the clean image, as in the
+            published NuAT code.
+        source: origin of the settings: "published code", "paper", "talk" or "ours".
         note: how the recipe deviates from its source, or what is unknown about it.
 
     Raises:
@@ -76,6 +80,7 @@ class Recipe:
     channels_last: bool | None = None
     ball: Ball = Linf(8 / 255)
     on_overfitting: str = "warn"
+    validation_attack: str = "pgd-7(rel_step_size=1/7, start=NoStart())"
     source: str = "ours"
     note: str = ""
 
@@ -90,12 +95,23 @@ class Recipe:
             )
         if self.on_overfitting not in ON_OVERFITTING:
             raise unknown_name("value of on_overfitting", self.on_overfitting, ON_OVERFITTING)
+        self.parsed_validation_attack()
         if not self.weight_decay >= 0:
             raise InputError(f"weight_decay is {self.weight_decay!r}, but must be at least 0")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay is {self.ema_decay!r}, but must be in [0, 1), or None")
         if min(self.lr(epoch) for epoch in range(self.epochs + 1)) < 0:
             raise InputError(f"lr is {self.lr}, which is negative at some epoch")
+
+    def parsed_validation_attack(self) -> Attack:
+        """The attack of `validation_attack` in the threat model `ball`."""
+        attack = parse_attack(self.validation_attack, self.ball)
+        if not isinstance(attack, Attack):
+            raise InputError(
+                f"validation_attack is {self.validation_attack!r}, but must be a single attack, "
+                "such as pgd-20"
+            )
+        return attack
 
     def with_threat_model(self, ball: Ball) -> Recipe:
         """The same recipe with `ball` for training, validation and evaluation."""

@@ -7,30 +7,30 @@ from typing import Any
 
 from torch import nn
 
-from nuat.attacks import FGSM, PGD, correct, is_robust
+from nuat.attacks import FGSM, Attack, correct, is_robust
 from nuat.data import ImageDataset
-from nuat.schedules import Constant
-from nuat.threat_models import Ball, NoStart
+from nuat.rng import PerImageNoise
 
 Metrics = Mapping[str, Any]
 
 
 def validate(
-    model: nn.Module, dataset: ImageDataset, ball: Ball, batch_size: int = 500
+    model: nn.Module, dataset: ImageDataset, attack: Attack, batch_size: int = 500
 ) -> dict[str, float]:
-    """Return clean accuracy and the accuracies under FGSM and PGD-7, between 0 and 1.
+    """Return clean accuracy and the accuracies under FGSM and under `attack`, between 0 and 1.
 
-    PGD takes 7 steps of size eps/7 from the clean image. It is the published way to select the
-    epoch to keep; it is too weak to report. An image counts as robust only if it is also correct
-    without an attack.
+    FGSM has the attack's threat model. An image counts as robust only if it is also correct without
+    an attack. The noise of an attack with a random start belongs to the image, so it is the same
+    after every epoch. The attack of a recipe selects an epoch; it may be too weak to report.
     """
-    pgd = PGD(ball, steps=7, rel_step_size=Constant(1 / 7), start=NoStart())
+    ball = attack.ball
     counts = {"val_clean": 0, "val_fgsm": 0, "val_robust": 0}
-    for _, x, y in dataset.batches(batch_size):
+    for indices, x, y in dataset.batches(batch_size):
         is_correct = correct(model, x, y)
         counts["val_clean"] += int(is_correct.sum())
-        for name, attack in (("val_fgsm", FGSM(ball)), ("val_robust", pgd)):
-            robust = is_robust(model, x, y, attack(model, x, y), ball)
+        noise = PerImageNoise(0, indices, "validation")
+        for name, each in (("val_fgsm", FGSM(ball)), ("val_robust", attack)):
+            robust = is_robust(model, x, y, each(model, x, y, noise), ball)
             counts[name] += int((is_correct & robust).sum())
     return {name: count / len(dataset) for name, count in counts.items()}
 

@@ -43,8 +43,9 @@ class Trainer:
         train_step: the model, its optimizer, its EMAs and the method's memory.
         epoch, batch: the number of completed epochs, and of completed batches in this epoch.
         finished: whether all epochs are done, or catastrophic overfitting has stopped the run.
-        best: validation accuracies of the best epoch: robust, clean (clean, robust for a method
-            without a threat model).
+        best: robust validation accuracy of the best epoch (clean accuracy for a method without a
+            threat model).
+        validation_attack: the recipe's attack on the validation split.
         metrics: the metrics of all completed epochs, as in metrics.jsonl.
     """
 
@@ -58,7 +59,8 @@ class Trainer:
         self.train_step = TrainStep(self.recipe, plan.model, self.batches, plan.seed)
         self.epoch = self.batch = 0
         self.finished = False
-        self.best = (-1.0, -1.0)
+        self.best = -1.0
+        self.validation_attack = self.recipe.parsed_validation_attack()
         self.metrics: list[dict[str, Any]] = []
         self.losses, self.logs, self.timer = LossMeter(), AverageMeter(), Timer()
         self.started = self.saved = time.monotonic()
@@ -146,14 +148,15 @@ class Trainer:
         }
         metrics |= self.logs.pop_means() | self.events()
         self.epoch, self.batch = self.epoch + 1, 0
-        metrics |= validate(self.train_step.eval_model, self.splits.val, self.recipe.ball)
+        metrics |= validate(self.train_step.eval_model, self.splits.val, self.validation_attack)
         metrics["seconds"] = self.timer.seconds
         if self.epoch == 1:
             metrics["forward_equivalents"] = self.count_forward_equivalents()
         clean, robust = metrics["val_clean"], metrics["val_robust"]
-        rank = (robust, clean) if self.recipe.method.threat_model else (clean, robust)
-        if rank > self.best:
-            self.best = rank
+        # as published: of equally good epochs the earliest is kept
+        accuracy = robust if self.recipe.method.threat_model else clean
+        if accuracy > self.best:
+            self.best = accuracy
             self.save_weights("model")
         progress.advance(0, clean=f"{clean:.1%}", robust=f"{robust:.1%}")
         progress.print_line(epoch_summary(self, metrics))
@@ -245,7 +248,7 @@ class Trainer:
             "epoch": self.epoch,
             "batch": self.batch,
             "finished": self.finished,
-            "best": list(self.best),
+            "best": self.best,
             "seconds": self.timer.seconds,
             "losses": [self.losses.total, self.losses.count],
             "logs": self.logs.state_dict(),
@@ -262,6 +265,6 @@ class Trainer:
             return
         self.train_step.load_state_dict(state)
         self.epoch, self.batch, self.finished = state["epoch"], state["batch"], state["finished"]
-        self.best = (state["best"][0], state["best"][1])
+        self.best = state["best"]
         self.timer.elapsed = state["seconds"]
         self.losses, self.logs = LossMeter(*state["losses"]), AverageMeter(**state["logs"])
