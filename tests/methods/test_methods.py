@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import nuat
 from nuat.attacks.base import Attack
-from nuat.methods import AT, AWP, TRADES, Free, NuAT, NuATH
+from nuat.methods import AT, AWP, GAT, TRADES, Free, NuAT, NuATH
 from nuat.methods.cost import forward_equivalents
 from nuat.schedules import Constant
 
@@ -24,6 +24,8 @@ COSTS = {
     "gat-wa": 8,
     "nuat": 8,
     "nuat-wa": 8,
+    "nuat-slides": 9,  # the attack's clean logits need a pass of their own
+    "nuat-wa-slides": 9,
     "nuat-h": 8,  # while it does not fire
     "nuat-wa-h": 8,
     "nuat2": 11,
@@ -62,7 +64,7 @@ def batches(count=3, size=8):
         yield x, torch.randint(10, (size,), generator=generator)
 
 
-def test_there_are_eighteen_recipes():
+def test_there_are_twenty_recipes():
     assert set(ROWS) == set(COSTS)
 
 
@@ -119,7 +121,7 @@ def test_inner_attacks_leave_every_buffer_unchanged(method):
     assert all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["gat", "nuat", "nuat2", "nuat2-wa"])
+@pytest.mark.parametrize("name", ["gat", "nuat", "nuat2", "nuat2-wa", "nuat-slides"])
 def test_single_and_two_step_methods_update_batchnorm_as_published(name):
     """BatchNorm counts the passes of the loss, and the second clean pass of GAT and NuAT."""
     model = Net(norm=True).train()
@@ -174,6 +176,28 @@ def test_lam_is_scaled_with_a_note_unless_the_batch_size_is_64():
     assert NuATH().startup_notes(128) == NuAT().startup_notes(128)
 
 
+@pytest.mark.parametrize("kind", [NuAT, GAT])
+@pytest.mark.parametrize("reference", ["Eval", "", None, True])
+def test_a_reference_that_does_not_exist_is_refused(kind, reference):
+    with pytest.raises(nuat.InputError, match=r"unknown reference .*\(there are: eval, train\)"):
+        kind(reference=reference)
+
+
+@pytest.mark.parametrize("kind", [NuAT, GAT])
+def test_the_reference_decides_the_attack_on_a_network_with_batchnorm_alone(kind):
+    for norm in (True, False):
+        torch.manual_seed(0)
+        model, (x, y) = Net(norm).train(), next(batches())
+        seen = {}
+        for reference in ("train", "eval"):
+            method = kind(nuat.Linf(0.3), lam=50.0, reference=reference)
+            torch.manual_seed(1)
+            model.seen.clear()
+            next(method.step(model, x, y, nuat.StepContext(1, 1, batch_size=8)))
+            (seen[reference],) = [given for given in model.seen if not torch.equal(given, x)]
+        assert torch.equal(seen["train"], seen["eval"]) != norm
+
+
 def test_the_divisor_of_a_smaller_last_batch():
     short, ctx = torch.rand(40, 1, 4, 4), nuat.StepContext(5, batch_size=64)
     assert NuAT(lam=4.0).loss_weight(short, ctx) == 4.0 / 64
@@ -222,7 +246,7 @@ def test_an_attack_runs_the_network_in_the_requested_mode(train_mode):
 
 def test_every_recipe_names_its_source():
     for row in nuat.list_recipes():
-        assert row.source in ("published code", "paper", "ours"), row.name
+        assert row.source in ("published code", "paper", "talk", "ours"), row.name
         base = row.name.removesuffix("-wrn")
         if base in ("r-mgm", "nuat-h", "nuat-wa-h", "gat-wa", "trades-wa", "rfgsm-at"):
             assert row.source == "ours", (row.name, row.data)

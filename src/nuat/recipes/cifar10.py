@@ -1,6 +1,7 @@
 """Recipes for CIFAR-10 on ResNet-18: Table 1 of the NuAT paper, linf 8/255.
 
-NuAT, NuAT-WA and GAT follow their published code. Where a method has no published recipe, or one
+NuAT, NuAT-WA and GAT follow their published code. The other rows with a published code follow its
+schedules and attacks; their notes say what differs. Where a method has no published recipe, or one
 for another network, the note says so, and everything but the method is NuAT-WA's.
 """
 
@@ -14,13 +15,25 @@ from nuat.data import Augment
 from nuat.methods import AT, AWP, GAT, RMGM, TRADES, Free, Method, NuAT, NuAT2, NuATH, Standard
 from nuat.recipes.recipe import Recipe
 from nuat.recipes.registry import register_recipe
-from nuat.recipes.table import CODE, OURS, RMGM_NOTE, TRIGGER_NOTE
+from nuat.recipes.table import (
+    CODE,
+    OURS,
+    RMGM_NOTE,
+    SLIDES_NOTE,
+    SLIDES_WA_NOTE,
+    TALK,
+    TRIGGER_NOTE,
+    follow_slides,
+)
 from nuat.schedules import Constant, LinearRamp, Piecewise, StepDecay, triangle
 from nuat.threat_models import Linf, Uniform
 
 BALL = Linf(8 / 255)
 EMA_DECAY = 0.9998
 WA_NOTE = "no published code; EMA decay of NuAT"
+# what the rows of other authors' codes share with NuAT's instead: data, selection and network
+SPLIT_NOTE = "trains on 49,000 images, selects the epoch on 1,000"
+NETWORK_NOTE = f"{SPLIT_NOTE}; NuAT's ResNet-18 for"
 
 
 def _row(name: str, base: Recipe, method: Method | None = None, **changes: Any) -> Recipe:
@@ -60,7 +73,7 @@ FREE = _row(
     lr=StepDecay(0.1, at=(13, 19.5)),
     weight_decay=2e-4,
     source=CODE,
-    note="80,000 updates are 26 epochs of 8 replays; ResNet-18 instead of WideResNet-32-10",
+    note=f"{NETWORK_NOTE} WideResNet-32-10; 80,000 updates are 26 epochs of 8 replays",
 )
 FBF = _row(
     "fbf",
@@ -72,7 +85,8 @@ FBF = _row(
     momentum=triangle(0.9, 0.8, up=15, down=15),
     on_overfitting="stop",
     source=CODE,
-    note="without input normalization; the attack's pass does not update BatchNorm statistics",
+    note=f"{NETWORK_NOTE} PreActResNet-18; no input normalization; fp32 for fp16; BatchNorm "
+    "statistics without the attack's pass; overfitting is judged on validation",
 )
 R_MGM = _row("r-mgm", STANDARD, RMGM(BALL), note=RMGM_NOTE)
 GAT_ROW = _row(
@@ -101,6 +115,15 @@ NUAT_WA = _row(
     ema_decay=EMA_DECAY,
     source=CODE,
     note="momentum cycles with the learning rate",
+)
+SLIDES_METHOD = follow_slides(NuAT(BALL, LinearRamp(4.5, epochs=90)))
+NUAT_SLIDES = _row("nuat-slides", NUAT, SLIDES_METHOD, source=TALK, note=SLIDES_NOTE)
+NUAT_WA_SLIDES = _row(
+    "nuat-wa-slides",
+    NUAT_WA,
+    replace(SLIDES_METHOD, lam=LinearRamp(4.0, epochs=100)),
+    source=TALK,
+    note=SLIDES_WA_NOTE,
 )
 NUAT_H = _row(
     "nuat-h",
@@ -139,9 +162,12 @@ PGD_AT = _row(
     AT(PGD(BALL, steps=10)),
     epochs=200,
     batch_size=128,
-    lr=StepDecay(0.1, at=(100, 150)),
+    # The code reads its schedule at the end of each batch, so that the last of the 383 batches of
+    # an epoch already has the next learning rate.
+    lr=StepDecay(0.1, at=(100 - 1.5 / 383, 150 - 1.5 / 383)),
+    augment=Augment(pad=4, flip=True, pad_mode="reflect"),
     source=CODE,
-    note="without input normalization; attacks in eval mode",
+    note=f"{NETWORK_NOTE} PreActResNet-18; no input normalization; attacks in eval mode",
 )
 TRADES_ROW = _row(
     "trades",
@@ -153,7 +179,7 @@ TRADES_ROW = _row(
     lr=StepDecay(0.1, at=(74, 89, 99)),
     weight_decay=2e-4,
     source=CODE,
-    note="trains at eps 0.031 with steps of 0.007; ResNet-18 instead of WideResNet-34-10",
+    note=f"{NETWORK_NOTE} WideResNet-34-10; trains at eps 0.031 with steps of 0.007",
 )
 TRADES_WA = _row("trades-wa", TRADES_ROW, ema_decay=EMA_DECAY, source=OURS, note=WA_NOTE)
 AWP_ROW = _row(
@@ -165,5 +191,5 @@ AWP_ROW = _row(
     # the code counts epochs from 1: 100, 150
     lr=StepDecay(0.1, at=(99, 149)),
     source=CODE,
-    note="TRADES-AWP; weight decay acts on w, not on w + v",
+    note=f"{NETWORK_NOTE} WideResNet-34-10; TRADES-AWP; weight decay acts on w, not on w + v",
 )

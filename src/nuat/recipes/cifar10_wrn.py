@@ -12,14 +12,14 @@ from typing import Any
 
 from nuat.methods import GAT, TRADES, NuAT, NuAT2, NuATH
 from nuat.recipes import cifar10
-from nuat.recipes.cifar10 import BALL, EMA_DECAY
+from nuat.recipes.cifar10 import BALL, EMA_DECAY, SPLIT_NOTE
 from nuat.recipes.recipe import Recipe
 from nuat.recipes.registry import register_recipe
 from nuat.recipes.table import CODE, OURS, TRIGGER_NOTE
 from nuat.schedules import LinearRamp, Piecewise, StepDecay, triangle
 
 NUAT_MODEL, TRADES_MODEL = "wrn-34-10-nuat", "wrn-34-10"
-CHECKPOINT_NOTE = "the recipe of the public checkpoint that the table prints"
+CHECKPOINT_NOTE = f"the recipe of the public checkpoint that the table prints; {SPLIT_NOTE}"
 
 GAT_METHOD = GAT(BALL, StepDecay(10.0, at=(73,), by=4.0))
 RAMP_50, RAMP_60 = LinearRamp(4.0, epochs=50), LinearRamp(4.0, epochs=60)

@@ -27,6 +27,7 @@ STANDARD = Recipe(
     # GAT's code means three drops, but its test for them is true at one epoch only
     lr=StepDecay(0.01, at=(26,), by=0.2),
     ball=BALL,
+    validation_attack="pgd-40(rel_step_size=1/40, start=NoStart())",
     note="no recipe is known; everything but the method is GAT's",
 )
 METHODS = shared_methods(

@@ -11,13 +11,37 @@ from nuat.methods import AT, AWP, GAT, RMGM, TRADES, Free, Method, NuAT, NuAT2, 
 from nuat.recipes.recipe import Recipe
 from nuat.recipes.registry import register_recipe
 from nuat.schedules import Constant
-from nuat.threat_models import Uniform
+from nuat.threat_models import Bernoulli, Uniform
 
-CODE, OURS = "published code", "ours"
+CODE, TALK, OURS = "published code", "talk", "ours"
 TRIGGER_NOTE = "reconstruction: the published trigger is unknown"
 RMGM_NOTE = "reconstruction from the abstract alone"
+SLIDES_NOTE = "the attack of the talk's formula; lam and the rest as in nuat"
+SLIDES_WA_NOTE = SLIDES_NOTE + "-wa"
 
-SHARED_NOTES = {"r-mgm": RMGM_NOTE, "nuat-h": TRIGGER_NOTE, "nuat-wa-h": TRIGGER_NOTE}
+SHARED_NOTES = {
+    "r-mgm": RMGM_NOTE,
+    "nuat-h": TRIGGER_NOTE,
+    "nuat-wa-h": TRIGGER_NOTE,
+    "nuat-slides": SLIDES_NOTE,
+    "nuat-wa-slides": SLIDES_WA_NOTE,
+}
+
+
+def follow_slides(nuat: NuAT) -> NuAT:
+    """NuAT by the formula of the talk, where the published code differs from it.
+
+    The attack uses the nuclear norm in every batch, its start is not clamped to [0, 1] before the
+    gradient, and both of its logits are those of the model in eval mode.
+    """
+    assert isinstance(nuat.start, Bernoulli)
+    return replace(
+        nuat,
+        start=replace(nuat.start, clamp=False),
+        alternate=False,
+        double_bn_update=False,
+        reference="eval",
+    )
 
 
 def shared_methods(
@@ -43,6 +67,8 @@ def shared_methods(
         "gat-wa": gat,
         "nuat": nuat,
         "nuat-wa": nuat,
+        "nuat-slides": follow_slides(nuat),
+        "nuat-wa-slides": follow_slides(nuat),
         "nuat-h": NuATH(nuat, nuat2),
         "nuat-wa-h": NuATH(nuat, nuat2_wa),
         "nuat2": nuat2,
@@ -62,11 +88,11 @@ def register_table(
 ) -> None:
     """Register one recipe for each method: `base` with the method and the changes of its row.
 
-    Rows named -wa or -wa-h average the weights with `ema_decay`.
+    Rows named -wa, -wa-h or -wa-slides average the weights with `ema_decay`.
     """
     for name, method in methods.items():
         row: dict[str, Any] = {"name": name, "method": method}
-        if name.endswith(("-wa", "-wa-h")):
+        if "-wa" in name:
             row["ema_decay"] = ema_decay
         if name in SHARED_NOTES:
             row["note"] = SHARED_NOTES[name]
