@@ -34,9 +34,8 @@ MNIST_SOURCE = DatasetSource(
 def load_mnist(train: int | None = None, val: int | None = None, test: int | None = None) -> Splits:
     """70,000 handwritten digits, 28x28, gray: 50,000 train, 10,000 val, 10,000 test.
 
-    The validation images are the last 10,000 of a shuffle of the published training set with
-    numpy's seed 0. The published GAT code shuffles with the same seed, but its exact draw is not
-    reproduced.
+    The split into train and val is the one of the published GAT code: a permutation of the 60,000
+    training images, `numpy.random.RandomState(0).permutation(60000)`, whose last 10,000 are val.
 
     Args:
         train: number of training images to keep, the first of each class; None keeps all.

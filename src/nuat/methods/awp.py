@@ -55,8 +55,7 @@ class AWP(Method):
             # Only the loss is taken: what the base method does after it is left undone here.
             return next(self.base.losses(candidate, x, x_adv, y, ctx))
 
+        warn_if_stuck_at_zero("gamma", self.gamma, model, ctx)
         if gamma := self.gamma(ctx.epoch):
             model = perturb_weights(model, loss, gamma)
-        else:
-            warn_if_stuck_at_zero("gamma", self.gamma, model, ctx)
         yield from self.base.losses(model, x, x_adv, y, ctx)

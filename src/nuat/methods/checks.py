@@ -45,11 +45,14 @@ def warn_if_stuck_at_zero(
 ) -> None:
     """Warn, once per model, if a schedule stays 0 because the epoch of the context never rises.
 
-    To be called in steps whose value of the schedule is 0. It is normal in the first epoch of a
-    ramp. It is a mistake of the training loop if a whole epoch has passed at the same epoch number:
-    the batch number begins again, or does not advance for as many steps as an epoch has.
+    A method calls it in every step. A 0 is normal in the first epoch of a ramp. It is a mistake of
+    the training loop if a whole epoch has passed at the same epoch number: the batch number begins
+    again, or does not advance for as many steps as an epoch has.
     """
     if isinstance(schedule, Constant):
+        return
+    if schedule(ctx.epoch) != 0:
+        _positions.pop(model, None)
         return
     last = _positions.setdefault(model, _Position(ctx.epoch, ctx.batch - 1))
     begins_again = ctx.epoch == last.epoch and ctx.batch < last.batch

@@ -118,8 +118,7 @@ class NuAT(_NuclearNormMethod):
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
         lam = self.loss_weight(x, ctx)
         attack_lam = lam * (ctx.batch % 2) if self.alternate else lam
-        if not lam:
-            warn_if_stuck_at_zero("lam", self.lam, model, ctx)
+        warn_if_stuck_at_zero("lam", self.lam, model, ctx)
 
         # Clean pass in train mode; its logits z serve the attack and the loss.
         if self.reference == "train":
@@ -191,8 +190,7 @@ class NuAT2(_NuclearNormMethod):
         if self.attack_ema_decay is None:
             # The published attack of NuAT2 divides by the true batch size, that of NuAT2-WA by B.
             attack_lam = lam * self.divisor(x, ctx) / len(x)
-        if not lam:
-            warn_if_stuck_at_zero("lam", self.lam, model, ctx)
+        warn_if_stuck_at_zero("lam", self.lam, model, ctx)
         x_adv = self.start(x, self.ball, ctx.noise)
 
         # First attack step: up  CE + lam |f(x') - f(x)|_* / B.

@@ -63,15 +63,13 @@ class BatchNormUpdate:
 
     @torch.no_grad()
     def apply_again(self) -> None:
-        """Apply the update once more.
-
-        Call it after `backward`: autograd saves the running statistics of the pass and refuses
-        tensors that were modified in place since.
-        """
+        """Apply the update once more, before or after the backward pass."""
         if not self.layers:
             return
         decays, weights = self._factors(ahead=True)
-        running = self._running_stats()
+        # Autograd saved the statistics in the pass and refuses tensors that were modified since. It
+        # does not read them in train mode, and it does not see what happens to their `.data`.
+        running = [statistics.data for statistics in self._running_stats()]
         torch._foreach_mul_(running, decays)
         torch._foreach_add_(running, torch._foreach_div(self.added, weights))
         counters = [layer.num_batches_tracked for layer in self.layers]
