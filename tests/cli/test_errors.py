@@ -305,8 +305,8 @@ def test_a_typing_error_gets_the_likely_fix(call, tmp_path, monkeypatch, line, m
         ("pgd-20(restarts=2), fgsm", "more than one attack: repeat --attack"),
         ("pgd20", "did you mean 'pgd-20'?"),
         ("gama-fw20", "did you mean 'gama-fw-20'?"),
-        ("fgsm-10", "fgsm is one step; 10 of them are pgd-10"),
-        ("rfgsm(steps=4)", "rfgsm is one step; 4 of them are pgd-4"),
+        ("fgsm-10", "fgsm has one step; for 10 steps use pgd-10"),
+        ("rfgsm(steps=4)", "rfgsm has one step; for 4 steps use pgd-4"),
     ],
 )
 def test_a_wrong_attack_name_gets_the_likely_one(text, message):

@@ -34,7 +34,7 @@ def forward_equivalents(
             for loss in method.step(model, x, y, ctx):
                 check_loss(loss)
                 model.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+                loss.backward()
 
     with torch.random.fork_rng():
         step_flops = count_flops(two_steps) / 2

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from nuat import methods
-from nuat.attacks import CONFIG_NAMES, Attack, parse_attack
+from nuat import attacks, methods
+from nuat.attacks import Attack, parse_attack
 from nuat.config.instances import replace_instances
 from nuat.config.overrides import set_field
 from nuat.data import Augment
@@ -20,7 +20,7 @@ from nuat.threat_models import Ball, Linf, norms
 ON_OVERFITTING = ("warn", "stop", "rollback")
 
 CONFIG_NAMES: dict[str, Any] = {
-    **CONFIG_NAMES,
+    **attacks.CONFIG_NAMES,
     **{name: getattr(methods, name) for name in methods.__all__},
     "Augment": Augment,
     "StartAt": StartAt,

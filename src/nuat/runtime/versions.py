@@ -5,14 +5,14 @@ import platform
 import numpy
 import torch
 
-VERSION = "0.1.0"
+__version__ = "0.1.0"
 """The version of nuat. pyproject.toml reads it here, so the source also runs uninstalled."""
 
 
 def versions() -> dict[str, str]:
     """Return the versions that a result may depend on, by name."""
     return {
-        "nuat": VERSION,
+        "nuat": __version__,
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "python": platform.python_version(),
