@@ -20,6 +20,7 @@ SIZES = {  # the side of an image, and settings that make the network small
     "resnet18": (32, "width=4"),
     "resnet18-nuat": (32, "width=4"),
     "preact-resnet18": (32, "width=4"),
+    "preact-resnet18-fbf": (32, "width=4"),
     "resnet18-imagenet": (224, "width=4"),
     "wrn-34-10": (32, "depth=10, width=1"),
     "wrn-34-10-nuat": (32, "depth=10, width=1"),
@@ -61,6 +62,7 @@ def test_every_registered_model_is_tested():
         ("resnet18", 3, 11_173_962),
         ("resnet18-nuat", 3, 11_173_962),
         ("preact-resnet18", 3, 11_172_170),  # resnet18 less the BatchNorms of 3 shortcuts
+        ("preact-resnet18-fbf", 3, 11_172_170),
         ("resnet18-imagenet", 3, 11_181_642),
         ("wrn-34-10", 3, 46_160_474),
         ("wrn-34-10-nuat", 3, 46_172_810),
@@ -82,6 +84,7 @@ def test_number_of_parameters(name, channels, expected):
         ("resnet18", 3, 32, 0.555),
         ("resnet18-nuat", 3, 32, 0.555),
         ("preact-resnet18", 3, 32, 0.555),
+        ("preact-resnet18-fbf", 3, 32, 0.555),
         ("resnet18(width=16)", 3, 32, 0.0350),  # but for stem and head, a sixteenth
         ("wrn-34-10-nuat", 3, 32, 7.37),
         ("wrn-34-10", 3, 32, 6.66),
@@ -192,6 +195,63 @@ def test_resnet18_equals_plain_transcription(name):
         assert torch.allclose(model(x), expected, atol=1e-4)
 
 
+def reference_preact(w, x, shortcut_from_x):
+    """Compute PreActResNet-18 in eval mode from its state dict, without modules."""
+
+    def norm_relu(x, name):
+        values = [w[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+        mean, variance, scale, shift = (value[None, :, None, None] for value in values)
+        return ((x - mean) / (variance + 1e-5).sqrt() * scale + shift).relu()
+
+    x = nn.functional.conv2d(x, w["conv1.weight"], padding=1)
+    for block in range(8):
+        stride = 2 if block in (2, 4, 6) else 1
+        activated = norm_relu(x, f"blocks.{block}.bn1")
+        branch = nn.functional.conv2d(activated, w[f"blocks.{block}.conv1.weight"], None, stride, 1)
+        branch = norm_relu(branch, f"blocks.{block}.bn2")
+        if (kernel := w.get(f"blocks.{block}.shortcut.weight")) is not None:
+            x = nn.functional.conv2d(x if shortcut_from_x else activated, kernel, None, stride)
+        x = nn.functional.conv2d(branch, w[f"blocks.{block}.conv2.weight"], padding=1) + x
+    return norm_relu(x, "bn").mean((2, 3)) @ w["linear.weight"].T + w["linear.bias"]
+
+
+@pytest.mark.parametrize("name", ["preact-resnet18", "preact-resnet18-fbf"])
+def test_preact_resnet18_equals_plain_transcription(name):
+    model = randomize_batchnorm(small(name)).double()
+    x, w = torch.rand(2, 3, 32, 32).double(), model.state_dict()
+    with torch.no_grad():
+        z, from_x = model(x), reference_preact(w, x, shortcut_from_x=True)
+        after_relu = reference_preact(w, x, shortcut_from_x=False)
+    expected, other = (from_x, after_relu) if name.endswith("fbf") else (after_relu, from_x)
+    assert torch.allclose(z, expected, rtol=1e-9) and (z - other).abs().max() > 1e-3
+
+
+def test_wrn_starts_as_published_with_trades():
+    torch.manual_seed(0)
+    model = build_model("wrn-34-10(depth=16, width=2)", 10, 3)
+    scores = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.bias is None
+            kernel = module.kernel_size[0]
+            scores.append(module.weight / (2 / (kernel * kernel * module.out_channels)) ** 0.5)
+            assert scores[-1].std().item() == pytest.approx(1, abs=0.1)
+    scores = torch.cat([score.detach().flatten() for score in scores])
+    assert scores.std().item() == pytest.approx(1, abs=0.01)
+    assert scores.abs().max() > 4, "normal, not uniform"
+    assert not model.linear.bias.any() and model.linear.weight.any()
+
+
+def test_wrn_nuat_starts_from_the_defaults_of_torch():
+    torch.manual_seed(0)
+    model = build_model("wrn-34-10-nuat(depth=16, width=2)", 10, 3)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            bound = module.weight[0].numel() ** -0.5  # U(-1 / sqrt(fan_in), 1 / sqrt(fan_in))
+            assert 0.8 * bound < module.weight.abs().max() <= bound
+            assert module.bias.any()
+
+
 def test_wrn_nuat_has_batchnorm_momentum_and_biases():
     published, plain = small("wrn-34-10-nuat"), small("wrn-34-10")
     for model, momentum in ((published, 0.9), (plain, 0.1)):
@@ -290,14 +350,40 @@ def test_registered_factory_receives_settings_of_any_type(monkeypatch):
 def test_trades_mnist_net_initialization_and_dropout():
     model = build_model("mnist-net-trades", 10, 1)
     assert not model.eval()(torch.rand(2, 1, 28, 28)).any()
-    kinds = [type(module).__name__ for module in model.hidden]
-    assert kinds == ["Flatten", "Linear", "ReLU", "Dropout", "Linear", "ReLU"]
-    assert model.hidden[3].p == 0.5
-    spread = [
-        m.weight.std().item() * (m.weight[0].numel() / 2) ** 0.5 for m in model.features[::2][:2]
-    ]
+    kinds = [type(module).__name__ for module in model.classifier]
+    assert kinds == ["Flatten", "Linear", "ReLU", "Dropout", "Linear", "ReLU", "Linear"]
+    assert model.classifier.drop.p == 0.5
+    convolutions = [m for m in model.feature_extractor if isinstance(m, nn.Conv2d)]
+    spread = [m.weight.std().item() * (m.weight[0].numel() / 2) ** 0.5 for m in convolutions[:2]]
     assert spread == pytest.approx([1, 1], abs=0.15)
-    assert not any(m.bias.any() for m in model.features if isinstance(m, nn.Conv2d))
+    assert not any(m.bias.any() for m in convolutions)
+
+
+def test_published_trades_mnist_weights_have_the_names_of_the_model():
+    layers = {"feature_extractor.conv1": (32, 1, 3, 3), "feature_extractor.conv2": (32, 32, 3, 3)}
+    layers |= {"feature_extractor.conv3": (64, 32, 3, 3), "feature_extractor.conv4": (64, 64, 3, 3)}
+    layers |= {"classifier.fc1": (200, 1024), "classifier.fc2": (200, 200)}
+    layers |= {"classifier.fc3": (10, 200)}
+    published = {}
+    for name, shape in layers.items():
+        published |= {
+            f"{name}.weight": torch.randn(shape) / 30,
+            f"{name}.bias": torch.randn(shape[0]),
+        }
+    model = build_model("mnist-net-trades", 10, 1).eval()
+    model.load_state_dict(published)
+    w, x = published, torch.rand(2, 1, 28, 28)
+    z = x
+    for i in (1, 2, 3, 4):
+        z = nn.functional.conv2d(
+            z, *(w[f"feature_extractor.conv{i}.{p}"] for p in ("weight", "bias"))
+        )
+        z = nn.functional.max_pool2d(z.relu(), 2) if i in (2, 4) else z.relu()
+    z = z.reshape(2, -1)
+    for i in (1, 2, 3):
+        z = z @ w[f"classifier.fc{i}.weight"].T + w[f"classifier.fc{i}.bias"]
+        z = z.relu() if i < 3 else z
+    assert torch.allclose(model(x), z, atol=1e-5)
 
 
 # normalization

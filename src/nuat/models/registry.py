@@ -56,3 +56,9 @@ def _resnet18_imagenet(classes: int, channels: int, width: int = 64) -> ResNet:
 def _wrn_nuat(classes: int, channels: int, depth: int = 34, width: int = 10) -> WideResNet:
     """WideResNet as published with NuAT: stride in the second convolution, biases."""
     return WideResNet(classes, channels, depth, width, nuat_layout=True)
+
+
+@model_registry.register("preact-resnet18-fbf")
+def _preact_fbf(classes: int, channels: int, width: int = 64) -> PreActResNet:
+    """PreActResNet-18 as published with FBF (fast_adversarial): shortcuts of x, not relu(bn(x))."""
+    return PreActResNet(classes, channels, width, shortcut_from_x=True)
