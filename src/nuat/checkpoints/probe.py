@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nuat.errors import InputError
 from nuat.nn.freeze import frozen_eval
 from nuat.runtime.device import device_of
+from nuat.runtime.precision import full_precision
 
 GOLDEN_RATIO = 0.6180339887498949
 TOLERANCE = 0.02
@@ -70,8 +71,7 @@ def check_probe(
 
 @torch.no_grad()
 def _probe_logits(model: nn.Module, channels: int, size: Sequence[int]) -> Tensor:
-    cudnn = torch.backends.cudnn
     image = probe_image(channels, *size).to(device_of(model))
-    with frozen_eval(model) as frozen_model, cudnn.flags(enabled=cudnn.enabled, allow_tf32=False):
+    with frozen_eval(model) as frozen_model, full_precision():
         logits: Tensor = frozen_model(image)
     return logits[0].float().cpu()

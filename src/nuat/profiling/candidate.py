@@ -13,6 +13,7 @@ from nuat.data import ImageDataset
 from nuat.profiling.timers import Clock, SectionTimer, TimedModel
 from nuat.recipes import Recipe
 from nuat.runtime.device import device_of
+from nuat.runtime.precision import convolution_precision
 from nuat.training.cuda_graphs import CudaGraphs
 from nuat.training.train_step import TrainStep
 
@@ -52,10 +53,11 @@ class Candidate:
 
     def run_round(self) -> None:
         """Take `STEPS_PER_ROUND` training steps."""
-        for _ in range(STEPS_PER_ROUND):
-            batch, x, y = next(self.batches)
-            for _ in self.train_step.step(x, y, self.train_step.prepare(self.epoch, batch)):
-                pass
+        with convolution_precision(self.recipe.tf32):
+            for _ in range(STEPS_PER_ROUND):
+                batch, x, y = next(self.batches)
+                for _ in self.train_step.step(x, y, self.train_step.prepare(self.epoch, batch)):
+                    pass
 
     def time_round(self, clock: Clock) -> None:
         """Take the steps of one round, and record their time and the peak memory."""
@@ -72,6 +74,10 @@ class Candidate:
         The steps are the same as in `run_round`, but always without CUDA graphs, as a graph cannot
         be timed in sections.
         """
+        with convolution_precision(self.recipe.tf32):
+            return self._time_sections(clock)
+
+    def _time_sections(self, clock: Clock) -> dict[str, float]:
         train_step, timer = self.train_step, SectionTimer(clock)
         timed_model = TimedModel(train_step.train_model, timer)
         for _ in range(STEPS_PER_ROUND):

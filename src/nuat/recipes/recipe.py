@@ -48,6 +48,9 @@ class Recipe:
         augment: the augmentation of training images.
         precision: data type of the layers in training, "fp32" or "bf16". Weights, logits, losses,
             perturbations, BatchNorm statistics, EMAs and every evaluation are float32 in both.
+        tf32: whether float32 convolutions may compute in TF32 during training, as torch allows by
+            default; a GPU that has it rounds their inputs to 10 bits of mantissa. False computes
+            them in float32. Evaluation never uses it.
         channels_last: memory format of weights and activations. None uses channels_last on a GPU if
             the network supports it.
         ball: threat model of validation and evaluation: the method's, if it has one.
@@ -77,6 +80,7 @@ class Recipe:
     ema_decay: float | None = None
     augment: Augment = Augment()
     precision: str = "fp32"
+    tf32: bool = True
     channels_last: bool | None = None
     ball: Ball = Linf(8 / 255)
     on_overfitting: str = "warn"
@@ -89,6 +93,8 @@ class Recipe:
         check_positive_int("epochs", self.epochs)
         check_positive_int("batch_size", self.batch_size)
         check_precision(self.precision)
+        if not isinstance(self.tf32, bool):
+            raise InputError(f"tf32 is {self.tf32!r}, but must be True or False")
         if not (self.channels_last is None or isinstance(self.channels_last, bool)):
             raise InputError(
                 f"channels_last is {self.channels_last!r}, but must be True, False or None"

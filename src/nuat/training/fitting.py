@@ -13,6 +13,7 @@ from torch import nn
 from nuat.checkpoints.run import Run
 from nuat.nn.precision import set_memory_format
 from nuat.recipes import Recipe
+from nuat.runtime.precision import convolution_precision
 from nuat.runtime.threads import configure_threads
 from nuat.training.plan import Plan, resolve
 from nuat.training.trainer import Trainer
@@ -90,7 +91,8 @@ def applied(plan: Plan) -> Iterator[None]:
         try:
             configure_threads(plan.threads)
             set_memory_format(plan.model, plan.memory_format)
-            yield
+            with convolution_precision(plan.recipe.tf32):
+                yield
         finally:
             set_memory_format(plan.model, torch.contiguous_format)
             plan.model.eval()

@@ -10,10 +10,12 @@ from torch import nn
 from nuat.attacks import FGSM, Attack, correct, is_robust
 from nuat.data import ImageDataset
 from nuat.rng import PerImageNoise
+from nuat.runtime.precision import full_precision
 
 Metrics = Mapping[str, Any]
 
 
+@full_precision()
 def validate(
     model: nn.Module, dataset: ImageDataset, attack: Attack, batch_size: int = 500
 ) -> dict[str, float]:
@@ -22,6 +24,7 @@ def validate(
     FGSM has the attack's threat model. An image counts as robust only if it is also correct without
     an attack. The noise of an attack with a random start belongs to the image, so it is the same
     after every epoch. The attack of a recipe selects an epoch; it may be too weak to report.
+    Everything is computed in full precision.
     """
     ball = attack.ball
     counts = {"val_clean": 0, "val_fgsm": 0, "val_robust": 0}

@@ -21,6 +21,7 @@ from nuat.nn.validation import check_last_batch, check_logits, check_loss
 from nuat.recipes import Recipe, get_recipe
 from nuat.rng import derive_seed
 from nuat.runtime.device import get_device
+from nuat.runtime.precision import has_tf32
 from nuat.runtime.versions import versions
 
 
@@ -108,6 +109,12 @@ def resolve(
         _check_method(recipe, model, x, y)
         memory_format, format_note = select_memory_format(model, x, recipe.channels_last)
     init_notes = [str(initial_weights)] if initial_weights is not None else []
+    tf32_note = (
+        "convolutions compute in TF32 on this GPU, as torch does by default: --set tf32=False for "
+        "float32"
+        if recipe.tf32 and recipe.precision == "fp32" and has_tf32(device)
+        else ""
+    )
     method_notes = recipe.method.startup_notes(recipe.batch_size)
     return Plan(
         recipe=recipe,
@@ -123,7 +130,7 @@ def resolve(
         max_time=max_time,
         cuda_graphs=cuda_graphs,
         startup_notes=(*splits.notes, *startup_notes(model), *init_notes),
-        runtime_notes=tuple(filter(None, (format_note, *method_notes))),
+        runtime_notes=tuple(filter(None, (format_note, tf32_note, *method_notes))),
     )
 
 
