@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from nuat import LinearRamp, Linf, NuAT, StepContext, evaluate
+from nuat import Linf, NuAT, StepContext, evaluate
 from nuat.data import load_dataset
 
 EPOCHS = 15
@@ -25,7 +25,7 @@ model = nn.Sequential(
     nn.Flatten(),
     nn.Linear(1024, 10),
 )
-method = NuAT(ball=Linf(0.15), lam=LinearRamp(to=5.0, epochs=EPOCHS))
+method = NuAT(ball=Linf(0.15)).with_epochs(EPOCHS)
 optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
 
 for epoch in range(EPOCHS):
