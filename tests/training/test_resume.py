@@ -198,3 +198,13 @@ def test_another_precision_is_another_run(tmp_path):
     with pytest.raises(nuat.InputError, match="precision: bf16 here, fp32 there"):
         nuat.fit(replace(recipe, precision="bf16"), **settings)
     assert nuat.fit(recipe, **settings).finished
+
+
+def test_a_note_mended_or_another_reaction_to_overfitting_is_the_same_run(tmp_path):
+    recipe = nuat.get_recipe("nuat", "digits").with_epochs(2)
+    options = {"data": "digits", "model": "small-cnn(width=4)", "out": tmp_path / "run"}
+    assert not nuat.fit(recipe, **options, max_time=0).finished
+    changed = replace(recipe, note="mended", source="paper", on_overfitting="stop")
+    assert nuat.fit(changed, **options).finished
+    with pytest.raises(nuat.InputError, match="differs in recipe.weight_decay"):
+        nuat.fit(replace(changed, weight_decay=1.0), **options)

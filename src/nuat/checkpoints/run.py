@@ -35,6 +35,9 @@ CHECKPOINT_NAMES = ("checkpoint.fresh", "checkpoint", "checkpoint.previous")
 INFORMATIVE_FIELDS = ("versions", "init_from", "threads")
 """Fields of config.json that describe a run without identifying it."""
 
+INFORMATIVE_RECIPE_FIELDS = ("source", "note", "on_overfitting")
+"""Fields of the recipe likewise: a typo mended in a note does not make it another run."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -237,4 +240,7 @@ def _metrics_line(metrics: dict[str, Any]) -> str:
 
 def _identifying(config: dict[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(config))
-    return {key: value for key, value in plain.items() if key not in INFORMATIVE_FIELDS}
+    identifying = {key: value for key, value in plain.items() if key not in INFORMATIVE_FIELDS}
+    recipe = identifying["recipe"].items()
+    identifying["recipe"] = {k: v for k, v in recipe if k not in INFORMATIVE_RECIPE_FIELDS}
+    return identifying

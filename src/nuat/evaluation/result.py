@@ -33,7 +33,7 @@ class EvaluationResult:
         attacks: for each attack, its settings.
         seed: the seed of the attacks' noise and of the sampled images.
         model_fingerprint: a hash of the model's weights.
-        versions: versions of nuat, torch and Python.
+        versions: versions of nuat, torch, numpy and Python.
         parts: for each attack and each of its parts: `images` attacked, images `broken`, forward
             and backward passes per attacked image, `seconds`.
         notes: warnings that a reader of these figures should know.

@@ -53,7 +53,8 @@ class Recipe:
             them in float32. Evaluation never uses it.
         channels_last: memory format of weights and activations. None uses channels_last on a GPU if
             the network supports it.
-        ball: threat model of validation and evaluation: the method's, if it has one.
+        ball: threat model of validation and evaluation. It may differ from the method's: TRADES
+            trains at 0.031 and is evaluated at 8/255.
         on_overfitting: what to do after catastrophic overfitting (see nuat.training.overfitting):
             "warn" and continue, "stop" and keep the weights from before it, or "rollback" to those
             weights and continue.

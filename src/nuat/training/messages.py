@@ -59,5 +59,5 @@ def error_context(trainer: Trainer) -> Iterator[None]:
         raise NonFiniteError(
             f"epoch {trainer.epoch + 1}, batch {trainer.batch + 1} of {trainer.batches}: {error}. "
             f"Training stopped; {saved}. "
-            "A smaller learning rate (--set lr.value=...) or a smaller lam usually helps"
+            "A smaller learning rate (such as --set lr=0.01) or a smaller lam usually helps"
         ) from error
