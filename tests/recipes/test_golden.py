@@ -1,5 +1,7 @@
 """lam, learning rate and momentum at the epochs that the published code is known at."""
 
+import dataclasses
+
 import pytest
 
 import nuat
@@ -106,7 +108,14 @@ def test_awp():
 def test_pgd_at():
     r = row("pgd-at")
     assert (r.epochs, r.batch_size, r.weight_decay) == (200, 128, 5e-4)
-    assert values(r.lr, 99.9, 100, 150) == A([0.1, 0.01, 1e-3])
+    assert (r.augment.pad, r.augment.pad_mode) == (4, "reflect")
+    # published: (epoch + (batch + 1) / batches) / epochs decides the learning rate of a batch
+    batches = -(-49_000 // r.batch_size)
+    for epoch in (98, 99, 100, 149, 150):
+        for batch in range(batches):
+            progress = (epoch + (batch + 1) / batches) / 200
+            published = 0.1 if progress < 0.5 else 0.01 if progress < 0.75 else 1e-3
+            assert r.lr(epoch + batch / batches) == A(published), (epoch, batch)
     assert (r.method.inner.steps, r.method.inner.rel_step_size(0)) == (10, 0.25)
 
 
@@ -120,3 +129,61 @@ def test_free():
     )
     assert r.epochs * 391 * r.method.replays == A(80_000, rel=0.02)
     assert values(r.lr, 12.9, 13, 19.5) == A([0.1, 0.01, 1e-3])
+
+
+def test_the_epoch_is_selected_as_published():
+    """CIFAR-10 by 7 steps of eps/7, MNIST by 40 of eps/40, ImageNet-100 by PGD-20."""
+    clean = nuat.NoStart()
+    for data, steps, size, start in (
+        ("digits", 7, 1 / 7, clean),
+        ("cifar10", 7, 1 / 7, clean),
+        ("mnist", 40, 1 / 40, clean),
+        ("imagenet100", 20, 1 / 8, nuat.Uniform()),
+    ):
+        for name in ("nuat", "gat", "normal"):
+            attack = row(name, data).parsed_validation_attack()
+            assert attack == nuat.PGD(
+                row(name, data).ball, steps=steps, rel_step_size=size, start=start
+            )
+    assert row("gat", "imagenet100").ball.eps / 8 == A(1 / 255)
+
+
+def test_rows_by_published_code_of_others_say_what_they_do_otherwise():
+    for name in ("fbf", "pgd-at", "trades", "awp", "atf"):
+        recipe = row(name)
+        assert recipe.source == "published code"
+        for difference in ("49,000 images", "selects the epoch on 1,000", "ResNet-18 for"):
+            assert difference in recipe.note, name
+    for name in ("fbf", "pgd-at"):
+        assert "no input normalization" in row(name).note
+    assert "fp32 for fp16" in row("fbf").note and "overfitting" in row("fbf").note
+    for name in ("trades-wrn", "awp-wrn"):
+        assert "49,000 images" in row(name).note
+
+
+def test_the_rows_of_the_talk():
+    """They are NuAT's rows, but for the attack."""
+    for data in ("digits", "mnist", "cifar10"):
+        for name in ("nuat", "nuat-wa"):
+            code, talk = row(name, data), row(f"{name}-slides", data)
+            method = talk.method
+            assert (method.alternate, method.reference, method.double_bn_update) == (
+                False,
+                "eval",
+                False,
+            )
+            assert not method.start.clamp and method.start.fraction == code.method.start.fraction
+            same = dataclasses.replace(
+                method,
+                start=code.method.start,
+                alternate=True,
+                double_bn_update=True,
+                reference="train",
+            )
+            assert same == code.method
+            assert (
+                dataclasses.replace(
+                    talk, name=name, method=same, source=code.source, note=code.note
+                )
+                == code
+            )
