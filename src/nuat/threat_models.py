@@ -176,9 +176,13 @@ def check_ball(ball: object) -> None:
         )
 
 
+EPS_NAMES = ("eps", "epsilon")
+"""Names by which other libraries take the radius; here it belongs to the ball."""
+
+
 def refuse_eps(owner: str, settings: Mapping[str, object]) -> None:
     """Raise InputError if `eps` is among the keyword arguments of a class that takes a ball."""
-    for name in ("eps", "epsilon"):
+    for name in EPS_NAMES:
         if name in settings:
             raise InputError(
                 f"{owner} has no parameter {name}: the radius belongs to the threat model, "

@@ -205,7 +205,8 @@ def test_free_says_that_each_loss_needs_its_backward():
 # ---- the threat model
 
 ALL = [AT, AWP, Free, GAT, NuAT, NuAT2, NuATH, RMGM, TRADES]
-WITH_BALL = [Free, GAT, NuAT, NuAT2, RMGM, TRADES]
+ALL += [nuat.FGSM, nuat.PGD, nuat.APGDT, nuat.FAB, nuat.Square, nuat.AutoAttack, nuat.Ensemble]
+WITH_BALL = [Free, GAT, NuAT, NuAT2, RMGM, TRADES, nuat.PGD, nuat.APGD, nuat.AutoAttack]
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -236,6 +237,24 @@ def test_a_number_in_place_of_the_ball_is_answered_with_the_ball(kind, eps, ball
         with pytest.raises(nuat.InputError, match="did you mean") as caught:
             make()
         assert f"did you mean ball={ball}?" in str(caught.value)
+
+
+def test_a_radius_is_answered_with_the_ball_wherever_one_is_given():
+    recipe, digits = nuat.get_recipe("nuat", "digits"), nuat.load_dataset("digits")
+    for give in (
+        recipe.with_threat_model,
+        lambda eps: replace(recipe, ball=eps),
+        lambda eps: nuat.parse_attack("pgd-20", eps),
+        lambda eps: nuat.evaluate(network(), digits.test, eps, ["fgsm"]),
+    ):
+        with pytest.raises(nuat.InputError, match=r"^the threat model is 0.15.*ball=Linf\(0.15\)"):
+            give(0.15)
+    for path in ("eps", "epsilon", "ball.eps", "method.eps"):
+        with pytest.raises(nuat.InputError, match="--eps and --norm"):
+            recipe.with_override(path, "0.1")
+    for name in ("eps", "epsilon", "ball"):
+        with pytest.raises(nuat.InputError, match="--eps and --norm"):
+            nuat.parse_attack(f"pgd-20({name}=0.1)", BALL)
 
 
 def test_methods_are_still_copied_compared_and_replaced():

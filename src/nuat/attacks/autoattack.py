@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from nuat.attacks.fab import FAB, FABT
 from nuat.attacks.square import Square
 from nuat.errors import InputError, unknown_name
 from nuat.rng import Noise
-from nuat.threat_models import Ball, Linf
+from nuat.threat_models import Ball, Linf, refuse_eps
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Ensemble:
     ball: Ball = Linf(8 / 255)
     parts: tuple[tuple[str, Attack], ...] = ()
     name: str = "ensemble"
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        refuse_eps(cls.__name__, kwargs)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for name, part in self.parts:

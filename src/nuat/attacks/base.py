@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from nuat.errors import InputError, check_positive_int
 from nuat.nn.freeze import frozen_eval
 from nuat.rng import Noise
 from nuat.schedules import coerce_schedules
-from nuat.threat_models import Ball, Linf, check_ball
+from nuat.threat_models import Ball, Linf, check_ball, refuse_eps
 
 TORCH_NOISE = Noise()
 
@@ -50,6 +50,10 @@ class Attack:
     """The fewest classes for which the attack's loss is defined."""
     batchwise: ClassVar[bool] = False
     """Whether the result for an image depends on the other images of its batch."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        refuse_eps(cls.__name__, kwargs)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         coerce_schedules(self)

@@ -13,7 +13,7 @@ from nuat.attacks.registry import ATTACK_CLASSES, attack_registry
 from nuat.config.overrides import check_types
 from nuat.config.parsing import parse_call
 from nuat.errors import InputError, explain_type_error
-from nuat.threat_models import Ball
+from nuat.threat_models import EPS_NAMES, Ball, check_ball
 
 ONE_STEP = (FGSM, RFGSM)
 DISTANCES = (
@@ -57,11 +57,12 @@ def parse_attack(text: str, ball: Ball) -> Attack | Ensemble:
         InputError: the name or a setting is unknown, or a value has the wrong type.
     """
     _check_typos(text)
+    check_ball(ball)
     try:
         name, settings = parse_call(text, _ATTACK_NAMES)
     except InputError as error:
         raise InputError(f"cannot read the attack {text!r}: {error}") from None
-    if "ball" in settings:
+    if settings.keys() & {"ball", *EPS_NAMES}:
         raise InputError(f"{text!r}: set the ball with --eps and --norm, not in the attack")
     if name not in attack_registry and (numbered := re.fullmatch(r"(.+)-(\d+)", name)):
         name = numbered.group(1)

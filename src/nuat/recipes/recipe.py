@@ -15,7 +15,7 @@ from nuat.errors import InputError, check_positive_int, unknown_name
 from nuat.methods import Method
 from nuat.nn.precision import check_precision
 from nuat.schedules import Constant, Schedule, StartAt, coerce_schedules, triangle
-from nuat.threat_models import Ball, Linf, norms
+from nuat.threat_models import EPS_NAMES, Ball, Linf, check_ball, norms
 
 ON_OVERFITTING = ("warn", "stop", "rollback")
 
@@ -91,6 +91,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         coerce_schedules(self)
+        check_ball(self.ball)
         check_positive_int("epochs", self.epochs)
         check_positive_int("batch_size", self.batch_size)
         check_precision(self.precision)
@@ -146,9 +147,9 @@ class Recipe:
         Raises:
             InputError: there is no such field, it cannot be set, or the value does not fit it.
         """
-        path = self._absolute_path(path)
-        if "ball" in path.split("."):
+        if {"ball", *EPS_NAMES} & set(path.split(".")):
             raise InputError("the threat model is set with --eps and --norm, not with --set")
+        path = self._absolute_path(path)
         if path in ("name", "data", "source", "note"):
             raise InputError(f"{path} cannot be set: choose a recipe by name, its data with --data")
         if path == "epochs":
