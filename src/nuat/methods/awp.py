@@ -26,7 +26,7 @@ class AWP(Method):
     g is the gradient of the loss at w. The adversarial images are found at w, and the gradient
     taken at w + v is applied at w. Only weights of two or more dimensions are perturbed. The passes
     at w + v update the running statistics of BatchNorm; the pass that finds v does not. Around
-    TRADES a step costs 33 forward-equivalents.
+    TRADES a training step costs 33 forward passes.
 
     The published code takes its optimizer step at w + v and subtracts v afterwards, so that its
     weight decay acts on w + v. Here it acts on w: the results differ by lr * weight_decay * v.

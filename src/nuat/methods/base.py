@@ -26,8 +26,7 @@ class StepContext:
         batch_size: the batch size of the run; the last batch of an epoch may be smaller.
         lr: the learning rate of this step; 0 if unknown.
         noise: the source of randomness of this step.
-        emas: returns the EMA of the model for a decay, such as an `EMAs`; None if the training loop
-            keeps no EMAs.
+        emas: maps a decay to the EMA model, e.g. an `EMAs`; None if the training loop keeps none.
         memory: tensors and numbers that a method keeps between steps; checkpoints include them.
         logs: scalars logged by this step; training writes their mean over an epoch to the metrics.
     """

@@ -23,9 +23,10 @@ from nuat.threat_models import Ball, Bernoulli, Linf, Start
 class GAT(Method):
     """GAT minimizes  CE(f(x), y) + lam |p(x') - p(x)|^2 / B,  p = softmax(f).
 
-    x' comes from one step of length eps that maximizes  CE(f(x'), y) + lam |p(x') - p(x)|^2 / B
+    x' comes from one gradient ascent step of size eps on  CE(f(x'), y) + lam |p(x') - p(x)|^2 / B
     from Bernoulli noise. The attack runs the model in eval mode and compares it with the clean
-    logits of the train-mode pass, which the loss uses too, so a step costs 8 forward-equivalents.
+    logits of the train-mode pass, which the loss uses too, so a training step costs 8 forward
+    passes.
 
     Attributes:
         ball: the threat model.
@@ -35,12 +36,12 @@ class GAT(Method):
             each epoch on, as published for CIFAR-10 and ImageNet-100. The published MNIST code
             always uses it, and starts at a distance of eps.
         double_bn_update: apply the clean batch's BatchNorm update a second time, after backward.
-            The published code gets this effect from a second clean pass, which costs 1 F.
+            The published code gets this effect from a second clean forward pass.
         reference: the mode in which the attack takes the clean probabilities p(x). "train": those
             of the train-mode pass of the loss, as published for CIFAR-10 and MNIST. "eval": those
-            of a pass of their own in eval mode, as published for ImageNet-100, where no train-mode
-            pass precedes the attack (double_bn_update=False); it costs 1 F in each batch whose
-            attack uses the distance, and the loss then runs the adversarial pass first.
+            of a separate pass in eval mode, as published for ImageNet-100, where no train-mode
+            pass precedes the attack (double_bn_update=False). It costs one forward pass in each
+            batch whose attack uses the distance, and the loss then runs the adversarial pass first.
 
     Source: arXiv:2011.14969 and its published code.
     """
@@ -63,8 +64,8 @@ class GAT(Method):
         return 2 if self.alternate else 1
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
-        lam = self.lam(ctx.epoch) / len(x)
-        attack_lam = lam * (ctx.batch % 2) if self.alternate else lam
+        weight = self.lam(ctx.epoch) / len(x)
+        attack_weight = weight * (ctx.batch % 2) if self.alternate else weight
 
         # Clean pass in train mode; its logits z serve the attack and the loss.
         if self.reference == "train":
@@ -72,18 +73,18 @@ class GAT(Method):
                 z = model(x)
             z_reference = z.detach()
 
-        # Attack: one step up the guided loss.
+        # Attack: one ascent step on the guided loss.
         with frozen_eval(model) as frozen_model:
-            if self.reference == "eval" and attack_lam:
+            if self.reference == "eval" and attack_weight:
                 with torch.no_grad():
                     z_reference = frozen_model(x)
 
             def attack_loss(x_adv: Tensor, k: int) -> Tensor:
                 z_adv = frozen_model(x_adv)
                 loss = ce(z_adv, y)
-                if not attack_lam:
+                if not attack_weight:
                     return loss
-                return loss + attack_lam * squared_l2_of_softmax(z_adv, z_reference)
+                return loss + attack_weight * squared_l2_of_softmax(z_adv, z_reference)
 
             x_adv = self.start(x, self.ball, ctx.noise)
             x_adv = ascend(attack_loss, x_adv, x, self.ball)
@@ -96,7 +97,7 @@ class GAT(Method):
         # Loss: the cross-entropy is of the clean images alone.
         clean_loss = ce(z, y)
         ctx.log(clean_loss=clean_loss)
-        yield clean_loss + lam * squared_l2_of_softmax(z_adv, z)
+        yield clean_loss + weight * squared_l2_of_softmax(z_adv, z)
 
         if self.double_bn_update:
             clean_pass.apply_again()

@@ -1,7 +1,7 @@
 """Nuclear norm adversarial training: NuAT, its two-step variant NuAT2, and the hybrid NuAT-H.
 
 Source: "Towards Efficient and Effective Adversarial Training" (NeurIPS 2021) and its published
-code. Where the two differ, the default follows the code.
+code. Where the formula of its talk and the code differ, the default follows the code.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _NuclearNormMethod(Method):
         return ctx.batch_size if self.constant_divisor and ctx.batch_size else len(x)
 
     def lam_scale(self, batch_size: int | None) -> float:
-        """The factor sqrt(B / lam_batch_size) of lam (ours: the published code has B = 64 only)."""
+        """The factor sqrt(B / lam_batch_size) of lam. Not from the paper, whose code has B = 64."""
         if not batch_size or not self.lam_batch_size:
             return 1.0
         return (batch_size / self.lam_batch_size) ** 0.5
@@ -63,24 +63,26 @@ class _NuclearNormMethod(Method):
 class NuAT(_NuclearNormMethod):
     """NuAT minimizes  CE(f(x), y) + lam |f(x') - f(x)|_* / B.
 
-    |.|_* is the nuclear norm of the [B, K] matrix of logit differences. x' comes from one step of
-    length eps that maximizes  CE(f(x'), y) + lam |f(x') - f(x)|_* / B  from Bernoulli noise of
+    |.|_* is the nuclear norm of the [B, K] matrix of logit differences. x' comes from one gradient
+    ascent step of size eps on  CE(f(x'), y) + lam |f(x') - f(x)|_* / B  from Bernoulli noise of
     +- eps / 2. The attack runs the model in eval mode and compares it with the clean logits of the
-    train-mode pass, which the loss uses too, so a step costs 8 forward-equivalents.
+    train-mode pass, which the loss uses too, so a training step costs 8 forward passes.
 
-    Where the published code differs from the formula of the talk, a field chooses:
+    This is the loss of the published code. The formula of the talk,  CE + lam |f(x') - f(x)|_*,
+    leaves open or states otherwise what the code does. A field selects the other version:
 
-        published code                                                  field
-        lam ramps up linearly from 0, by epoch, in the attack too       lam (a number is constant)
-        the norm is divided by B                                        lam (multiply it by B)
-        the smaller last batch is divided by the full B too             constant_divisor
-        the attack uses the norm in every other batch only              alternate
-        the start at +- eps / 2 is clamped to [0, 1]                    start
-        the clean batch updates the statistics of BatchNorm twice       double_bn_update
-        the attack takes its clean logits in train mode                 reference
-        the cross-entropy of the loss is of clean images only           none: always so
+        published code                                              field
+        the norm is divided by B; in the talk it is not             none; lam * B has the effect
+        lam ramps up linearly from 0, by epoch, in the attack too   lam (a number is constant)
+        the smaller last batch is divided by the full B too         constant_divisor
+        the attack uses the norm in every other batch only          alternate
+        the initial point at +- eps / 2 is clamped to [0, 1]        start
+        the clean batch updates the statistics of BatchNorm twice   double_bn_update
+        the attack takes its clean logits in train mode             reference
+        the cross-entropy of the loss is of clean images only       not configurable
 
-    The recipes `nuat-slides` and `nuat-wa-slides` follow the formula of the talk.
+    The recipes `nuat-slides` and `nuat-wa-slides` use the attack of the talk, with the norm
+    divided by B.
 
     Attributes:
         ball: the threat model.
@@ -90,15 +92,15 @@ class NuAT(_NuclearNormMethod):
         constant_divisor: B is the batch size of the run, also for the smaller last batch.
         lam_batch_size: the batch size that lam is tuned for. At another batch size B, lam is
             multiplied by sqrt(B / lam_batch_size), because the norm divided by B shrinks like
-            1 / sqrt(B). None: lam is never scaled. Ours.
+            1 / sqrt(B). None: lam is never scaled. Not from the paper.
         alternate: the attack uses the norm in every other batch only, from the second batch of each
             epoch on.
         double_bn_update: apply the clean batch's BatchNorm update a second time, after backward.
-            The published code gets this effect from a second clean pass, which costs 1 F.
+            The published code gets this effect from a second clean forward pass.
         reference: the mode in which the attack takes the clean logits f(x). "train": those of the
-            train-mode pass of the loss. "eval": those of a pass of their own in eval mode, like
-            f(x') in the attack; it costs 1 F in each batch whose attack uses the norm, and the
-            loss then runs the adversarial pass before the clean one.
+            train-mode pass of the loss. "eval": those of a separate pass in eval mode, like f(x')
+            in the attack. It costs one forward pass in each batch whose attack uses the norm, and
+            the loss then runs the adversarial pass before the clean one.
     """
 
     default_epochs: ClassVar[int] = 100
@@ -116,8 +118,8 @@ class NuAT(_NuclearNormMethod):
         return 2 if self.alternate else 1
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
-        lam = self.loss_weight(x, ctx)
-        attack_lam = lam * (ctx.batch % 2) if self.alternate else lam
+        weight = self.loss_weight(x, ctx)
+        attack_weight = weight * (ctx.batch % 2) if self.alternate else weight
         warn_if_stuck_at_zero("lam", self.lam, model, ctx)
 
         # Clean pass in train mode; its logits z serve the attack and the loss.
@@ -126,16 +128,18 @@ class NuAT(_NuclearNormMethod):
                 z = model(x)
             z_reference = z.detach()
 
-        # Attack: one step up  CE + lam |f(x') - f(x)|_* / B.
+        # Attack: one ascent step on  CE + lam |f(x') - f(x)|_* / B.
         with frozen_eval(model) as frozen_model:
-            if self.reference == "eval" and attack_lam:
+            if self.reference == "eval" and attack_weight:
                 with torch.no_grad():
                     z_reference = frozen_model(x)
 
             def attack_loss(x_adv: Tensor, k: int) -> Tensor:
                 z_adv = frozen_model(x_adv)
                 loss = ce(z_adv, y)
-                return loss + attack_lam * self.distance(z_adv, z_reference) if attack_lam else loss
+                if not attack_weight:
+                    return loss
+                return loss + attack_weight * self.distance(z_adv, z_reference)
 
             x_adv = self.start(x, self.ball, ctx.noise)
             x_adv = ascend(attack_loss, x_adv, x, self.ball)
@@ -148,7 +152,7 @@ class NuAT(_NuclearNormMethod):
         # Loss: the cross-entropy is of the clean images alone.
         clean_loss = ce(z, y)
         ctx.log(clean_loss=clean_loss)
-        yield clean_loss + lam * self.distance(z_adv, z)
+        yield clean_loss + weight * self.distance(z_adv, z)
 
         if self.double_bn_update:
             clean_pass.apply_again()
@@ -156,11 +160,11 @@ class NuAT(_NuclearNormMethod):
 
 @dataclass(frozen=True)
 class NuAT2(_NuclearNormMethod):
-    """NuAT2 minimizes the loss of NuAT at images from two attack steps of length eps.
+    """NuAT2 minimizes the loss of NuAT at images from two gradient ascent steps of size eps.
 
-    The first step maximizes  CE(f(x'), y) + lam |f(x') - f(x)|_* / B,  the second  CE(f(x'), y).
-    Both steps and their clean logits run the model in eval mode. In NuAT2-WA the first step attacks
-    an EMA of the weights. A step costs 11 forward-equivalents.
+    The first ascent step is on  CE(f(x'), y) + lam |f(x') - f(x)|_* / B,  the second on
+    CE(f(x'), y). Both steps and their clean logits run the model in eval mode. In NuAT2-WA the
+    first step attacks an EMA of the weights. A training step costs 11 forward passes.
 
     In the attack of NuAT2, B is the true size of the batch. In the attack of NuAT2-WA it is the
     divisor of the loss, so that the smaller last batch is divided by the full batch size too. The
@@ -185,15 +189,15 @@ class NuAT2(_NuclearNormMethod):
         return 1
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
-        lam = self.loss_weight(x, ctx)
-        attack_lam = lam
+        weight = self.loss_weight(x, ctx)
+        attack_weight = weight
         if self.attack_ema_decay is None:
             # The published attack of NuAT2 divides by the true batch size, that of NuAT2-WA by B.
-            attack_lam = lam * self.divisor(x, ctx) / len(x)
+            attack_weight = weight * self.divisor(x, ctx) / len(x)
         warn_if_stuck_at_zero("lam", self.lam, model, ctx)
         x_adv = self.start(x, self.ball, ctx.noise)
 
-        # First attack step: up  CE + lam |f(x') - f(x)|_* / B.
+        # First ascent step: on  CE + lam |f(x') - f(x)|_* / B.
         with frozen_eval(self.attack_model(model, ctx)) as frozen_model:
             with torch.no_grad():
                 z = frozen_model(x)
@@ -201,11 +205,13 @@ class NuAT2(_NuclearNormMethod):
             def attack_loss(x_adv: Tensor, k: int) -> Tensor:
                 z_adv = frozen_model(x_adv)
                 loss = ce(z_adv, y)
-                return loss + attack_lam * self.distance(z_adv, z) if attack_lam else loss
+                if not attack_weight:
+                    return loss
+                return loss + attack_weight * self.distance(z_adv, z)
 
             x_adv = ascend(attack_loss, x_adv, x, self.ball)
 
-        # Second attack step: up  CE  of the model itself.
+        # Second ascent step: on  CE  of the model itself.
         with frozen_eval(model) as frozen_model:
             x_adv = ascend(lambda x_adv, k: ce(frozen_model(x_adv), y), x_adv, x, self.ball)
 
@@ -213,10 +219,10 @@ class NuAT2(_NuclearNormMethod):
         z_adv, z = model(x_adv), model(x)
         clean_loss = ce(z, y)
         ctx.log(clean_loss=clean_loss)
-        yield clean_loss + lam * self.distance(z_adv, z)
+        yield clean_loss + weight * self.distance(z_adv, z)
 
     def attack_model(self, model: nn.Module, ctx: StepContext) -> nn.Module:
-        """The network that the first attack step sees: the EMA, or the model itself."""
+        """The model that the first attack step sees: the EMA, or the model itself."""
         # The EMA is requested in epoch 0 too, so that it averages from the first step on.
         ema = None if self.attack_ema_decay is None else ctx.ema(self.attack_ema_decay)
         return model if ema is None or ctx.epoch == 0 else ema
@@ -228,10 +234,10 @@ class NuATH(Method):
 
     This is a reconstruction. It is known that NuAT-H switches adaptively between single-step and
     two-step attacks and that a curve of the clean cross-entropy belongs to it; neither code nor a
-    text that states its trigger was found. The trigger is ours. In NuAT-WA-H the two-step method is
-    that of NuAT2-WA.
+    text that states its trigger was found. The trigger here is not from the paper. In NuAT-WA-H,
+    `two_step` is the method of NuAT2-WA.
 
-    The metrics of an epoch contain the share of two-step batches, `two_step`, and the times at
+    The metrics of an epoch contain the fraction of two-step batches, `two_step`, and the times at
     which the trigger fired, `two_step_began`.
 
     Attributes:

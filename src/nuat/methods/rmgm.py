@@ -18,7 +18,7 @@ from nuat.threat_models import Ball, Linf
 class RMGM(Method):
     """R-MGM minimizes  (CE(f(x), y) + CE(f(x'), y)) / 2 + lam |f(x') - f(x'')|^2 / B.
 
-    x' comes from FGSM and x'' from R-FGSM. A step costs 13 forward-equivalents.
+    x' comes from FGSM and x'' from R-FGSM. A training step costs 13 forward passes.
 
     This is a reconstruction. The abstract says that the loss combines the cross-entropy of a batch
     that contains adversarial images with the distance between the logits of the FGSM and the R-FGSM

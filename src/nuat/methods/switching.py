@@ -1,4 +1,4 @@
-"""When NuAT-H uses two attack steps. The trigger is ours: the published one is unknown."""
+"""When NuAT-H uses two attack steps. The published trigger is unknown."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Trigger:
         ctx.memory["two_step_left"] = batches
         ctx.log_event("two_step")
 
-    def is_active(self, ctx: StepContext) -> bool:
-        """Whether an earlier activation covers this batch; counts the batch down."""
+    def consume_batch(self, ctx: StepContext) -> bool:
+        """Count this batch; return whether an earlier activation covers it."""
         left: int = ctx.memory.get("two_step_left", 0)
         ctx.memory["two_step_left"] = max(0, left - 1)
         return left > 0
@@ -46,11 +46,11 @@ class CleanLossDrop(Trigger):
     Attributes:
         short: window of the short mean, in batches.
         long: window of the long mean, in batches.
-        warmup: number of batches before a fall counts; the loss falls steeply at the start of
-            training.
+        warmup: number of batches, from the start or restart of the means, in which drops are
+            ignored; the loss falls steeply at the start of training.
         drop: the relative fall that activates the trigger.
         hold: number of two-step batches after an activation.
-        cooldown: number of batches during which nothing counts after the learning rate fell.
+        cooldown: number of batches after a fall of the learning rate in which drops are ignored.
     """
 
     short: int = 20
@@ -61,7 +61,7 @@ class CleanLossDrop(Trigger):
     cooldown: int = 200
 
     def use_two_steps(self, ctx: StepContext) -> bool:
-        return self.is_active(ctx)
+        return self.consume_batch(ctx)
 
     def observe(self, ctx: StepContext) -> None:
         state = ctx.memory.setdefault("clean_loss", {**INITIAL, "cooldown": 0, "lr": ctx.lr})

@@ -22,8 +22,8 @@ class TRADES(Method):
     """TRADES minimizes  CE(f(x), y) + beta KL(p(x) || p(x')) / B,  where x' maximizes the KL.
 
     The attack runs the model in eval mode. By default it takes ten steps of 0.007 in a ball of
-    radius 0.031 from x + 0.001 N(0, 1), a start that is not clamped to [0, 1]. The attack computes
-    the clean logits once, so a step costs 27 forward-equivalents.
+    radius 0.031 from x + 0.001 N(0, 1), which is not clamped to [0, 1]. The attack computes the
+    clean logits once, so a training step costs 27 forward passes.
 
     Attributes:
         ball: the threat model.
@@ -32,7 +32,7 @@ class TRADES(Method):
         rel_step_size: step size of the attack in units of eps.
         start: initial point of the attack.
         double_bn_update: apply the clean batch's BatchNorm update a second time, after backward.
-            The published code gets this effect from a second clean pass, which costs 1 F.
+            The published code gets this effect from a second clean forward pass.
         clean_first: run the clean pass before the adversarial pass, as the published TRADES code
             does; the published TRADES-AWP code runs it after. The order matters to BatchNorm alone.
 
