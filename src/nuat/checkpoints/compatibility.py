@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from nuat.config.imports import import_path
 from nuat.errors import InputError
-from nuat.models import model_registry, same_architecture
+from nuat.models import class_name, model_registry, same_architecture
+from nuat.nn.state_dict import load_plain_state_dict, plain_state_dict
 
 Weights = Mapping[str, Tensor]
+T = TypeVar("T")
 
 
 def check_architecture(
-    model: nn.Module, model_name: str, recorded: str | None, source: object
+    model: nn.Module, model_name: str, metadata: Mapping[str, str], source: object
 ) -> None:
     """Raise InputError unless `model_name` is the architecture that is recorded with the weights.
 
     Different architectures may have equal state dicts: resnet18 and resnet18-nuat do. Weights that
     nuat did not write have no record; for a model passed as an object the record is its class.
+    Functions of the user that build the same class, such as a compiled model and a plain one, are
+    the same architecture: the logits of the fixed image tell their settings apart.
     """
+    recorded = metadata.get("model")
     if recorded is None or same_architecture(model_name, recorded):
         return
     has_factory = recorded.partition("(")[0] in model_registry or recorded.startswith("timm:")
-    if not has_factory and recorded in (import_path(type(model)), type(model).__qualname__):
+    if not has_factory and class_name(model) in (recorded, metadata.get("model_class")):
         return
     raise InputError(
         f"{source} holds weights of {recorded}, not of {model_name}; even if the tensors fit, the "
@@ -58,22 +63,54 @@ def check_data(
             )
 
 
-def remap_keys(weights: Weights, model: nn.Module) -> dict[str, Tensor]:
-    """Rename the keys of weights that nuat did not write to those of `model`.
+WRAPPER_NAMES = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+"""Parts of names that the wrappers of torch add: data parallelism, torch.compile, FSDP."""
 
-    It strips the prefix `module.` of DataParallel. If the model is `Normalized` and the weights are
-    those of the network inside it, it adds the prefix `network.` and the model's own statistics.
+
+def remap_keys(weights: Weights, own: Weights) -> dict[str, Tensor]:
+    """Rename the keys of weights that nuat did not write to those of a model's state dict `own`.
+
+    * The names of wrappers are left out wherever they stand, and so is a prefix that all keys have,
+      such as the `model.` of a Lightning module, and the counter of an AveragedModel.
+    * Where `num_batches_tracked` of a BatchNorm is missing, as in files of torch before 0.4.1, the
+      model's own counter is taken. Only BatchNorm with momentum None uses it, in training.
+    * If the model is `Normalized` and the weights are those of the network inside it, the prefix
+      `network.` and the model's own statistics are added.
     """
-    own, remapped = model.state_dict(), dict(weights)
-    if all(key.startswith("module.") for key in remapped) and not any(
-        key.startswith("module.") for key in own
-    ):
-        remapped = {key.removeprefix("module."): value for key, value in remapped.items()}
-    is_normalized = any(key.startswith("network.") for key in own)
-    if is_normalized and not any(key.startswith("network.") for key in remapped):
+    names = _by_name_without_wrappers({key: key for key in own})
+    remapped = _by_name_without_wrappers(weights)
+    for key in [key for key in remapped if key.rpartition(".")[2] == "n_averaged"]:
+        if key not in names:
+            del remapped[key]
+    while (prefix := _common_prefix(remapped)) and not _any_starts_with(names, prefix):
+        remapped = {key.removeprefix(prefix): value for key, value in remapped.items()}
+    if _any_starts_with(names, "network.") and not _any_starts_with(remapped, "network."):
         remapped = {f"network.{key}": value for key, value in remapped.items()}
         remapped |= {key: value for key, value in own.items() if key.startswith("normalize.")}
-    return remapped
+    for key in names.keys() - remapped.keys():
+        layer, _, last = key.rpartition("num_batches_tracked")
+        if not last and f"{layer}running_mean" in remapped:
+            remapped[key] = own[names[key]]
+    return {names.get(key, key): value for key, value in remapped.items()}
+
+
+def _by_name_without_wrappers(entries: Mapping[str, T]) -> dict[str, T]:
+    """Leave out the names of wrappers from all keys, unless two keys would then be the same."""
+    renamed = {
+        ".".join(part for part in key.split(".") if part not in WRAPPER_NAMES): value
+        for key, value in entries.items()
+    }
+    return renamed if len(renamed) == len(entries) else dict(entries)
+
+
+def _common_prefix(weights: Weights) -> str:
+    """Return the first part of the names, with its dot, if all names have it; otherwise ""."""
+    first = {key.partition(".")[0] if "." in key else "" for key in weights}
+    return f"{first.pop()}." if len(first) == 1 and "" not in first else ""
+
+
+def _any_starts_with(names: Iterable[str], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in names)
 
 
 def incompatible_keys(weights: Weights, own: Weights) -> list[str]:
@@ -110,8 +147,9 @@ def raise_if_incompatible(problems: list[str], source: object, model_name: str) 
 
 def load_weights(model: nn.Module, weights: Weights, source: object, model_name: str) -> None:
     """Load all weights into the model. Raises InputError if they do not fit."""
-    raise_if_incompatible(incompatible_keys(weights, model.state_dict()), source, model_name)
-    model.load_state_dict(weights)
+    own = plain_state_dict(model)
+    raise_if_incompatible(incompatible_keys(weights, own), source, model_name)
+    load_plain_state_dict(model, weights)
 
 
 def _rounded(values: Tensor) -> str:

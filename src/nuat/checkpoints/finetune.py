@@ -25,6 +25,7 @@ from nuat.models import model_name
 from nuat.models.normalize import STATISTICS
 from nuat.models.timm_nets import PREFIX, pretrained_weights
 from nuat.nn.fingerprint import digest
+from nuat.nn.state_dict import load_plain_state_dict, plain_state_dict
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class InitialWeights:
 
     def apply(self, model: nn.Module) -> None:
         """Load the weights into the model."""
-        model.load_state_dict(self.weights, strict=False)
+        load_plain_state_dict(model, self.weights, strict=False)
 
     def __str__(self) -> str:
         """Describe what is loaded and what is new, in one line for the user."""
@@ -84,15 +85,16 @@ def load_initial_weights(
     """
     name = model_name(model)
     if str(init) == "pretrained" or str(init).startswith(PREFIX):
-        weights, recorded = _timm_weights(str(init), name, channels), None
+        weights = _timm_weights(str(init), name, channels)
+        metadata: dict[str, str] = {}
     else:
         weights, metadata = read_weights(find_weights(Path(init)))
-        recorded = metadata.get("model")
         check_data(metadata, None, channels, init)
-    check_architecture(model, name, recorded, init)
-    if recorded is None:
-        weights = remap_keys(weights, model)
-    return _without_head(str(init), weights, model.state_dict(), name, classes)
+    check_architecture(model, name, metadata, init)
+    own = plain_state_dict(model)
+    if "model" not in metadata:
+        weights = remap_keys(weights, own)
+    return _without_head(str(init), weights, own, name, classes)
 
 
 def resolve_init(

@@ -18,6 +18,7 @@ from nuat.config.imports import is_import_path
 from nuat.errors import InputError
 from nuat.models import build_model, is_torch_container, model_registry, requires_trust
 from nuat.models.timm_nets import PREFIX
+from nuat.nn.state_dict import plain_state_dict
 from nuat.runtime.device import get_device
 from nuat.threat_models import Ball, parse_ball
 
@@ -88,8 +89,10 @@ def load_model(
     classes = classes or len(class_names or range(DEFAULT_CLASSES))
     channels = channels or int(metadata.get("channels", DEFAULT_CHANNELS))
     net = _build(path, name, classes, channels)
-    check_architecture(net, name, recorded, path)
-    load_weights(net, weights if recorded else remap_keys(weights, net), path, name)
+    check_architecture(net, name, metadata, path)
+    if recorded is None:
+        weights = remap_keys(weights, plain_state_dict(net))
+    load_weights(net, weights, path, name)
     check_probe(net, metadata, path, name)
     return LoadedModel(
         model=net.to(get_device(device)).eval(),

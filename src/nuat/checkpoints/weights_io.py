@@ -32,7 +32,8 @@ def write_weights(target: Path, weights: Mapping[str, Tensor], metadata: Mapping
 def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the weights in a .safetensors or state-dict file, and their metadata.
 
-    A state-dict file has no metadata. Pickled code is never executed.
+    A state-dict file has no metadata. It may hold the state dict as an entry of a dict, such as
+    "state_dict" or "model", if no other entry is one. Pickled code is never executed.
 
     Raises:
         InputError: the file does not exist, or holds anything but tensors by name.
@@ -44,8 +45,7 @@ def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
             return load_file(path), metadata
     with _readable(path):
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    _check_state_dict(weights, path)
-    return weights, {}
+    return _find_state_dict(weights, path), {}
 
 
 def read_file_metadata(path: Path | str) -> dict[str, str]:
@@ -94,13 +94,27 @@ def _readable(path: Path) -> Iterator[None]:
         raise InputError(f"{path} cannot be read as weights: {reason}") from None
 
 
-def _check_state_dict(found: Any, path: Path) -> None:
+def _find_state_dict(found: Any, path: Path) -> dict[str, Tensor]:
+    """Return the state dict in the contents of a file: the contents, or their only such entry.
+
+    Training scripts often save {"state_dict": ..., "optimizer": ..., "epoch": ...}.
+    """
     if not isinstance(found, dict):
         raise InputError(
             f"{path} holds a {type(found).__name__}, not a state dict of tensors by name"
         )
-    if all(isinstance(value, Tensor) for value in found.values()):
-        return
+    if _is_state_dict(found):
+        return found
     nested = [key for key, value in found.items() if isinstance(value, dict)]
-    hint = f"; save one of its entries alone: {', '.join(map(repr, nested[:5]))}" if nested else ""
-    raise InputError(f"{path} holds a dict, not a state dict of tensors by name{hint}")
+    state_dicts = [key for key in nested if found[key] and _is_state_dict(found[key])]
+    if len(state_dicts) == 1:
+        state_dict: dict[str, Tensor] = found[state_dicts[0]]
+        return state_dict
+    kind = f"{len(state_dicts)} state dicts" if state_dicts else "a dict"
+    entries = ", ".join(map(repr, (state_dicts or nested)[:5]))
+    hint = f"; save one of its entries alone: {entries}" if nested else ""
+    raise InputError(f"{path} holds {kind}, not one state dict of tensors by name{hint}")
+
+
+def _is_state_dict(value: dict[Any, Any]) -> bool:
+    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())

@@ -10,6 +10,7 @@ from nuat.checkpoints import LoadedModel, load_model, write_weights
 from nuat.checkpoints.weights_io import WEIGHTS_FILE
 from nuat.errors import InputError
 from nuat.export.card import model_card, public_name
+from nuat.nn.state_dict import plain_state_dict
 from nuat.runtime.files import atomic_write
 
 
@@ -42,7 +43,7 @@ def save_pretrained(
         metadata["data"] = public_name(metadata["data"])
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "README.md", lambda file: file.write_text(card))
-    write_weights(folder / WEIGHTS_FILE, loaded.model.state_dict(), metadata)
+    write_weights(folder / WEIGHTS_FILE, plain_state_dict(loaded.model), metadata)
     return folder
 
 
@@ -53,5 +54,7 @@ def save_state_dict(source: LoadedModel | Path | str, file: Path | str) -> None:
     std of a normalization are part of the state dict.
     """
     loaded = source if isinstance(source, LoadedModel) else load_model(source)
-    weights = {key: value.cpu().contiguous() for key, value in loaded.model.state_dict().items()}
+    weights = {
+        key: value.cpu().contiguous() for key, value in plain_state_dict(loaded.model).items()
+    }
     atomic_write(Path(file), lambda partial: torch.save(weights, partial))

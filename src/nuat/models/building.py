@@ -18,6 +18,7 @@ from nuat.models.architecture import is_torch_container, trusted_import_paths
 from nuat.models.normalize import STATISTICS, Normalized, check_statistics
 from nuat.models.registry import model_registry
 from nuat.models.timm_nets import PREFIX, build_timm, timm_statistics
+from nuat.nn.state_dict import innermost_model
 
 _built_from: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 """For each model that `build_model` returned, the text that it was built from."""
@@ -59,7 +60,16 @@ def model_name(model: nn.Module) -> str:
     It is the text that `build_model` built it from; for any other model its import path,
     `module:Class`; for a class that cannot be imported, the name of the class.
     """
-    return _built_from.get(model) or import_path(type(model)) or type(model).__qualname__
+    return _built_from.get(model) or _built_from.get(innermost_model(model)) or class_name(model)
+
+
+def class_name(model: nn.Module) -> str:
+    """Return the import path of the class of a model, or its name if it cannot be imported.
+
+    The wrappers of torch.compile and of data parallelism do not count: it is the class inside.
+    """
+    cls = type(innermost_model(model))
+    return import_path(cls) or cls.__qualname__
 
 
 def startup_notes(model: nn.Module) -> list[str]:
@@ -73,7 +83,7 @@ def startup_notes(model: nn.Module) -> list[str]:
         "--model module:factory"
     )
     if is_torch_container(name):
-        kind = type(model).__name__
+        kind = type(innermost_model(model)).__name__
         notes.append(f"the model is a {kind}, and this name does not tell its layers, {reopen}")
     elif name not in model_registry and "(" not in name and ":" not in name:
         notes.append(f"the model's class {name} cannot be imported, {reopen}")

@@ -42,18 +42,8 @@ class TradesMNISTNet(nn.Module):
 
     def __init__(self, classes: int, channels: int = 1, dropout: float = 0.5):
         super().__init__()
-        names = [
-            "conv1",
-            "relu1",
-            "conv2",
-            "relu2",
-            "maxpool1",
-            "conv3",
-            "relu3",
-            "conv4",
-            "relu4",
-            "maxpool2",
-        ]
+        names = ["conv1", "relu1", "conv2", "relu2", "maxpool1"]
+        names += ["conv3", "relu3", "conv4", "relu4", "maxpool2"]
         layers = (*_conv_pair(channels, 32, kernel=3), *_conv_pair(32, 64, kernel=3))
         self.feature_extractor = nn.Sequential(OrderedDict(zip(names, layers, strict=True)))
         self.classifier = nn.Sequential(

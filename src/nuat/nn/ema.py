@@ -12,6 +12,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nuat.errors import InputError
 from nuat.nn.freeze import unwrap_model
+from nuat.nn.state_dict import load_plain_state_dict, plain_state_dict
 
 
 class EMA:
@@ -51,11 +52,11 @@ class EMA:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averaged weights and the number of updates."""
-        return {"model": self.model.state_dict(), "updates": self.updates}
+        return {"model": plain_state_dict(self.model), "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
-        self.model.load_state_dict(state["model"])
+        load_plain_state_dict(self.model, state["model"])
         self.updates = state["updates"]
 
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from nuat.nn.freeze import unwrap_model
+from nuat.nn.state_dict import plain_state_dict
 
 
 def fingerprint(model: nn.Module) -> str:
     """Return a hash of the parameters and buffers of a network, 16 hexadecimal digits."""
-    return digest(unwrap_model(model).state_dict())
+    return digest(plain_state_dict(model))
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nuat.methods import StepContext
 from nuat.nn.ema import EMAs
 from nuat.nn.precision import with_precision
+from nuat.nn.state_dict import load_plain_state_dict, plain_state_dict
 from nuat.nn.validation import check_loss
 from nuat.recipes import Recipe
 from nuat.rng import derive_seed
@@ -104,7 +105,7 @@ class TrainStep:
     def state_dict(self) -> dict[str, Any]:
         """Return the weights, the optimizer's and the EMAs' state and the method's memory."""
         return {
-            "model": self.model.state_dict(),
+            "model": plain_state_dict(self.model),
             "optimizer": self.optimizer.state_dict(),
             "emas": self.emas.state_dict(),
             "memory": self.memory,
@@ -112,7 +113,7 @@ class TrainStep:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
-        self.model.load_state_dict(state["model"])
+        load_plain_state_dict(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.emas.load_state_dict(state["emas"])
         self.memory = state["memory"]

@@ -17,6 +17,8 @@ from torch import Tensor
 from nuat.checkpoints import probe_metadata
 from nuat.checkpoints.run import Run
 from nuat.methods.cost import forward_equivalents
+from nuat.models import class_name
+from nuat.nn.state_dict import load_plain_state_dict, plain_state_dict
 from nuat.rng import derive_seed
 from nuat.runtime.progress import Progress
 from nuat.training.cuda_graphs import CudaGraphs
@@ -95,7 +97,7 @@ class Trainer:
                     )
                     return self.folder
                 self.end_epoch(progress)
-        self.plan.model.load_state_dict(self.folder.weights())
+        load_plain_state_dict(self.plan.model, self.folder.weights())
         return self.folder
 
     def print_notes(self, progress: Progress) -> None:
@@ -231,6 +233,7 @@ class Trainer:
         model = self.train_step.eval_model
         metadata = {
             "model": self.plan.config["model"],
+            "model_class": class_name(model),
             "recipe": self.recipe.name,
             "data": self.splits.name,
             "classes": json.dumps(self.splits.classes),
@@ -239,7 +242,7 @@ class Trainer:
             "epoch": str(self.epoch),
         }
         metadata |= probe_metadata(model, self.splits.train.batch(torch.arange(1))[0])
-        self.folder.save_weights(name, model.state_dict(), metadata)
+        self.folder.save_weights(name, plain_state_dict(model), metadata)
 
     def save_checkpoint(self) -> None:
         """Write everything that `load_checkpoint` needs."""
