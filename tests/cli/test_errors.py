@@ -53,6 +53,16 @@ def test_an_interruption_says_how_to_resume(call, monkeypatch):  # noqa: F811
     assert outcome.status == 130 and "run the same command again to resume" in outcome.err
 
 
+@pytest.mark.parametrize("command", ["train normal", "reproduce digits", "bench normal"])
+def test_torchrun_is_for_evaluate_alone(call, tmp_path, monkeypatch, command):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    outcome = call(f"{command} --out never")
+    assert outcome.status == 2 and outcome.err.count("\n") == 1 and not list(tmp_path.iterdir())
+    name = command.partition(" ")[0]
+    assert f"nuat {name} runs in one process, but torchrun started 2" in outcome.err
+
+
 def test_a_factory_that_fails_is_one_line(call, tmp_path, monkeypatch):  # noqa: F811
     (tmp_path / "failing.py").write_text("def make():\n    return 1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)

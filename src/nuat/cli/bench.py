@@ -19,6 +19,7 @@ from nuat.cli.options import (
     apply_common_options,
     apply_override,
     check_output_file,
+    refuse_torchrun,
 )
 from nuat.cli.terminal import console, print_line
 
@@ -29,7 +30,7 @@ def bench_command(
     model: Annotated[str | None, typer.Option(help="Default: the first recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Default: the first recipe's.")] = None,
     rounds: Annotated[int, typer.Option(help="Timings of each recipe, of two steps each.")] = 9,
-    set: Annotated[
+    overrides: Annotated[
         list[str] | None,
         typer.Option("--set", help="field=value of every recipe, such as precision=bf16."),
     ] = None,
@@ -41,6 +42,7 @@ def bench_command(
     imports: Imports = None,
 ) -> None:
     """Time the training steps of recipes, relative to standard training in the same process."""
+    refuse_torchrun("bench")
     apply_common_options(imports, data_dir)
     from nuat.data import load_dataset
     from nuat.profiling import benchmark
@@ -50,7 +52,7 @@ def bench_command(
     from nuat.runtime.threads import configure_threads
 
     recipes = [get_recipe(name, data) for name in names]
-    for assignment in set or []:
+    for assignment in overrides or []:
         recipes = [apply_override(recipe, assignment) for recipe in recipes]
     if model is not None:
         recipes = [replace(recipe, model=model) for recipe in recipes]

@@ -25,9 +25,31 @@ from nuat.cli.terminal import console, print_line
 from nuat.errors import InputError
 
 if TYPE_CHECKING:
+    from nuat.checkpoints import LoadedModel
+    from nuat.data import Splits
     from nuat.evaluation import EvaluationResult
 
 MAX_NAME_LENGTH = 120
+
+Split = Annotated[str, typer.Option(help="train, val or test.")]
+Samples = Annotated[
+    int | None, typer.Option(help="Number of images, balanced over the classes; default: all.")
+]
+Indices = Annotated[
+    str | None, typer.Option(help="Indices of the images: 0,7,20-29, or a file of them.")
+]
+BatchSize = Annotated[
+    str, typer.Option(help="Images per batch; halved if memory does not suffice.")
+]
+SearchPrecision = Annotated[
+    str, typer.Option(help="Precision of the search: fp32, or bf16 verified in float32.")
+]
+SaveAdversarial = Annotated[
+    bool, typer.Option("--save-adversarial", help="Save the adversarial examples.")
+]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder of the results; default: scores/NAME in the run.")
+]
 
 
 def evaluate_command(
@@ -35,57 +57,32 @@ def evaluate_command(
     attack: Attacks = None,
     model: Annotated[str | None, typer.Option(help="For weights without metadata.")] = None,
     data: Annotated[str | None, typer.Option(help="Default: the training data.")] = None,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    samples: Annotated[
-        int | None, typer.Option(help="Number of images, balanced over the classes; default: all.")
-    ] = None,
-    indices: Annotated[
-        str | None, typer.Option(help="Indices of the images: 0,7,20-29, or a file of them.")
-    ] = None,
+    split: Split = "test",
+    samples: Samples = None,
+    indices: Indices = None,
     eps: Eps = None,
     norm: Norm = None,
-    batch_size: Annotated[
-        str, typer.Option(help="Images per batch; halved if memory does not suffice.")
-    ] = "auto",
-    search_precision: Annotated[
-        str,
-        typer.Option(help="Precision of the search: fp32, or bf16 verified in float32."),
-    ] = "fp32",
-    save_adversarial: Annotated[
-        bool, typer.Option("--save-adversarial", help="Save the adversarial examples.")
-    ] = False,
+    batch_size: BatchSize = "auto",
+    search_precision: SearchPrecision = "fp32",
+    save_adversarial: SaveAdversarial = False,
     seed: Annotated[int, typer.Option(help="Seed of the attacks and of --samples.")] = 0,
     device: Device = None,
     threads: Threads = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the results; default: scores/NAME in the run.")
-    ] = None,
+    out: Out = None,
     data_dir: DataDir = None,
     bad_images: BadImages = None,
     imports: Imports = None,
 ) -> None:
     """Attack a model, image by image. Run the same command again to resume."""
     apply_common_options(imports, data_dir)
-    from nuat.checkpoints import load_model, read_metadata
-    from nuat.data import dataset_slug, load_dataset, with_bad_images
+    from nuat.data import dataset_slug
     from nuat.evaluation import DEFAULT_ATTACKS, evaluate
-    from nuat.runtime.device import get_device
-    from nuat.runtime.ranks import local_device, rank
+    from nuat.runtime.ranks import rank
     from nuat.runtime.threads import configure_threads
 
-    trained_on = read_metadata(source).get("data")
-    on_other_data = data is not None and data != trained_on
-    data = data or _training_data(source, trained_on)
-    splits = load_dataset(with_bad_images(data, bad_images))
-    for note in splits.notes:
-        print_line(note)
-    loaded = load_model(
-        source,
-        model,
-        classes=len(splits.classes),
-        channels=splits.train.channels,
-        device=get_device(local_device() or device if device in (None, "cuda") else device),
-    )
+    data, is_run_data = _choose_data(source, data)
+    splits = _load_splits(data, bad_images)
+    loaded = _load(source, model, splits, device)
     if loaded.ball is None and eps is None:
         raise InputError(f"{source} has no threat model: give --eps, such as --eps 8/255")
     ball = resolve_ball(loaded.ball, eps, norm)
@@ -95,14 +92,10 @@ def evaluate_command(
         eps=eps,
         norm=norm,
         seed=seed or None,
-        data=dataset_slug(data) if on_other_data else None,
-        search=search_precision if search_precision != "fp32" else None,
+        data=None if is_run_data else dataset_slug(data),
+        search=None if search_precision == "fp32" else search_precision,
     )
-    folder = out
-    if out is not None:
-        _check_output_folder(out)
-    elif loaded.run is not None:
-        folder = loaded.run.path / "scores" / name
+    folder = _results_folder(out, loaded, name)
     configure_threads(threads)
     result = evaluate(
         loaded.model,
@@ -120,25 +113,21 @@ def evaluate_command(
         search_precision=search_precision,  # type: ignore[arg-type]  # evaluate checks the value
         quiet=rank() > 0,
     )
-    if rank() > 0:
-        return
-    _print_result(result, f"{source}: {split}, {len(result.indices)} images, {ball}")
-    if loaded.run is not None and out is None:
-        if on_other_data:
-            print_line("These are not the run's own data, so its reports omit this result.")
-            print_line(f"To see it: nuat report {folder}")
-        else:
+    if rank() == 0:
+        _print_result(result, f"{source}: {split}, {len(result.indices)} images, {ball}")
+        if loaded.run is not None and out is None and is_run_data:
             loaded.run.save_scores(name, result.to_dict())
-    if folder is None:
-        print_line("The result was not saved; --out FOLDER saves it, image by image.")
-    else:
-        print_line(f"per-image results: {folder}/verdicts.jsonl")
+        _print_folder(folder, is_in_reports=is_run_data or out is not None)
 
 
-def _training_data(source: Path, trained_on: str | None) -> str:
-    """The data set named in the metadata of the weights, or InputError if it cannot be loaded."""
+def _choose_data(source: Path, data: str | None) -> tuple[str, bool]:
+    """The data set to attack, by default the training data, and whether it is the training data."""
+    from nuat.checkpoints import read_metadata
     from nuat.data import is_dataset_name
 
+    trained_on = read_metadata(source).get("data")
+    if data is not None:
+        return data, data == trained_on
     if trained_on is None:
         raise InputError(f"{source} does not name its training data: give --data")
     if not is_dataset_name(trained_on):
@@ -146,7 +135,34 @@ def _training_data(source: Path, trained_on: str | None) -> str:
             f"{source} was trained on {trained_on!r}, which was passed from Python: give --data, "
             "or call nuat.evaluate in Python"
         )
-    return trained_on
+    return trained_on, True
+
+
+def _load_splits(data: str, bad_images: str | None) -> Splits:
+    """The data set, after its notes are printed."""
+    from nuat.data import load_dataset, with_bad_images
+
+    splits = load_dataset(with_bad_images(data, bad_images))
+    for note in splits.notes:
+        print_line(note)
+    return splits
+
+
+def _load(source: Path, model: str | None, splits: Splits, device: str | None) -> LoadedModel:
+    """The model for these data, on the GPU of this rank or on `device`."""
+    from nuat.checkpoints import load_model
+    from nuat.runtime.device import get_device
+    from nuat.runtime.ranks import local_device
+
+    if device in (None, "cuda"):
+        device = local_device() or device
+    return load_model(
+        source,
+        model,
+        classes=len(splits.classes),
+        channels=splits.train.channels,
+        device=get_device(device),
+    )
 
 
 def _results_name(parts: list[str], **options: object) -> str:
@@ -160,11 +176,15 @@ def _results_name(parts: list[str], **options: object) -> str:
     return f"{name[:100]}-{derive_seed(name):x}"
 
 
-def _check_output_folder(out: Path) -> None:
+def _results_folder(out: Path | None, loaded: LoadedModel, name: str) -> Path | None:
+    """The folder given with `--out`, or a folder in the run; None for other weights."""
+    if out is None:
+        return None if loaded.run is None else loaded.run.path / "scores" / name
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: there is no folder {out.parent}")
     if out.is_file():
         raise InputError(f"--out {out} is a file, but must be a folder")
+    return out
 
 
 def _parse_batch_size(text: str) -> int | None:
@@ -212,3 +232,13 @@ def _print_result(result: EvaluationResult, title: str) -> None:
     console.print(table)
     for note in result.notes:
         print_line(f"note: {note}")
+
+
+def _print_folder(folder: Path | None, is_in_reports: bool) -> None:
+    if folder is None:
+        print_line("The result was not saved; --out FOLDER saves it, image by image.")
+        return
+    if not is_in_reports:
+        print_line("These are not the run's own data, so its reports omit this result.")
+        print_line(f"To see it: nuat report {folder}")
+    print_line(f"per-image results: {folder}/verdicts.jsonl")

@@ -39,6 +39,7 @@ Attacks = Annotated[
     list[str] | None,
     typer.Option("--attack", help="autoattack, pgd-20, 'pgd-100(restarts=5)'; repeatable."),
 ]
+Epochs = Annotated[int | None, typer.Option(help="Number of epochs; rescales every schedule.")]
 CudaGraphs = Annotated[
     bool, typer.Option("--cuda-graphs", help="Run the steps as CUDA graphs; needs a GPU.")
 ]
@@ -53,6 +54,17 @@ def apply_common_options(imports: list[Path] | None, data_dir: Path | None = Non
             raise InputError(f"--import {file}: there is no such file")
         runpy.run_path(str(file))
     set_data_dir(data_dir)
+
+
+def refuse_torchrun(command: str) -> None:
+    """Raise InputError if torchrun started this command, which runs in one process."""
+    from nuat.runtime.ranks import world_size
+
+    if world_size() > 1:
+        raise InputError(
+            f"nuat {command} runs in one process, but torchrun started {world_size()}: run it "
+            "without torchrun (nuat evaluate shares its images out to the processes of torchrun)"
+        )
 
 
 def resolve_ball(default: Ball | None, eps: str | None, norm: str | None) -> Ball:

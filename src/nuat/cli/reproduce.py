@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from nuat.cli.options import Attacks, DataDir, Device, Imports, Threads, apply_common_options
+from nuat.cli.options import (
+    Attacks,
+    DataDir,
+    Device,
+    Epochs,
+    Imports,
+    Threads,
+    apply_common_options,
+    refuse_torchrun,
+)
 from nuat.cli.report import print_table
 from nuat.cli.terminal import print_line
 from nuat.errors import unknown_name
@@ -22,15 +31,14 @@ def reproduce_command(
     out: Annotated[Path | None, typer.Option(help="Folder; default: runs/DATA.")] = None,
     seeds: Annotated[int, typer.Option(help="Train each recipe with the seeds 0, 1, ...")] = 1,
     attack: Attacks = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Number of epochs; rescales every schedule.")
-    ] = None,
+    epochs: Epochs = None,
     device: Device = None,
     threads: Threads = None,
     data_dir: DataDir = None,
     imports: Imports = None,
 ) -> None:
     """Train and attack the recipes of a data set and print one table. Finished work is kept."""
+    refuse_torchrun("reproduce")
     apply_common_options(imports, data_dir)
     from nuat.evaluation import DEFAULT_ATTACKS
     from nuat.recipes import list_recipes

@@ -16,12 +16,14 @@ from nuat.cli.options import (
     CudaGraphs,
     DataDir,
     Device,
+    Epochs,
     Eps,
     Imports,
     Norm,
     Threads,
     apply_common_options,
     apply_override,
+    refuse_torchrun,
     resolve_ball,
 )
 from nuat.cli.terminal import print_line
@@ -31,42 +33,43 @@ from nuat.errors import InputError
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
+Data = Annotated[str, typer.Option(help="Such as cifar10 or folder:PATH; see: nuat list data.")]
+Model = Annotated[
+    str | None, typer.Option(help="A name (see: nuat list models), timm:NAME or module:factory.")
+]
+Init = Annotated[
+    str | None, typer.Option(help="Initial weights: a file, a run folder, or 'pretrained' (timm).")
+]
+Out = Annotated[Path | None, typer.Option(help="The run folder; default: runs/RECIPE-DATA-SEED.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="field=value of the recipe or its method, such as lam.to=4."),
+]
+OnOverfitting = Annotated[
+    str | None,
+    typer.Option(
+        help="After catastrophic overfitting: warn, stop or rollback; default: the recipe's."
+    ),
+]
+MaxTime = Annotated[
+    str | None, typer.Option(help="Save a checkpoint and stop after 90s, 30m or 2h.")
+]
+
+
 def train_command(
     name: Annotated[str, typer.Argument(metavar="RECIPE", help="See: nuat list recipes.")],
-    data: Annotated[
-        str, typer.Option(help="Such as cifar10 or folder:PATH; see: nuat list data.")
-    ] = "digits",
-    model: Annotated[
-        str | None,
-        typer.Option(help="A name (see: nuat list models), timm:NAME or module:factory."),
-    ] = None,
-    init: Annotated[
-        str | None,
-        typer.Option(help="Initial weights: a file, a run folder, or 'pretrained' (timm)."),
-    ] = None,
+    data: Data = "digits",
+    model: Model = None,
+    init: Init = None,
     eps: Eps = None,
     norm: Norm = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Number of epochs; rescales every schedule.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run folder; default: runs/RECIPE-DATA-SEED.")
-    ] = None,
+    epochs: Epochs = None,
+    out: Out = None,
     seed: Annotated[int, typer.Option(help="Seed of the weights, batches and attacks.")] = 0,
-    set: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="field=value of the recipe or its method, such as lam.to=4."),
-    ] = None,
-    on_overfitting: Annotated[
-        str | None,
-        typer.Option(
-            help="After catastrophic overfitting: warn, stop or rollback; default: the recipe's."
-        ),
-    ] = None,
+    overrides: Overrides = None,
+    on_overfitting: OnOverfitting = None,
     device: Device = None,
-    max_time: Annotated[
-        str | None, typer.Option(help="Save a checkpoint and stop after 90s, 30m or 2h.")
-    ] = None,
+    max_time: MaxTime = None,
     threads: Threads = None,
     cuda_graphs: CudaGraphs = False,
     data_dir: DataDir = None,
@@ -74,6 +77,7 @@ def train_command(
     imports: Imports = None,
 ) -> None:
     """Train a model. Run the same command again to resume an interrupted run."""
+    refuse_torchrun("train")
     apply_common_options(imports, data_dir)
     from nuat.data import load_dataset, with_bad_images
     from nuat.recipes import get_recipe
@@ -89,7 +93,7 @@ def train_command(
         recipe = recipe.with_epochs(epochs)
     if on_overfitting is not None:
         recipe = replace(recipe, on_overfitting=on_overfitting)
-    for assignment in set or []:
+    for assignment in overrides or []:
         recipe = apply_override(recipe, assignment)
     splits = load_dataset(data)
     # only now: data that cannot be read are one error, without a warning about their recipe
