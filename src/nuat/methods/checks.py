@@ -40,6 +40,11 @@ class _Position:
 _positions: WeakKeyDictionary[nn.Module, _Position] = WeakKeyDictionary()
 
 
+def forget_position(model: nn.Module) -> None:
+    """Forget the steps seen so far, around steps that are no training, such as a count of FLOPs."""
+    _positions.pop(model, None)
+
+
 def warn_if_stuck_at_zero(
     name: str, schedule: Schedule, model: nn.Module, ctx: StepContext
 ) -> None:
