@@ -8,6 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from tests.command_line import (  # noqa: F401  # these are fixtures
+    call,
+    in_empty,
+    in_samples,
+    in_samples_copy,
+    sample_files,
+)
+
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:

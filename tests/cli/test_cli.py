@@ -1,6 +1,5 @@
 """The command line: what it does, and that what a user got wrong is one clear line."""
 
-import hashlib
 import json
 import os
 import pickle
@@ -8,49 +7,20 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 import nuat
-from nuat import cli
 from nuat.attacks import attack_registry
 from nuat.checkpoints.run import Run
 from nuat.checkpoints.weights_io import read_weights
 from nuat.data import dataset_registry
 from nuat.models import model_registry
 from nuat.runtime import device
-
-TINY = "--epochs 1 --set 'model=small-cnn(width=4)'"
-MARK = "code of a pickle was run"
-
-
-@dataclass
-class Outcome:
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """`call("train nuat --out x")`: what `nuat train nuat --out x` does, in this process.
-
-    An exception that reaches the user as a traceback reaches the test.
-    """
-
-    def run(line):
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["nuat", *shlex.split(line)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return Outcome(int(end.value.code or 0), *capsys.readouterr())
-
-    return run
+from tests.command_line import MARK, TINY, assert_refused, tree
 
 
 def launch(line, cwd):
@@ -59,90 +29,10 @@ def launch(line, cwd):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-class Code:
-    """Unpickled, it leaves a mark."""
-
-    def __reduce__(self):
-        return exec, (f"open({MARK!r}, 'w').write('x')",)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with a run, its weights in other forms, and files that are no weights."""
-    place = tmp_path_factory.mktemp("place")
-    row = (
-        nuat.get_recipe("nuat", "digits")
-        .with_epochs(1)
-        .with_override("model", "small-cnn(width=4)")
-    )
-    nuat.fit(row, out=place / "run")
-    weights, about = read_weights(place / "run" / "model.safetensors")
-    torch.save(weights, place / "weights.pt")
-    torch.save({"state_dict": weights}, place / "nested.pt")
-    torch.save({"weight": Code()}, place / "code-zip.pt")
-    (place / "code.pt").write_bytes(pickle.dumps(Code(), protocol=2))
-    save_file(weights, place / "untold.safetensors", metadata=about | {"ball": "Linf(0.1"})
-    (place / "text.pt").write_text("dear diary\n")
-    (place / "text.safetensors").write_text("dear diary\n")
-    (place / "empty.pt").write_text("")
-    (place / "half.pt").write_bytes((place / "weights.pt").read_bytes()[:3000])
-    (place / "thesis").mkdir()
-    (place / "thesis" / "thesis.tex").write_text("years of work")
-    (place / "other").mkdir()
-    (place / "other" / "config.json").write_text('{"architectures": ["BertModel"]}')
-    (place / "torn").mkdir()
-    (place / "torn" / "config.json").write_text('{"recipe": ')
-    return place
-
-
-@pytest.fixture
-def here(place, monkeypatch):
-    monkeypatch.chdir(place)
-    return place
-
-
-@pytest.fixture
-def work(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def copy(place, tmp_path, monkeypatch):
-    """`here`, for commands that may do what they should not."""
-    shutil.copytree(place, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    return tmp_path / "copy"
-
-
-def tree(folder):
-    """Every file and folder, and what is in it."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).digest()
-        if path.is_file()
-        else None
-        for path in folder.rglob("*")
-    }
-
-
-def assert_refused(call, folder, line, *words, warned=False):
-    before = tree(folder)
-    outcome = call(line)
-    lines = outcome.err.splitlines()
-    if warned:
-        lines = [text for text in lines if not text.startswith("warning: ")]
-    assert outcome.status == 2, outcome
-    assert len(lines) == 1 and lines[0].startswith("error: "), outcome.err
-    for word in words:
-        assert word in lines[0]
-    assert tree(folder) == before
-    return lines[0]
-
-
 # what it does
 
 
-def test_train_writes_a_run_and_prints_the_next_command(work, call):
+def test_train_writes_a_run_and_prints_the_next_command(in_empty, call):
     done = call(f"train nuat-wa {TINY} --seed 3 --out mine")
     assert (done.status, done.err) == (0, "")
     assert "epoch 1/1" in done.out
@@ -155,18 +45,18 @@ def test_train_writes_a_run_and_prints_the_next_command(work, call):
     weights = read_weights("mine/model.safetensors")[0]
     assert weights["head.weight"].shape == (10, 16)
 
-    before = tree(work)
+    before = tree(in_empty)
     again = call(f"train nuat-wa {TINY} --seed 3 --out mine")
     assert again.status == 0 and "epoch 1/1" not in again.out
-    assert tree(work) == before
+    assert tree(in_empty) == before
 
 
-def test_by_default_the_folder_is_named_after_recipe_data_and_seed(work, call):
+def test_by_default_the_folder_is_named_after_recipe_data_and_seed(in_empty, call):
     assert call(f"train normal {TINY} --seed 7").status == 0
     assert Run.open("runs/normal-digits-7").finished
 
 
-def test_the_flags_of_train_reach_the_recipe(work, call):
+def test_the_flags_of_train_reach_the_recipe(in_empty, call):
     line = "train nuat2-wa --epochs 2 --model 'small-cnn(width=4)' --norm l2 --eps 128/255"
     done = call(f"{line} --set lam=3 --set batch_size=100 --max-time 0s --out mine")
     assert done.status == 0 and "run the same command to resume" in done.out
@@ -181,11 +71,13 @@ def test_the_flags_of_train_reach_the_recipe(work, call):
     assert len(Run.open("mine").metrics) == 2
 
 
-def test_evaluate_a_run(here, call):
+def test_evaluate_a_run(in_samples, call):
     done = call("evaluate run --attack fgsm --attack 'pgd-2(restarts=2)' --samples 50 --seed 4")
     assert (done.status, done.err) == (0, "")
     scores = nuat.EvaluationResult.from_dict(
-        json.loads((here / "run/scores/test-50-fgsm-pgd-2-restarts-2-seed-4.json").read_text())
+        json.loads(
+            (in_samples / "run/scores/test-50-fgsm-pgd-2-restarts-2-seed-4.json").read_text()
+        )
     )
     known = nuat.load_model("run")
     expected = nuat.evaluate(
@@ -207,17 +99,17 @@ def test_evaluate_a_run(here, call):
     assert "run/scores/test-50-fgsm-pgd-2-restarts-2-seed-4/verdicts.jsonl" in done.out
 
 
-def test_evaluate_another_split_and_another_file(here, call, tmp_path):
-    before = tree(here)
+def test_evaluate_another_split_and_another_file(in_samples, call, tmp_path):
+    before = tree(in_samples)
     done = call(f"evaluate run --attack fgsm --split val --out {tmp_path / 'mine'}")
     assert done.status == 0
     scores = json.loads((tmp_path / "mine" / "scores.json").read_text())
     assert scores["num_images"] == 200
     assert scores["labels"] == nuat.load_dataset("digits").val.y.tolist()
-    assert tree(here) == before
+    assert tree(in_samples) == before
 
 
-def test_weights_and_their_run_have_equal_results(here, call, tmp_path):
+def test_weights_and_their_run_have_equal_results(in_samples, call, tmp_path):
     known = "--model 'small-cnn(width=4)' --data digits --attack fgsm --eps 0.1"
     for source in ("weights.pt", "run"):
         done = call(f"evaluate {source} {known} --out {tmp_path / source.replace('.', '')}")
@@ -226,12 +118,12 @@ def test_weights_and_their_run_have_equal_results(here, call, tmp_path):
         json.loads((tmp_path / name / "scores.json").read_text()) for name in ("weightspt", "run")
     )
     assert one["robust"] == other["robust"] and one["ball"] == "Linf(0.1)"
-    before = tree(here)
+    before = tree(in_samples)
     assert call(f"evaluate weights.pt {known}").status == 0
-    assert tree(here) == before, "without --out, results for weights alone are not saved"
+    assert tree(in_samples) == before, "without --out, results for weights alone are not saved"
 
 
-def test_report_of_two_runs(here, call, tmp_path):
+def test_report_of_two_runs(in_samples, call, tmp_path):
     done = call(f"report run run --out {tmp_path / 'page.html'}")
     assert (done.status, done.err) == (0, "")
     assert "page.html" in done.out and "nuat" in done.out
@@ -263,22 +155,22 @@ def test_list_recipes(call):
     assert all(row.name in whole for row in nuat.list_recipes()) and "cifar10" in whole
 
 
-def test_reproduce_does_nothing_twice(work, call):
+def test_reproduce_does_nothing_twice(in_empty, call):
     line = "reproduce digits --rows normal,fgsm-at --epochs 1 --attack fgsm --attack pgd-2 --out t"
     done = call(line)
     assert (done.status, done.err) == (0, "")
     assert {"t/normal-0", "t/fgsm-at-0", "t/report.html", "t/fgsm-at-0/scores/test.json"} <= set(
-        tree(work)
+        tree(in_empty)
     )
-    stamps = {path: path.stat().st_mtime_ns for path in work.rglob("*.json")}
+    stamps = {path: path.stat().st_mtime_ns for path in in_empty.rglob("*.json")}
     assert len(stamps) == 8
     again = call(line)
     assert again.status == 0 and "epoch 1/1" not in again.out
-    assert stamps == {path: path.stat().st_mtime_ns for path in work.rglob("*.json")}
+    assert stamps == {path: path.stat().st_mtime_ns for path in in_empty.rglob("*.json")}
     assert "normal" in again.out and "fgsm-at" in again.out and "pgd-2" in again.out
 
 
-def test_reproduce_scores_again_what_was_scored_otherwise(work, call):
+def test_reproduce_scores_again_what_was_scored_otherwise(in_empty, call):
     line = "reproduce digits --rows normal --epochs 1 --attack fgsm --out t"
     assert call(line).status == 0
     scores = Path("t/normal-0/scores/test.json")
@@ -290,9 +182,9 @@ def test_reproduce_scores_again_what_was_scored_otherwise(work, call):
     assert json.loads(scores.read_text())["robust"] == expected
 
 
-def test_an_imported_file_registers_a_model(work, call):
+def test_an_imported_file_registers_a_model(in_empty, call):
     name = "small-again"
-    (work / "own.py").write_text(
+    (in_empty / "own.py").write_text(
         "import nuat\nfrom nuat.models.small import SmallCNN\n"
         f"nuat.register_model({name!r})(lambda classes, channels: SmallCNN(classes, channels, 4))\n"
     )
@@ -305,9 +197,9 @@ def test_an_imported_file_registers_a_model(work, call):
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_warning_is_a_line(work, call):
+def test_a_warning_is_a_line(in_empty, call):
     name = "ends-in-softmax"
-    (work / "own.py").write_text(
+    (in_empty / "own.py").write_text(
         "import nuat\nfrom torch import nn\nfrom nuat.models.small import SmallCNN\n"
         "def build(classes, channels):\n"
         "    return nn.Sequential(SmallCNN(classes, channels, 4), nn.Softmax(1))\n"
@@ -331,15 +223,15 @@ def test_as_a_program(tmp_path):
     assert Run.open(tmp_path / "mine").finished
 
 
-def test_the_program_runs_no_code_of_a_pickle(place, tmp_path, monkeypatch):
+def test_the_program_runs_no_code_of_a_pickle(sample_files, tmp_path, monkeypatch):
     line = "evaluate code.pt --model 'small-cnn(width=4)' --data digits --eps 0.1"
-    refused = launch(line, place)
+    refused = launch(line, sample_files)
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
     assert refused.stderr.splitlines()[-1].startswith("error: code.pt holds more than weights")
     assert refused.stdout == ""
-    assert not list(place.rglob(MARK))
+    assert not list(sample_files.rglob(MARK))
     monkeypatch.chdir(tmp_path)
-    pickle.loads((place / "code.pt").read_bytes())
+    pickle.loads((sample_files / "code.pt").read_bytes())
     assert Path(MARK).exists(), "the file does hold code that runs"
 
 
@@ -430,42 +322,46 @@ KNOWN = f"{MODEL} --data digits --eps 0.1"
         ("reproduce digits --rows normal --seeds 0", ["seeds is 0", "from 1 up"]),
     ],
 )
-def test_is_one_line_and_nothing_is_written(here, call, line, words):
-    error = assert_refused(call, here, line, *words)
+def test_is_one_line_and_nothing_is_written(in_samples, call, line, words):
+    error = assert_refused(call, in_samples, line, *words)
     assert "None" not in error and not error.rstrip().endswith(":")
     assert not Path(MARK).exists()
 
 
-def test_a_folder_that_holds_something_else_is_refused(here, call):
+def test_a_folder_that_holds_something_else_is_refused(in_samples, call):
     train = f"train normal {TINY} --out"
-    assert_refused(call, here, f"{train} run", "run holds another run", "recipe.name: normal here")
-    assert_refused(call, here, f"{train} thesis", "thesis is not empty and not a run", "--out")
-    assert_refused(call, here, f"{train} weights.pt", "weights.pt is not empty and not a run")
+    assert_refused(
+        call, in_samples, f"{train} run", "run holds another run", "recipe.name: normal here"
+    )
+    assert_refused(
+        call, in_samples, f"{train} thesis", "thesis is not empty and not a run", "--out"
+    )
+    assert_refused(call, in_samples, f"{train} weights.pt", "weights.pt is not empty and not a run")
     same = "train nuat --epochs 1 --set 'model=small-cnn(width=4)' --out run"
-    assert_refused(call, here, f"{same} --seed 1", "seed: 1 here, 0 there")
-    assert_refused(call, here, f"{same} --eps 0.01", "0.01 here")
+    assert_refused(call, in_samples, f"{same} --seed 1", "seed: 1 here, 0 there")
+    assert_refused(call, in_samples, f"{same} --eps 0.01", "0.01 here")
 
 
-def test_a_missing_data_set_says_where_it_was_looked_for(here, call, monkeypatch):
+def test_a_missing_data_set_says_where_it_was_looked_for(in_samples, call, monkeypatch):
     monkeypatch.setenv("NUAT_DATA", "/nowhere")
-    assert_refused(call, here, "train nuat --data cifar10", "/nowhere/cifar10", "NUAT_DATA")
-    assert_refused(call, here, "reproduce mnist", "/nowhere/mnist", "NUAT_DATA")
+    assert_refused(call, in_samples, "train nuat --data cifar10", "/nowhere/cifar10", "NUAT_DATA")
+    assert_refused(call, in_samples, "reproduce mnist", "/nowhere/mnist", "NUAT_DATA")
 
 
-def test_a_loss_that_is_not_finite_is_one_line_and_status_1(work, call):
+def test_a_loss_that_is_not_finite_is_one_line_and_status_1(in_empty, call):
     line = f"train nuat {TINY} --set lr=1e30 --set weight_decay=0 --out mine"
     outcome = call(line)
     assert outcome.status == 1
     assert outcome.err.count("\n") == 1
     assert outcome.err.startswith("error: epoch 1, batch ") and "Training stopped" in outcome.err
-    assert set(tree(work)) == {"mine", "mine/config.json"}
+    assert set(tree(in_empty)) == {"mine", "mine/config.json"}
 
 
-def test_no_checkpoint_is_promised_where_there_is_none(work, call):
+def test_no_checkpoint_is_promised_where_there_is_none(in_empty, call):
     line = f"train normal {TINY} --set lr=1e30 --set weight_decay=0 --out mine"
     outcome = call(line)
     assert outcome.status == 1 and "the loss is" in outcome.err
-    there = (work / "mine" / "checkpoint.pt").exists()
+    there = (in_empty / "mine" / "checkpoint.pt").exists()
     assert ("holds the last good checkpoint" in outcome.err) == there
 
 
@@ -501,23 +397,25 @@ def test_no_checkpoint_is_promised_where_there_is_none(work, call):
         ("list recipes --data digit", ["'digit'", "digits"]),
     ],
 )
-def test_is_one_line_and_nothing_is_written_also_here(copy, call, line, words, monkeypatch):
+def test_is_one_line_and_nothing_is_written_also_here(
+    in_samples_copy, call, line, words, monkeypatch
+):
     monkeypatch.setattr(nuat.reproduce, "fit", None)  # it must not come to this
     if line.startswith("train"):  # so that what is wrongly accepted is soon over
         line += "" if "--epochs" in line else " --epochs 1"
         line += "" if "--model" in line else f" {MODEL}"
-    error = assert_refused(call, copy, line, *words)
+    error = assert_refused(call, in_samples_copy, line, *words)
     assert not error.rstrip().endswith(":")
 
 
 @pytest.mark.parametrize("folder", ["other", "torn"])
-def test_a_config_json_of_something_else_is_no_run(copy, call, folder):
-    assert_refused(call, copy, f"report {folder}", folder, "run", warned=True)
-    assert_refused(call, copy, f"train normal {TINY} --out {folder}", folder, "run")
+def test_a_config_json_of_something_else_is_no_run(in_samples_copy, call, folder):
+    assert_refused(call, in_samples_copy, f"report {folder}", folder, "run", warned=True)
+    assert_refused(call, in_samples_copy, f"train normal {TINY} --out {folder}", folder, "run")
 
 
-def test_text_is_not_taken_for_a_pickle_with_code(here, call):
-    assert "code" not in assert_refused(call, here, f"evaluate text.pt {KNOWN}", "text.pt")
+def test_text_is_not_taken_for_a_pickle_with_code(in_samples, call):
+    assert "code" not in assert_refused(call, in_samples, f"evaluate text.pt {KNOWN}", "text.pt")
 
 
 @pytest.mark.parametrize(
@@ -532,11 +430,11 @@ def test_text_is_not_taken_for_a_pickle_with_code(here, call):
         "report",
     ],
 )
-def test_a_usage_error_is_one_line(here, call, line):
-    assert_refused(call, here, line)
+def test_a_usage_error_is_one_line(in_samples, call, line):
+    assert_refused(call, in_samples, line)
 
 
-def test_an_attack_set_by_text_gets_the_threat_model_of_the_recipe(work, call):
+def test_an_attack_set_by_text_gets_the_threat_model_of_the_recipe(in_empty, call):
     """An attack has a default ball, which must not be what training uses."""
     line = f"train pgd-at {TINY} --eps 0.1 --set 'inner=PGD(steps=2)' --out mine"
     outcome = call(line)
@@ -548,7 +446,7 @@ def test_an_attack_set_by_text_gets_the_threat_model_of_the_recipe(work, call):
         assert outcome.status == 2 and "ball" in outcome.err
 
 
-def test_evaluate_takes_the_gpu_if_there_is_one(here, call, monkeypatch):
+def test_evaluate_takes_the_gpu_if_there_is_one(in_samples, call, monkeypatch):
     """Its help says: by default cuda if any."""
     asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -1,43 +1,23 @@
 """Data on the command line: folders, archives, factories, --data-dir, --bad-images."""
 
-import shlex
 import sys
-from dataclasses import dataclass
 
 import numpy
 import pytest
 from PIL import Image
 
 import nuat
-from nuat import cli
 
 TINY = "--epochs 1 --model 'small-cnn(width=2)' --eps 4/255"
 
 
-@dataclass
-class Outcome:
-    status: int
-    out: str
-    err: str
+@pytest.fixture(autouse=True)
+def no_real_data(monkeypatch):
+    monkeypatch.setenv("NUAT_DATA", "nowhere")  # and what --data-dir changes of it is put back
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """`call("train nuat")`: what `nuat train nuat` does, in this process."""
-    monkeypatch.setenv("NUAT_DATA", "nowhere")  # and what the command changes of it is put back
-
-    def run(line):
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["nuat", *shlex.split(line)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return Outcome(int(end.value.code or 0), *capsys.readouterr())
-
-    return run
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
+def pets_folder(tmp_path, monkeypatch):
     """A folder with `my pets`, 2 x 12 images of which one is damaged, and `a.npz`."""
     monkeypatch.chdir(tmp_path)
     random = numpy.random.RandomState(0)
@@ -53,9 +33,9 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("always::UserWarning")
-def test_a_folder_is_trained_on_and_evaluated(here, call):
+def test_a_folder_is_trained_on_and_evaluated(pets_folder, call):
     refused = call(f"train nuat-wa --data 'folder:my pets(size=8)' {TINY}")
-    assert refused.status == 2 and refused.out == "" and not (here / "runs").exists()
+    assert refused.status == 2 and refused.out == "" and not (pets_folder / "runs").exists()
     (error,) = refused.err.strip().split("\n")
     assert "1 of 24 images in my pets cannot be read: dog/7.png" in error
     done = call(f"train nuat-wa --data 'folder:my pets(size=8)' {TINY} --bad-images skip")
@@ -63,7 +43,7 @@ def test_a_folder_is_trained_on_and_evaluated(here, call):
     warning = "there is no recipe 'nuat-wa' for folder:my pets; using the one for cifar10"
     assert warning in done.err
     assert "left out: dog/7.png" in done.out and "held out of train" in done.out
-    run = nuat.Run.open(here / "runs" / "nuat-wa-my pets-0")
+    run = nuat.Run.open(pets_folder / "runs" / "nuat-wa-my pets-0")
     assert run.config["data"]["name"] == "folder:my pets(size=8, bad_images='skip')"
     assert run.config["data"]["classes"] == ["cat", "dog"] and run.config["channels"] == 3
     scored = call("evaluate 'runs/nuat-wa-my pets-0' --attack fgsm")
@@ -72,14 +52,14 @@ def test_a_folder_is_trained_on_and_evaluated(here, call):
 
 
 @pytest.mark.filterwarnings("always::UserWarning")
-def test_an_archive_and_a_factory(here, call):
-    (here / "mine.py").write_text(
+def test_an_archive_and_a_factory(pets_folder, call):
+    (pets_folder / "mine.py").write_text(
         "import torch\n\ndef make(n):\n    return torch.rand(n, 1, 8, 8), torch.arange(n) % 4\n"
     )
     for data, folder in (("npz:a.npz", "normal-a-0"), ("mine:make(n=40)", "normal-mine-make-0")):
         done = call(f"train normal --data '{data}' {TINY}")
         assert done.status == 0, done.err
-        assert nuat.Run.open(here / "runs" / folder).config["data"]["name"] == data
+        assert nuat.Run.open(pets_folder / "runs" / folder).config["data"]["name"] == data
     sys.modules.pop("mine", None)
 
 
@@ -93,10 +73,10 @@ def test_an_archive_and_a_factory(here, call):
         ("download imagenet100", "unknown data set to download 'imagenet100'"),
     ],
 )
-def test_is_one_line_and_nothing_is_written(here, call, line, words):
-    before = sorted(here.iterdir())
+def test_is_one_line_and_nothing_is_written(pets_folder, call, line, words):
+    before = sorted(pets_folder.iterdir())
     outcome = call(line)
-    assert outcome.status == 2 and outcome.out == "" and sorted(here.iterdir()) == before
+    assert outcome.status == 2 and outcome.out == "" and sorted(pets_folder.iterdir()) == before
     assert outcome.err.count("\n") == 1 and words in outcome.err
 
 

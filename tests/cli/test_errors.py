@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 import nuat
-from tests.cli.test_cli import call  # noqa: F401
 
 NOTHING = "--out runs/none"
 
@@ -18,7 +17,7 @@ NOTHING = "--out runs/none"
         (f"train nuat --eps 8/0 {NOTHING}", "eps is '8/0', but must be a number such as 8/255"),
     ],
 )
-def test_error_names_the_value_and_the_fix(call, tmp_path, monkeypatch, line, message):  # noqa: F811
+def test_error_names_the_value_and_the_fix(call, tmp_path, monkeypatch, line, message):
     monkeypatch.chdir(tmp_path)
     outcome = call(line)
     assert outcome.status == 2 and not list(tmp_path.iterdir())
@@ -34,17 +33,17 @@ def test_samples_out_of_range_name_the_range():
             class_balanced(torch.tensor([0, 1, 0, 1]), count, 0)
 
 
-def test_nuat_without_arguments_prints_its_help_and_no_error(call):  # noqa: F811
+def test_nuat_without_arguments_prints_its_help_and_no_error(call):
     outcome = call("")
     assert outcome.status == 2 and "evaluate" in outcome.out and "error" not in outcome.err
 
 
-def test_version(call):  # noqa: F811
+def test_version(call):
     outcome = call("--version")
     assert outcome.status == 0 and outcome.out.startswith("nuat ")
 
 
-def test_an_interruption_says_how_to_resume(call, monkeypatch):  # noqa: F811
+def test_an_interruption_says_how_to_resume(call, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -54,7 +53,7 @@ def test_an_interruption_says_how_to_resume(call, monkeypatch):  # noqa: F811
 
 
 @pytest.mark.parametrize("command", ["train normal", "reproduce digits", "bench normal"])
-def test_torchrun_is_for_evaluate_alone(call, tmp_path, monkeypatch, command):  # noqa: F811
+def test_torchrun_is_for_evaluate_alone(call, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")
     outcome = call(f"{command} --out never")
@@ -63,7 +62,7 @@ def test_torchrun_is_for_evaluate_alone(call, tmp_path, monkeypatch, command):  
     assert f"nuat {name} runs in one process, but torchrun started 2" in outcome.err
 
 
-def test_a_factory_that_fails_is_one_line(call, tmp_path, monkeypatch):  # noqa: F811
+def test_a_factory_that_fails_is_one_line(call, tmp_path, monkeypatch):
     (tmp_path / "failing.py").write_text("def make():\n    return 1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
     outcome = call("evaluate failing:make --data digits --eps 0.1")
@@ -72,7 +71,7 @@ def test_a_factory_that_fails_is_one_line(call, tmp_path, monkeypatch):  # noqa:
     assert "failing.py, line 2" in outcome.err
 
 
-def test_a_checkpoint_that_contains_a_state_dict_is_recognized(call, tmp_path):  # noqa: F811
+def test_a_checkpoint_that_contains_a_state_dict_is_recognized(call, tmp_path):
     torch.save({"state_dict": {"w": torch.zeros(1)}, "epoch": 3}, tmp_path / "net.pt")
     line = f"evaluate {tmp_path}/net.pt --model small-cnn --data digits --eps 0.1"
     assert "save one of its entries alone: 'state_dict'" in call(line).err
@@ -99,7 +98,7 @@ def test_a_folder_of_something_else_is_no_evaluation(tmp_path):
     assert (tmp_path / "config.json").read_bytes() == before
 
 
-def test_data_passed_from_python_need_the_data_option(call, tmp_path):  # noqa: F811
+def test_data_passed_from_python_need_the_data_option(call, tmp_path):
     from nuat.checkpoints.weights_io import write_weights
     from nuat.models import build_model
 
@@ -110,7 +109,7 @@ def test_data_passed_from_python_need_the_data_option(call, tmp_path):  # noqa: 
     assert outcome.status == 2 and "which was passed from Python" in outcome.err
 
 
-def test_a_wrong_attack_is_one_line(call, tmp_path):  # noqa: F811
+def test_a_wrong_attack_is_one_line(call, tmp_path):
     from nuat.checkpoints.weights_io import write_weights
     from nuat.models import build_model
 
@@ -160,7 +159,7 @@ def test_scores_print_their_figures_not_their_images():
     )
 
 
-def test_results_on_other_data_are_not_saved_as_the_run_s(call, tmp_path, monkeypatch):  # noqa: F811
+def test_results_on_other_data_are_not_saved_as_the_run_s(call, tmp_path, monkeypatch):
     from nuat.checkpoints.run import Run
 
     monkeypatch.chdir(tmp_path)
@@ -220,7 +219,7 @@ def mine(tmp_path_factory):
         ("evaluate runs/yours", "no weights file runs/yours, nor a run folder"),
     ],
 )
-def test_what_does_not_fit_a_run_is_an_error(call, mine, monkeypatch, line, message):  # noqa: F811
+def test_what_does_not_fit_a_run_is_an_error(call, mine, monkeypatch, line, message):
     monkeypatch.chdir(mine)
     monkeypatch.syspath_prepend(mine)
     outcome = call(line)
@@ -229,7 +228,7 @@ def test_what_does_not_fit_a_run_is_an_error(call, mine, monkeypatch, line, mess
 
 
 @pytest.mark.filterwarnings("default:there is no recipe")
-def test_the_fallback_recipe_is_named_after_the_data_are_loaded(call, tmp_path, monkeypatch):  # noqa: F811
+def test_the_fallback_recipe_is_named_after_the_data_are_loaded(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outcome = call("train nuat --data folder:nowhere --out none")
     assert outcome.status == 2 and "no recipe" not in outcome.err
@@ -243,7 +242,7 @@ def test_the_fallback_recipe_is_named_after_the_data_are_loaded(call, tmp_path, 
     )
 
 
-def test_training_ends_with_the_command_that_evaluates_the_run(call, mine, monkeypatch):  # noqa: F811
+def test_training_ends_with_the_command_that_evaluates_the_run(call, mine, monkeypatch):
     monkeypatch.chdir(mine)
     monkeypatch.syspath_prepend(mine)
     (mine / "own.py").write_text("")
@@ -259,7 +258,7 @@ def test_a_path_is_no_network(mine):
         nuat.evaluate("runs/mine", images, nuat.Linf(0.1))
 
 
-def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatch):  # noqa: F811
+def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatch):
     from nuat.models import startup_notes
 
     (line,) = startup_notes(nn.Sequential(nn.Flatten()))
@@ -299,7 +298,7 @@ def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatc
         ("train nuat --model 'resnet18(widht=4)'", "'widht'; did you mean 'width'?"),
     ],
 )
-def test_a_typing_error_gets_the_likely_fix(call, tmp_path, monkeypatch, line, message):  # noqa: F811
+def test_a_typing_error_gets_the_likely_fix(call, tmp_path, monkeypatch, line, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     outcome = call(line if line == "list" else f"{line} --out none")

@@ -17,7 +17,7 @@ from nuat.evaluation import EvaluationResult
 from nuat.nn.fingerprint import fingerprint
 from nuat.report import Row, build_rows, footnotes, render_table, write_page
 from nuat.report.table import best_rows, build_columns, shared_settings
-from tests.cli.test_cli import TINY, call, work  # noqa: F401
+from tests.command_line import TINY
 from tests.report.test_report import Page, text
 
 OWN = nn.Identity()
@@ -189,7 +189,7 @@ def test_scores_without_a_split_take_it_from_their_name(tmp_path):
         build_rows([made])
 
 
-def test_autoattack_after_pgd_on_the_command_line(call, work):  # noqa: F811
+def test_autoattack_after_pgd_on_the_command_line(call, in_empty):
     assert call(f"train normal {TINY} --out run").status == 0
     for line in ("--attack pgd-2", "--attack fgsm", "--split train --attack fgsm", "--samples 50"):
         assert call(f"evaluate run {line} --eps 0.1 --attack rfgsm").status == 0, line

@@ -10,7 +10,6 @@ from nuat.errors import InputError
 from nuat.evaluation import EvaluationResult
 from nuat.report import build_rows, open_item, write_page
 from nuat.report.table import best_rows, build_columns, shared_settings
-from tests.cli.test_cli import TINY, assert_refused, call, here, place, work  # noqa: F401
 from tests.report.test_report import Page, figures
 from tests.report.test_report_evaluations import FGSM, run
 
@@ -107,7 +106,7 @@ def test_the_error_names_the_likely_path(tmp_path):
         open_item(tmp_path / "none")
 
 
-def test_an_earlier_report_among_the_folders_is_ignored(call, here, tmp_path):  # noqa: F811
+def test_an_earlier_report_among_the_folders_is_ignored(call, in_samples, tmp_path):
     paths = [folder(tmp_path / "runs" / name) for name in ("one", "other")]
     page = tmp_path / "runs" / "report.html"
     page.write_text("what an earlier report wrote")
@@ -116,7 +115,7 @@ def test_an_earlier_report_among_the_folders_is_ignored(call, here, tmp_path):  
     assert alone.status == 2 and "it is a file" in alone.err
 
 
-def test_report_of_an_evaluation_only(call, here, tmp_path):  # noqa: F811
+def test_report_of_an_evaluation_only(call, in_samples, tmp_path):
     known = "--model 'small-cnn(width=4)' --data digits --eps 0.1 --samples 40"
     line = f"evaluate weights.pt {known} --attack fgsm --attack pgd-2 --out {tmp_path}/verdict"
     assert call(line).status == 0

@@ -11,7 +11,7 @@ from nuat.data import dataset_registry, load_dataset
 from nuat.data.paths import data_dir
 from nuat.errors import InputError
 from nuat.models import architecture
-from tests.cli.test_cli import assert_refused, call, copy, here, place  # noqa: F401
+from tests.command_line import assert_refused
 from tests.report.test_report import Page, gallery_images
 
 FACTORY = """
@@ -33,13 +33,13 @@ def elsewhere():
 
 
 @pytest.fixture
-def far(copy, monkeypatch):  # noqa: F811
+def far(in_samples_copy, monkeypatch):
     """A run whose data are found with --data-dir alone."""
     dataset_registry.add("elsewhere", elsewhere)
     monkeypatch.setenv("NUAT_DATA", "nowhere")  # and what the command changes of it is put back
-    rewrite(copy / "run", data={"name": "elsewhere"})
-    (copy / "disk" / "elsewhere").mkdir(parents=True)
-    yield copy
+    rewrite(in_samples_copy / "run", data={"name": "elsewhere"})
+    (in_samples_copy / "disk" / "elsewhere").mkdir(parents=True)
+    yield in_samples_copy
     dataset_registry._entries.pop("elsewhere")
 
 
@@ -53,7 +53,7 @@ def rewrite(folder: Path, **changes: object) -> None:
     file.write_text(json.dumps(config | merged))
 
 
-def test_data_are_read_from_data_dir(far, call):  # noqa: F811
+def test_data_are_read_from_data_dir(far, call):
     without = call("report run")
     assert without.status == 0 and "--data-dir" in without.err and "\n" not in without.err.strip()
     assert without.err.startswith("warning: run is shown without images: elsewhere was not found")
@@ -63,19 +63,19 @@ def test_data_are_read_from_data_dir(far, call):  # noqa: F811
     assert len(gallery_images(Page(far / "run" / "report.html"))) == 18
 
 
-def test_data_dir_must_exist(copy, call):  # noqa: F811
-    assert_refused(call, copy, "report run --data-dir nodisk", "--data-dir nodisk")
-    assert_refused(call, copy, "evaluate run --data-dir nodisk", "--data-dir nodisk")
+def test_data_dir_must_exist(in_samples_copy, call):
+    assert_refused(call, in_samples_copy, "report run --data-dir nodisk", "--data-dir nodisk")
+    assert_refused(call, in_samples_copy, "evaluate run --data-dir nodisk", "--data-dir nodisk")
 
 
 @pytest.fixture
-def own(copy, monkeypatch, call):  # noqa: F811
+def own(in_samples_copy, monkeypatch, call):
     """`mine`, a run of a network of somebody's own; `run`, one that says its own.
 
     Gives `call` in a process where nothing of the user's own is known.
     """
-    (copy / "nets_of_mine.py").write_text(FACTORY)
-    monkeypatch.syspath_prepend(copy)
+    (in_samples_copy / "nets_of_mine.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(in_samples_copy)
     line = "train normal --data digits --epochs 1 --model nets_of_mine:make --out mine"
     assert call(line).status == 0
 
