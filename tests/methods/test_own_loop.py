@@ -149,11 +149,13 @@ def test_fit_does_not_warn(tmp_path):
     digits = nuat.load_dataset("digits")
     few = torch.arange(40)
     data = replace(digits, train=digits.train.subset(few), val=digits.val.subset(few[:8]))
-    recipe = nuat.get_recipe("nuat", "digits").with_epochs(2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        recipe = replace(recipe, model="small-cnn(width=4)", batch_size=8)
-        nuat.fit(recipe, data=data, out=tmp_path / "run")
+        for epochs in (1, 2):
+            for size in (8, 20, 40):
+                recipe = nuat.get_recipe("nuat", "digits").with_epochs(epochs)
+                recipe = replace(recipe, model="small-cnn(width=4)", batch_size=size)
+                nuat.fit(recipe, data=data, out=tmp_path / f"{epochs}-{size}")
 
 
 # ---- losses that are collected before their backward

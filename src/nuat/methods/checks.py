@@ -24,20 +24,23 @@ def check_reference(reference: str) -> None:
 
 
 STUCK_STEPS = 50
-"""Steps of one position that count as an epoch if the context does not know its length."""
+"""Repeated steps that count as an epoch if the context never tells the index of a batch."""
+
+PROBES = 5
+"""At least so many repeated steps: checks and cost counts take a few beside the training loop."""
 
 
 @dataclass
-class _Position:
-    """The position of a model in training while a schedule is 0."""
+class _Repeats:
+    """The steps of one model in an epoch in which a schedule is 0."""
 
     epoch: int
-    batch: int
-    repeated: int = 0
+    last_batch: int = -1
+    count: int = 0
     warned: bool = False
 
 
-_positions: WeakKeyDictionary[nn.Module, _Position] = WeakKeyDictionary()
+_repeats: WeakKeyDictionary[nn.Module, _Repeats] = WeakKeyDictionary()
 
 
 def forget_position(model: nn.Module) -> None:
@@ -51,25 +54,25 @@ def warn_if_stuck_at_zero(
     """Warn, once per model, if a schedule stays 0 because the epoch of the context never rises.
 
     A method calls it in every step. A 0 is normal in the first epoch of a ramp. It is a mistake of
-    the training loop if a whole epoch has passed at the same epoch number: the batch number begins
-    again, or does not advance for as many steps as an epoch has.
+    the training loop if an epoch of steps repeats batches that this epoch has had already.
     """
     if isinstance(schedule, Constant):
         return
     if schedule(ctx.epoch) != 0:
-        _positions.pop(model, None)
+        _repeats.pop(model, None)
         return
-    last = _positions.setdefault(model, _Position(ctx.epoch, ctx.batch - 1))
-    begins_again = ctx.epoch == last.epoch and ctx.batch < last.batch
-    is_same = (ctx.epoch, ctx.batch) == (last.epoch, last.batch)
-    last.repeated = last.repeated + 1 if is_same else 0
-    last.epoch, last.batch = ctx.epoch, ctx.batch
-    if last.warned or not (begins_again or last.repeated >= (ctx.batches or STUCK_STEPS)):
+    seen = _repeats.setdefault(model, _Repeats(ctx.epoch))
+    if ctx.epoch != seen.epoch:
+        seen.epoch, seen.last_batch, seen.count = ctx.epoch, -1, 0
+    seen.count += ctx.batch <= seen.last_batch
+    seen.last_batch = max(seen.last_batch, ctx.batch)
+    batches = ctx.batches or (seen.last_batch + 1 if seen.last_batch else STUCK_STEPS)
+    if seen.warned or seen.count < max(batches, PROBES):
         return
-    last.warned = True
+    seen.warned = True
     warnings.warn(
-        f"{name} is still 0 after an epoch of steps, because every StepContext had epoch "
-        f"{ctx.epoch}: {name} follows {schedule}, by epoch. Pass the current epoch and batch in "
-        "every step: StepContext(epoch, batch, batch_size=...)",
+        f"{name} is still 0 after an epoch of repeated batches, because every StepContext had "
+        f"epoch {ctx.epoch}: {name} follows {schedule}, by epoch. Pass the current epoch and batch "
+        "in every step: StepContext(epoch, batch, batch_size=...)",
         stacklevel=3,
     )
