@@ -43,11 +43,6 @@ class _Repeats:
 _repeats: WeakKeyDictionary[nn.Module, _Repeats] = WeakKeyDictionary()
 
 
-def forget_position(model: nn.Module) -> None:
-    """Forget the steps seen so far, around steps that are no training, such as a count of FLOPs."""
-    _positions.pop(model, None)
-
-
 def warn_if_stuck_at_zero(
     name: str, schedule: Schedule, model: nn.Module, ctx: StepContext
 ) -> None:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from nuat.methods import Method, StepContext
-from nuat.methods.checks import forget_position
 from nuat.nn.ema import EMAs
 from nuat.nn.validation import check_loss
 from nuat.runtime.flops import count_flops
@@ -37,10 +36,8 @@ def forward_equivalents(
                 model.zero_grad()
                 loss.backward()
 
-    forget_position(model)
     with torch.random.fork_rng():
         step_flops = count_flops(two_steps) / 2
-    forget_position(model)
     with torch.no_grad():
         forward_flops = count_flops(lambda: model(x))
     model.zero_grad()
