@@ -226,9 +226,14 @@ def color_in_one_split(here):
     return given(X, Y, test=(X.expand(-1, 3, -1, -1), Y))
 
 
-@case("mapping with the keys training, test; it should have train")
+@case("mapping with the keys first, test; it should have train")
 def a_split_by_another_name(here):
-    return as_splits({"training": (X, Y), "test": (X, Y)})
+    return as_splits({"first": (X, Y), "test": (X, Y)})
+
+
+@case("mapping with the keys train, Training; it should have train")
+def a_split_twice(here):
+    return as_splits({"train": (X, Y), "Training": (X, Y)})
 
 
 @case("given as a int, not as a pair of tensors")
@@ -241,9 +246,9 @@ def a_consumed_iterator(here):
     return as_splits(iter(()))
 
 
-@case("labels are .*float32")
-def labels_that_are_floats(here):
-    return given(X, Y.float())
+@case("labels are .*float32 and not all of them are whole numbers")
+def labels_that_are_fractions(here):
+    return given(X, Y + 0.5)
 
 
 @case("has 1 class.*a classifier needs two")
@@ -251,7 +256,7 @@ def one_class_in_tensors(here):
     return given(X, Y * 0)
 
 
-@case("a label of the Dataset is a str, not a whole number")
+@case("image 0 of the Dataset: a label is the str 'a', not a whole number")
 def labels_in_words(here):
     class Words(torch.utils.data.Dataset):
         def __len__(self):

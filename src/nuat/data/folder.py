@@ -13,14 +13,14 @@ from nuat.data.image_folder import (
     LabeledFiles,
     find_unreadable,
     list_classes,
+    list_folders,
     scan,
     summarize,
 )
-from nuat.data.splits import Splits, fill_missing_splits
+from nuat.data.names import split_of, word_of_split
+from nuat.data.splits import SPLIT_NAMES, Splits, fill_missing_splits
 from nuat.errors import InputError, check_positive_int, unknown_name
 
-SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-"""The accepted folder names of each split."""
 BAD_IMAGE_ACTIONS = ("error", "skip")
 
 
@@ -89,7 +89,7 @@ class FolderReader:
         Raises:
             InputError: the layout or an image is invalid.
         """
-        folders = _find_split_folders(top)
+        folders, folder_notes = _find_split_folders(top)
         is_strict = classes is None
         classes = classes or list_classes(folders["train"])
         found = {split: scan(folder, classes, is_strict) for split, folder in folders.items()}
@@ -103,7 +103,7 @@ class FolderReader:
             self.seed,
             classes,
         )
-        notes = (*scan_notes, *bad_image_notes, *split_notes)
+        notes = (*folder_notes, *scan_notes, *bad_image_notes, *split_notes)
         return Splits(**filled, classes=classes, name=name, notes=notes)
 
     def _dataset(self, labeled: LabeledFiles) -> ImageFileDataset:
@@ -131,17 +131,35 @@ class FolderReader:
         return kept, [f"{count} cannot be read and are left out: {listing}"]
 
 
-def _find_split_folders(top: Path) -> dict[str, Path]:
-    found = {}
-    for split, names in SPLIT_FOLDERS.items():
-        folders = [top / name for name in names if (top / name).is_dir()]
-        if len(folders) > 1:
+def _find_split_folders(top: Path) -> tuple[dict[str, Path], list[str]]:
+    """Return the folder of each split in `top`, and notes on the folders beside them."""
+    found: dict[str, Path] = {}
+    folders = list_folders(top)
+    for folder in folders:
+        split = split_of(folder.name)
+        if split in found:
             raise InputError(
-                f"{top} holds both {folders[0].name} and {folders[1].name}: keep one of them as "
-                f"the {split} split"
+                f"{top} holds both {found[split].name} and {folder.name}: keep one of them as the "
+                f"{split} split"
             )
-        if folders:
-            found[split] = folders[0]
-    if found and "train" not in found:
-        raise InputError(f"{top} holds {', '.join(found)}, but no train folder")
-    return found or {"train": top}
+        if split:
+            found[split] = folder
+    others = [folder.name for folder in folders if folder not in found.values()]
+    if not found:
+        named = {word_of_split(name): name for name in others}
+        if "train" in named and len(named.keys() - {None}) > 1:
+            raise InputError(
+                f"{top} holds {summarize(others, 5)}, which look like splits and not like classes: "
+                "rename them to train, val and test"
+            )
+        return {"train": top}, []
+    if "train" not in found:
+        names = ", ".join(folder.name for folder in found.values())
+        raise InputError(f"{top} holds {names}, but no train folder")
+    if others and not list_folders(found["train"]):
+        raise InputError(
+            f"{top} holds {found['train'].name} beside {summarize(others, 5)}, but no classes in "
+            f"it: if these are all classes, put them into a folder {top}/train"
+        )
+    notes = [f"{top}: ignored beside the splits: {summarize(others)}"] if others else []
+    return {split: found[split] for split in SPLIT_NAMES if split in found}, notes

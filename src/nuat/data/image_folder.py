@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nuat.data.image_io import IMAGE_SUFFIXES, find_corruption
 from nuat.data.loader import default_workers
+from nuat.data.names import is_hidden, label_finder, split_of
 from nuat.errors import InputError
 
 
@@ -49,9 +50,7 @@ def list_classes(top: Path) -> tuple[str, ...]:
     Raises:
         InputError: there are fewer than two.
     """
-    names = tuple(
-        sorted(path.name for path in top.iterdir() if path.is_dir() and not _is_hidden(path))
-    )
+    names = tuple(folder.name for folder in list_folders(top))
     if not names:
         has_images = any(_is_image(path) for path in top.iterdir())
         detail = " (it holds images, but not in class folders)" if has_images else ""
@@ -60,7 +59,19 @@ def list_classes(top: Path) -> tuple[str, ...]:
         raise InputError(
             f"{top} holds one class only, {names[0]!r}: a classifier needs two or more"
         )
+    for name in names:
+        splits = [folder.name for folder in list_folders(top / name) if split_of(folder.name)]
+        if splits:
+            raise InputError(
+                f"the class folder {top / name} holds {', '.join(splits)}, which look like splits: "
+                "name the folder of the splits, or lay it out as train/CLASS/*.jpg"
+            )
     return names
+
+
+def list_folders(top: Path) -> list[Path]:
+    """Return the folders in `top`, sorted, without hidden ones."""
+    return sorted(path for path in top.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
 def scan(top: Path, classes: tuple[str, ...], strict: bool = True) -> LabeledFiles:
@@ -74,31 +85,38 @@ def scan(top: Path, classes: tuple[str, ...], strict: bool = True) -> LabeledFil
     Raises:
         InputError: there is an unknown class, or a class folder without images.
     """
-    present = set(list_classes(top))
-    unknown = sorted(present - set(classes))
-    if strict and unknown:
-        raise InputError(
-            f"{top} has the class {unknown[0]!r}, which the training images do not have; "
-            f"their classes are {summarize(classes, 5)}"
-        )
+    find_label = label_finder(classes)
+    present: dict[int, str] = {}
+    for name in list_classes(top):
+        label = find_label(name)
+        if label is not None and label not in present:
+            present[label] = name
+        elif strict:
+            raise InputError(
+                f"{top} has the class {name!r}, which the training images do not have; "
+                f"their classes are {summarize(classes, 5)}"
+            )
     files: list[tuple[Path, int]] = []
     other_files: list[str] = []
-    for label, name in enumerate(classes):
-        if name in present:
-            images, others = _list_files(top / name)
-            files += [(file, label) for file in images]
-            other_files += [file.name for file in others]
+    for label, name in sorted(present.items()):
+        images, others = _list_files(top / name)
+        files += [(file, label) for file in images]
+        other_files += [file.name for file in others]
     notes = []
     if other_files:
         notes.append(f"{top}: {len(other_files)} files are not images: {summarize(other_files)}")
-    if missing := [name for name in classes if name not in present]:
+    if missing := [name for label, name in enumerate(classes) if label not in present]:
         notes.append(f"{top} has no images of {summarize(missing)}")
     return LabeledFiles(top, classes, tuple(files), tuple(notes))
 
 
 def _list_files(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the image files and the other files in a class folder and its subfolders."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and not _is_hidden(file))
+    files = sorted(
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and not any(map(is_hidden, file.relative_to(folder).parts))
+    )
     images = [file for file in files if _is_image(file)]
     if not images:
         raise InputError(
@@ -124,7 +142,3 @@ def summarize(names: Sequence[str], max_names: int = 3) -> str:
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith(".")
