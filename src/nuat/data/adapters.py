@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
@@ -25,7 +24,9 @@ from torch.utils.data import (
 
 from nuat.data.augment import Augment
 from nuat.data.base import ImageDataset
+from nuat.data.conversion import image_to_tensor, is_array, to_label, to_labels, to_tensor
 from nuat.data.loader import StreamedDataset
+from nuat.data.names import split_of
 from nuat.data.splits import SPLIT_NAMES, InMemoryDataset, Splits, fill_missing_splits
 from nuat.data.validation import check_images, check_labels
 from nuat.errors import InputError
@@ -49,15 +50,15 @@ def as_splits(data: Any, name: str = "data") -> Splits:
     if isinstance(data, Splits):
         return data
     data = data if isinstance(data, Mapping) else {"train": data}
-    unknown = [key for key in data if key not in (*SPLIT_NAMES, "classes")]
-    if unknown or "train" not in data:
+    keys = {split_of(str(key)) or key: key for key in data}
+    if keys.keys() - {*SPLIT_NAMES, "classes"} or "train" not in keys or len(keys) < len(data):
         raise InputError(
             f"{name} is a mapping with the keys {', '.join(map(str, data)) or '(none)'}; it should "
             "have train, and may have val, test and classes"
         )
-    splits = {split: as_dataset(data[split]) for split in SPLIT_NAMES if split in data}
+    splits = {split: as_dataset(data[keys[split]]) for split in SPLIT_NAMES if split in keys}
     filled, notes = fill_missing_splits(splits, name)
-    class_names = data.get("classes") or getattr(data["train"], "classes", None)
+    class_names = data.get("classes") or getattr(data[keys["train"]], "classes", None)
     classes = class_names or range(int(splits["train"].y.max()) + 1)
     return Splits(**filled, classes=tuple(map(str, classes)), name=name, notes=notes)
 
@@ -79,8 +80,8 @@ def as_dataset(images: Any) -> ImageDataset:
     """
     if isinstance(images, ImageDataset):
         return images
-    if isinstance(images, tuple | list) and len(images) == 2 and all(map(_is_array, images)):
-        return InMemoryDataset(*(torch.as_tensor(part) for part in images))
+    if isinstance(images, tuple | list) and len(images) == 2 and all(map(is_array, images)):
+        return InMemoryDataset(to_tensor(images[0]), to_labels(images[1]))
     if isinstance(images, DataLoader) and _reads_each_image_once(images):
         return _from_torch_dataset(images.dataset, images.num_workers)
     if (
@@ -92,10 +93,6 @@ def as_dataset(images: Any) -> ImageDataset:
     if isinstance(images, Iterable) and not isinstance(images, str | Mapping | Tensor):
         return _read_into_memory(images)
     raise InputError(f"images were given as a {type(images).__name__}, not as {ACCEPTED}")
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, Tensor | numpy.ndarray)
 
 
 def _reads_each_image_once(loader: DataLoader[Any]) -> bool:
@@ -122,24 +119,22 @@ def _read_into_memory(batches: Iterable[Any]) -> InMemoryDataset:
     for pair in batches:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(f"an iterable of images yields a {type(pair).__name__}, not (x, y)")
-        x, y = _to_tensor(pair[0]), torch.as_tensor(pair[1])
+        x, y = image_to_tensor(pair[0]), to_tensor(pair[1])
         xs.append(x if x.ndim == 4 else x[None])
-        ys.append(y.reshape(1) if y.ndim == 0 else y)
+        ys.append(to_labels(y) if x.ndim == 4 else torch.tensor([to_label(y)]))
     if not xs:
         raise InputError("an iterable of images is empty; was an iterator consumed before?")
     shapes = sorted({tuple(x.shape[1:]) for x in xs})
     if len(shapes) > 1:
-        raise InputError(f"images have different shapes, such as {shapes[0]} and {shapes[1]}")
+        raise InputError(
+            f"images have different shapes, such as {shapes[0]} and {shapes[1]}"
+            f"{_gray_hint(shapes[0][0], shapes[1][0])}"
+        )
     return InMemoryDataset(torch.cat(xs), torch.cat(ys))
 
 
-def _to_tensor(x: Any) -> Tensor:
-    if isinstance(x, Image.Image):
-        pixels = torch.from_numpy(numpy.array(x))
-        return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
-    if not _is_array(x):
-        raise InputError(f"an image is a {type(x).__name__}, not a tensor [C, H, W] in [0, 1]")
-    return torch.as_tensor(x)
+def _gray_hint(*channels: int) -> str:
+    return '; convert gray images with image.convert("RGB")' if set(channels) == {1, 3} else ""
 
 
 def _from_torch_dataset(dataset: Any, workers: int) -> ImageDataset:
@@ -156,23 +151,23 @@ def _from_torch_dataset(dataset: Any, workers: int) -> ImageDataset:
         with seeded(0):
             labels = [_read_item(dataset, index)[1] for index in range(len(dataset))]
     channels, height, width = x.shape
-    y = _labels_to_tensor(labels)
+    try:
+        y = to_labels(labels)
+    except (InputError, TypeError, ValueError):
+        raise InputError(
+            f"a label of the Dataset is a {type(labels[0]).__name__}, not a whole number"
+        ) from None
     return TorchDatasetAdapter(dataset, y, (channels, height, width), workers)
 
 
-def _labels_to_tensor(labels: Any) -> Tensor:
-    try:
-        return torch.as_tensor(labels)
-    except (TypeError, ValueError, RuntimeError):
-        kind = type(labels[0]).__name__
-        raise InputError(f"a label of the Dataset is a {kind}, not a whole number") from None
-
-
-def _read_item(dataset: Any, index: int) -> tuple[Tensor, Any]:
+def _read_item(dataset: Any, index: int) -> tuple[Tensor, int]:
     pair = dataset[index]
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise InputError(f"the Dataset returns a {type(pair).__name__}, not a pair (x, y)")
-    return _to_tensor(pair[0]), pair[1]
+    try:
+        return image_to_tensor(pair[0]), to_label(pair[1])
+    except InputError as error:
+        raise InputError(f"image {index} of the Dataset: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -201,10 +196,10 @@ class TorchDatasetAdapter(StreamedDataset):
         return self.size
 
     def check(self, classes: int | None = None) -> None:
-        """Check the first image and, if `classes` is given, all labels."""
+        """Check the first images and all labels."""
         check_images(self.read(0, 0, None)[None])
-        if classes is not None:
-            check_labels(self.y, len(self.y), classes)
+        self.check_byte_range()
+        check_labels(self.y, len(self.dataset) if self.indices is None else len(self.y), classes)
 
     def check_augment(self, augment: Augment) -> None:
         """Refuse `augment.scale`, as the images are already decoded."""
@@ -228,10 +223,13 @@ class TorchDatasetAdapter(StreamedDataset):
             check_images(x[None])
         except InputError as error:
             raise InputError(f"image {source_index} of the Dataset: {error}") from None
-        if tuple(x.shape) != self.shape or int(y) != int(self.y[index]):
+        if len(x) == 1 and self.shape[0] == 3:  # a gray image among colored ones
+            x = x.expand(3, -1, -1)
+        if tuple(x.shape) != self.shape or y != int(self.y[index]):
             raise InputError(
-                f"image {source_index} of the Dataset is {list(x.shape)} of class {int(y)}, but "
-                f"should be {list(self.shape)} of class {int(self.y[index])}, as read before"
+                f"image {source_index} of the Dataset is {list(x.shape)} of class {y}, but should "
+                f"be {list(self.shape)} of class {int(self.y[index])}, as read before"
+                f"{_gray_hint(len(x), self.shape[0])}"
             )
         generator = torch.Generator().manual_seed(derive_seed(seed, "image", index))
         return augment(x[None], generator)[0] if augment else x

@@ -40,8 +40,8 @@ class ImageFileDataset(StreamedDataset):
         """Check that there are images and, if `classes` is given, their labels."""
         if not self.files:
             raise InputError(NO_IMAGES)
-        if classes is not None:
-            check_labels(self.y, len(self.files), classes)
+        check_labels(self.y, len(self.files), classes)
+        self.check_byte_range()
 
     def to(self, device: torch.device | str) -> ImageFileDataset:
         """Return the same images on a device."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
 from nuat.errors import InputError
@@ -56,13 +56,44 @@ def read_rgb(file: Path) -> Image.Image:
         with Image.open(file) as image:
             _check_bit_depth(file, image)
             ImageOps.exif_transpose(image, in_place=True)
-            if "transparency" in image.info:
-                return image.convert("RGBA").convert("RGB")
-            return image.convert("RGB")
+            return _to_rgb(image)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise many types on a damaged file
         raise InputError(f"{file} cannot be read: {_describe(file, error)}") from None
+
+
+def to_gray_or_rgb(image: Image.Image) -> Image.Image:
+    """Return the image as 8-bit gray (mode L) if it is black and white or gray, else as RGB.
+
+    Palettes become their colors, CMYK, YCbCr, HSV and LAB are converted, transparency is dropped.
+
+    Raises:
+        InputError: the image has more than 8 bits per channel, of unknown range.
+    """
+    if image.mode.startswith(("I", "F")):
+        raise InputError(
+            f"a PIL image has the mode {image.mode}, more than 8 bits per channel of unknown range:"
+            " convert it to a float tensor in [0, 1]"
+        )
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    if image.mode in ("LA", "La"):
+        return image.convert("LA").convert("L")
+    return _to_rgb(image)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "LAB":  # Pillow converts LAB with a color profile only
+        profile = ImageCms.buildTransform(
+            ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
+        )
+        converted = ImageCms.applyTransform(image, profile)
+        assert converted is not None, "only with inPlace=True there is no result"
+        return converted
+    if "transparency" in image.info or image.mode in ("PA", "RGBa", "La"):
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
 
 
 def _describe(file: Path, error: Exception) -> str:

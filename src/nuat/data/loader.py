@@ -14,10 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from nuat.data.augment import Augment
 from nuat.data.base import ImageDataset, shuffled_indices, to_float
+from nuat.data.validation import check_byte_range
 from nuat.errors import InputError
 from nuat.runtime.threads import available_cpus
 
 MAX_DEFAULT_WORKERS = 8
+NUM_RANGE_PROBES = 16
+"""Number of images that are searched for a byte above 1, one after another."""
 
 
 def default_workers() -> int:
@@ -45,6 +48,16 @@ class StreamedDataset(ImageDataset):
     @abstractmethod
     def read(self, index: int, seed: int, augment: Augment | None) -> Tensor:
         """Return image [C, H, W], uint8 or float in [0, 1]. Raises InputError if it is invalid."""
+
+    def check_byte_range(self) -> None:
+        """Raise InputError if no byte of the first images is above 1; see `check_byte_range`."""
+        images: list[Tensor] = []
+        for index in range(min(NUM_RANGE_PROBES, len(self))):
+            x = self.to("cpu").read(index, 0, None)
+            if x.dtype != torch.uint8 or int(x.max()) > 1:
+                return
+            images.append(x.flatten())
+        check_byte_range(torch.cat(images))
 
     def check_augment(self, augment: Augment) -> None:
         """Accept every augmentation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nuat.data.conversion import to_labels, to_tensor
+from nuat.data.names import split_of
 from nuat.data.splits import SPLIT_NAMES, InMemoryDataset, Splits, fill_missing_splits
 from nuat.errors import InputError
 
-KEY_PATTERNS = ("x_{}", "y_{}"), ("{}_images", "{}_labels")
-"""The accepted names of the arrays of a split; the second pair is MedMNIST's."""
+X_NAMES, Y_NAMES = ("x", "images", "image", "data"), ("y", "labels", "label", "targets")
+"""What the name of an array contains beside that of its split: `x_train`, or `train_images`."""
 
 Array = NDArray[Any]
 
@@ -39,15 +41,13 @@ def load_npz(path: str, val: float = 0.1, test: float = 0.2, seed: int = 0) -> S
     """
     file = Path(path).expanduser()
     arrays = _read_arrays(file)
-    splits = {}
-    for split in SPLIT_NAMES:
-        for x_pattern, y_pattern in KEY_PATTERNS:
-            x_key, y_key = x_pattern.format(split), y_pattern.format(split)
-            if x_key in arrays and y_key in arrays:
-                splits[split] = InMemoryDataset(
-                    _to_images(arrays[x_key], f"{file}, {x_key}"),
-                    _to_labels(arrays[y_key], f"{file}, {y_key}"),
-                )
+    splits = {
+        split: InMemoryDataset(
+            _to_images(arrays[x_key], f"{file}, {x_key}"),
+            _to_labels(arrays[y_key], f"{file}, {y_key}"),
+        )
+        for split, (x_key, y_key) in _find_splits(file, arrays).items()
+    }
     if "train" not in splits:
         raise InputError(
             f"{file} holds {', '.join(arrays) or 'nothing'}; it should hold x_train and y_train"
@@ -84,27 +84,50 @@ def _read_arrays(file: Path) -> Mapping[str, Array]:
         raise InputError(f"{file} cannot be read as a numpy archive: {error}") from None
 
 
+def _find_splits(file: Path, names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return for each split the names of its images and labels."""
+    found: dict[tuple[str, bool], str] = {}
+    for name in names:
+        for part, rest in (name.split("_", 1), name.rsplit("_", 1)[::-1]) if "_" in name else ():
+            split, is_x = split_of(rest), part.lower() in X_NAMES
+            if split and (is_x or part.lower() in Y_NAMES):
+                other = found.setdefault((split, is_x), name)
+                if other != name:
+                    raise InputError(f"{file} holds both {other} and {name}: keep one of them")
+    for (split, is_x), name in found.items():
+        if (split, not is_x) not in found:
+            missing = "labels (y" if is_x else "images (x"
+            raise InputError(f"{file} holds {name}, but no {missing}_{split}) for it")
+    return {
+        split: (found[split, True], found[split, False])
+        for split in SPLIT_NAMES
+        if (split, True) in found
+    }
+
+
 def _to_images(x: Array, description: str) -> Tensor:
     if x.dtype != numpy.uint8 and x.dtype.kind != "f":
         raise InputError(f"{description} is {x.dtype}, but images are uint8, or floats in [0, 1]")
     if x.ndim == 3:
-        return torch.from_numpy(x)[:, None]
+        return to_tensor(x)[:, None]
     channels_first, channels_last = (x.ndim == 4 and x.shape[axis] in (1, 3) for axis in (1, 3))
     if channels_first == channels_last:  # neither, or ambiguous
         raise InputError(
             f"{description} is of shape {list(x.shape)}, but must be [N, H, W], [N, H, W, C] or "
             "[N, C, H, W] with 1 or 3 channels"
         )
-    images = torch.from_numpy(x)
+    images = to_tensor(x)
     return images if channels_first else images.permute(0, 3, 1, 2).contiguous()
 
 
 def _to_labels(y: Array, description: str) -> Tensor:
-    if y.ndim == 2 and y.shape[1] == 1:  # MedMNIST stores a column
-        y = y[:, 0]
-    if y.dtype.kind not in "iu" or y.ndim != 1:
+    labels = to_labels(y)
+    if labels.dtype != torch.int64 or labels.ndim != 1:
+        fix = ""
+        if y.ndim == 2:
+            fix = "; of one-hot labels, take y.argmax(1)"
         raise InputError(
             f"{description} is {y.dtype} of shape {list(y.shape)}, but labels are whole numbers "
-            "[N] from 0"
+            f"[N] from 0{fix}"
         )
-    return torch.from_numpy(y.astype(numpy.int64))
+    return labels

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from nuat.data.augment import Augment
 from nuat.data.base import ImageDataset, shuffled_indices, to_float
+from nuat.data.conversion import to_labels, to_tensor
 from nuat.data.sampling import complement, first_of_each_class, stratified_holdout
-from nuat.data.validation import check_images, check_labels
+from nuat.data.validation import check_byte_range, check_images, check_labels
 from nuat.errors import InputError
 
 SPLIT_NAMES = ("train", "val", "test")
@@ -23,15 +24,15 @@ class InMemoryDataset(ImageDataset):
 
     Attributes:
         x: images [N, C, H, W], uint8 in 0..255 or float in [0, 1].
-        y: labels [N], integers; short integers become int64.
+        y: labels [N], whole numbers, which become int64.
     """
 
     x: Tensor
     y: Tensor
 
     def __post_init__(self) -> None:
-        if self.y.dtype in (torch.int32, torch.int16, torch.int8, torch.uint8):
-            object.__setattr__(self, "y", self.y.long())
+        object.__setattr__(self, "x", to_tensor(self.x))
+        object.__setattr__(self, "y", to_labels(self.y))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -42,8 +43,8 @@ class InMemoryDataset(ImageDataset):
     def check(self, classes: int | None = None) -> None:
         """Check the images and, if `classes` is given, the labels."""
         check_images(self.x)
-        if classes is not None:
-            check_labels(self.y, len(self.x), classes)
+        check_byte_range(self.x)
+        check_labels(self.y, len(self.x), classes)
 
     def to(self, device: torch.device | str) -> InMemoryDataset:
         """Return the same images on a device."""

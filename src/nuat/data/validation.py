@@ -8,6 +8,7 @@ from torch import Tensor
 from nuat.errors import InputError
 
 NO_IMAGES = "there are no images: the data set, or the selected part of it, is empty"
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def check_images(x: Tensor) -> None:
@@ -15,7 +16,10 @@ def check_images(x: Tensor) -> None:
     if x.ndim and len(x) == 0:
         raise InputError(NO_IMAGES)
     if x.ndim != 4 or not (x.is_floating_point() or x.dtype == torch.uint8):
-        raise InputError(f"images are {x.dtype} of shape {list(x.shape)}, not floats [B, C, H, W]")
+        fix = "; convert them with .float()" if x.dtype == torch.bool else ""
+        raise InputError(
+            f"images are {x.dtype} of shape {list(x.shape)}, not floats [B, C, H, W]{fix}"
+        )
     if x.dtype == torch.uint8:
         return
     low, high = float(x.min()), float(x.max())
@@ -24,13 +28,39 @@ def check_images(x: Tensor) -> None:
         raise InputError(f"images must lie in [0, 1], but run from {low:g} to {high:g}; {fix}")
 
 
-def check_labels(y: Tensor, images: int, classes: int) -> None:
-    """Raise InputError unless `y` holds an integer in 0..classes - 1 for each of the images."""
-    if y.ndim != 1 or len(y) != images or y.is_floating_point() or y.dtype == torch.bool:
-        raise InputError(f"labels are {y.dtype} of shape {list(y.shape)}, not integers [{images}]")
+def check_byte_range(x: Tensor) -> None:
+    """Raise InputError if many images `x` are uint8 of 0 and 1, where 255 would be white."""
+    if x.dtype == torch.uint8 and int(x.max()) == 1:
+        raise InputError(
+            "images are uint8 and no pixel is above 1, but uint8 runs from 0 (black) to 255 "
+            "(white): convert images of 0 and 1 to floats, or multiply them by 255"
+        )
+
+
+def check_labels(y: Tensor, images: int, classes: int | None = None) -> None:
+    """Raise InputError unless `y` holds an integer for each of the images.
+
+    If `classes` is given, the labels must lie in 0..classes - 1.
+    """
+    if y.is_floating_point() and y.shape == (images,):
+        raise InputError(
+            f"labels are {y.dtype} and not all of them are whole numbers: "
+            "a label is the number of a class, from 0"
+        )
+    if y.ndim != 1 or len(y) != images or y.dtype not in INTEGERS:
+        fix = ""
+        if y.ndim == 2 and len(y) == images and y.shape[1] > 1:
+            fix = "; of one-hot labels, take y.argmax(1)"
+        elif y.dtype == torch.bool:
+            fix = "; convert them with .long()"
+        raise InputError(
+            f"labels are {y.dtype} of shape {list(y.shape)}, not integers [{images}]{fix}"
+        )
     if not images:
         raise InputError("there are no labels, as there are no images")
     low, high = int(y.min()), int(y.max())
+    if classes is None:
+        classes = high + 1
     if low < 0 or high >= classes:
         fix = "; do they count from 1?" if low >= 1 and high == classes else ""
         raise InputError(
