@@ -51,14 +51,16 @@ def to_labels(y: Any) -> Tensor:
 
     Other labels, such as one-hot vectors, become a tensor as they are: `check_labels` reports them.
     """
-    y = to_tensor(y)
-    if y.dtype in UNSIGNED:
-        y = y.to(torch.int64)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.is_floating_point() and bool((y == y.round()).all() & y.isfinite().all()):
-        y = y.long() if y.ndim == 1 else y
-    return y if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool else y.long()
+    labels = to_tensor(y)
+    if labels.dtype in UNSIGNED:
+        labels = labels.to(torch.int64)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.is_floating_point() and labels.ndim == 1:
+        is_whole = labels.isfinite() & (labels == labels.round())
+        return labels.long() if bool(is_whole.all()) else labels
+    is_integer = not (labels.is_floating_point() or labels.is_complex())
+    return labels.long() if is_integer and labels.dtype != torch.bool else labels
 
 
 def to_label(y: Any) -> int:
