@@ -60,7 +60,7 @@ class Recipe:
             weights and continue.
         validation_attack: the attack on the validation split that selects the epoch to keep, as
             text such as "pgd-20(restarts=2)"; its threat model is `ball`. The earliest of equally
-            good epochs is kept. By default 7 steps of eps/7 from the clean image, as in the
+            robust epochs is kept. By default 7 steps of eps/7 from the clean image, as in the
             published NuAT code.
         source: origin of the settings: "published code", "paper", "talk" or "ours".
         note: how the recipe deviates from its source, or what is unknown about it.

@@ -45,8 +45,8 @@ class Trainer:
         train_step: the model, its optimizer, its EMAs and the method's memory.
         epoch, batch: the number of completed epochs, and of completed batches in this epoch.
         finished: whether all epochs are done, or catastrophic overfitting has stopped the run.
-        best: robust validation accuracy of the best epoch (clean accuracy for a method without a
-            threat model).
+        best: validation accuracy of the best epoch: robust, or clean and robust for a method
+            without a threat model.
         validation_attack: the recipe's attack on the validation split.
         metrics: the metrics of all completed epochs, as in metrics.jsonl.
     """
@@ -61,7 +61,7 @@ class Trainer:
         self.train_step = TrainStep(self.recipe, plan.model, self.batches, plan.seed)
         self.epoch = self.batch = 0
         self.finished = False
-        self.best = -1.0
+        self.best: tuple[float, ...] = ()
         self.validation_attack = self.recipe.parsed_validation_attack()
         self.metrics: list[dict[str, Any]] = []
         self.losses, self.logs, self.timer = LossMeter(), AverageMeter(), Timer()
@@ -155,10 +155,11 @@ class Trainer:
         if self.epoch == 1:
             metrics["forward_equivalents"] = self.count_forward_equivalents()
         clean, robust = metrics["val_clean"], metrics["val_robust"]
-        # as published: of equally good epochs the earliest is kept
-        accuracy = robust if self.recipe.method.threat_model else clean
-        if accuracy > self.best:
-            self.best = accuracy
+        # As published, the earliest of equally robust epochs is kept. Standard training, of which
+        # nothing is published, prefers the more robust of two epochs of equal clean accuracy.
+        rank = (robust,) if self.recipe.method.threat_model else (clean, robust)
+        if rank > self.best:
+            self.best = rank
             self.save_weights("model")
         progress.advance(0, clean=f"{clean:.1%}", robust=f"{robust:.1%}")
         progress.print_line(epoch_summary(self, metrics))
@@ -251,7 +252,7 @@ class Trainer:
             "epoch": self.epoch,
             "batch": self.batch,
             "finished": self.finished,
-            "best": self.best,
+            "best": list(self.best),
             "seconds": self.timer.seconds,
             "losses": [self.losses.total, self.losses.count],
             "logs": self.logs.state_dict(),
@@ -268,6 +269,6 @@ class Trainer:
             return
         self.train_step.load_state_dict(state)
         self.epoch, self.batch, self.finished = state["epoch"], state["batch"], state["finished"]
-        self.best = state["best"]
+        self.best = tuple(state["best"])
         self.timer.elapsed = state["seconds"]
         self.losses, self.logs = LossMeter(*state["losses"]), AverageMeter(**state["logs"])
