@@ -14,7 +14,7 @@ from nuat.losses import ce_per_image, margin
 from nuat.rng import PerImageNoise
 
 BALLS = [nuat.Linf(0.1), nuat.Linf(0.0), nuat.L2(0.7)]
-NAMES = ["fgsm", "pgd-5", "pgd-4(restarts=3)", "gama-10", "targeted-pgd-5(rank=-1)"]
+NAMES = ["fgsm", "pgd-5", "pgd-4(restarts=3)", "gama-10", "targeted-pgd-5(target_rank=-1)"]
 
 
 class Net(nn.Module):
@@ -140,7 +140,7 @@ def test_targeted_pgd_reaches_the_target_class():
         order = f(x).argsort(1, descending=True)
     aim = nuat.TargetedPGD(nuat.Linf(1.0), steps=50, rel_step_size=0.02)
     assert torch.equal(aim.target_classes(f, x, order[:, 0]), order[:, 1])
-    last = nuat.TargetedPGD(nuat.Linf(1.0), rank=-1)
+    last = nuat.TargetedPGD(nuat.Linf(1.0), target_rank=-1)
     assert torch.equal(last.target_classes(f, x, order[:, 0]), order[:, -1])
     toward = aim.run_targeted(f, x, order[:, 1])
     before, after = (ce_per_image(f(v), order[:, 1]) for v in (x, toward))

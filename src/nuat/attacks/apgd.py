@@ -53,8 +53,9 @@ class APGD(Attack):
     P projects onto the ball and [0, 1]; s_0 = 2 eps. At a checkpoint, an image halves s and goes
     back to its best iterate if the loss increased in at most `rho` of the steps since the last
     checkpoint, or if the last checkpoint did not halve s and the best loss has not changed since.
-    Of 100 steps the checkpoints follow steps 22, 41, 57, 70, 80, 87, 93, 99. An image is
-    adversarial if any iterate is, including the random start on the surface of the ball.
+    With 100 steps, checkpoints are after steps 22, 41, 57, 70, 80, 87, 93, 99. The attack
+    succeeds if any iterate is adversarial, including the random initial point on the surface of
+    the ball.
 
     Source: arXiv:2003.01690, Algorithm 1, and its published code. Where the two differ, the fields
     marked "published" follow the code, because tables in the literature are made with it.
@@ -65,8 +66,8 @@ class APGD(Attack):
         rho: the fraction of increasing steps up to which progress counts as too slow.
         eot_samples: forward passes of a randomized network that each gradient is averaged over.
         first_window: published: the first step counts as an increase if its loss is above 0,
-            rather than above the loss at the start.
-        reduced_at_start: published: the step size counts as just halved before the first
+            rather than above the loss at the initial point.
+        reduced_at_start: published: the step size is treated as just halved before the first
             checkpoint, so that an unchanged best loss has no effect there.
         stored_gradient: published: a restart from the best iterate uses the gradient stored with
             it; otherwise the gradient is computed again, which differs for randomized networks.
@@ -157,7 +158,7 @@ class APGD(Attack):
         state.loss_best = torch.where(better, state.loss, state.loss_best)
 
     def adapt_step_size(self, model: nn.Module, state: APGDState, window: int) -> None:
-        """At a checkpoint, `window` steps after the last: halve the step size where due."""
+        """At a checkpoint, `window` steps after the last: halve the step size if required."""
         too_few_increases = state.num_increases <= self.rho * window
         no_progress = ~state.step_reduced & (state.loss_best <= state.loss_best_at_checkpoint)
         state.step_reduced = too_few_increases | no_progress
@@ -188,8 +189,8 @@ class APGDDLR(APGD):
 class APGDT(APGD):
     """Targeted APGD: maximizes the targeted DLR loss for one target class after another.
 
-    The targets are the most likely other classes by the clean logits. An image is done as soon as
-    it is misclassified, as any class. Needs 4 classes.
+    The targets are the most likely other classes by the clean logits. The attack on an image stops
+    once it is misclassified, as any class. Needs 4 classes.
 
     Source: arXiv:2003.01690, eq. 7, and its published code.
 
@@ -221,8 +222,8 @@ def random_boundary_point(x: Tensor, ball: Ball, noise: Noise, fraction: float =
 def checkpoints(steps: int) -> dict[int, int]:
     """The step numbers after which there is a checkpoint, with the steps since the one before.
 
-    The first window is 22% of the steps; each next one is 3% shorter, down to 6%. Of 100 steps:
-    after 22, 41, 57, 70, 80, 87, 93, 99.
+    The first window is 22% of the steps; each next one is 3% shorter, down to 6%. With 100
+    steps they are after 22, 41, 57, 70, 80, 87, 93, 99.
     """
     window, min_window = (max(int(fraction * steps), 1) for fraction in (0.22, 0.06))
     decrease = max(int(0.03 * steps), 1)

@@ -59,9 +59,10 @@ class Attack:
         coerce_schedules(self)
         check_ball(self.ball)
         for name in ("steps", "restarts"):
-            check_positive_int(name, getattr(self, name, 1))
-        if not callable(loss := getattr(self, "loss", len)):
-            raise InputError(f"loss is {loss!r}, but must be a function of logits and labels")
+            if hasattr(self, name):
+                check_positive_int(name, getattr(self, name))
+        if hasattr(self, "loss") and not callable(self.loss):
+            raise InputError(f"loss is {self.loss!r}, but must be a function of logits and labels")
         if self.success_at not in ("last", "any"):
             raise InputError(f"success_at is {self.success_at!r}, but must be 'last' or 'any'")
         self._check_snapshots()
@@ -149,13 +150,13 @@ class Attack:
             self.check_classes(z.shape[1])
             if self.targets:
                 ranking, num_runs = classes_by_logit(z, y), self.num_runs(z.shape[1])
-        x_adv, robust = x.clone(), torch.arange(len(x), device=x.device)
+        x_adv, remaining = x.clone(), torch.arange(len(x), device=x.device)
         for run in range(num_runs):
-            targets = None if ranking is None else ranking[robust]
-            batch = x[robust], y[robust], noise.select(robust)
+            targets = None if ranking is None else ranking[remaining]
+            batch = x[remaining], y[remaining], noise.select(remaining)
             result = run_attack(self, model, frozen_model, *batch, run, targets)
-            x_adv[robust] = result.x_adv
-            robust = robust[~result.adversarial]
-            if not len(robust):
+            x_adv[remaining] = result.x_adv
+            remaining = remaining[~result.adversarial]
+            if not len(remaining):
                 break
         return x_adv

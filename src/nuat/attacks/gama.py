@@ -48,7 +48,7 @@ class GAMA(Attack):
         rel_step_size: step size in units of eps, a schedule over the percentage of the steps done,
             so that it fits any number of steps.
         lam: weight of the relaxation term, a schedule over the percentage of the steps done.
-        start: the starting point in the ball.
+        start: the initial point in the ball.
         reference: x_ref, the `start` (published) or the `clean` image.
     """
 
@@ -133,11 +133,11 @@ class GAMAFW(GAMA):
 class GAMAMT(GAMA):
     """GAMA-MT: p_t - p_y in place of the margin, for one target class t after another.
 
-    The targets are the most likely other classes by the clean logits. An image is done as soon as
-    the last iterate of a run is misclassified.
+    The targets are the most likely other classes by the clean logits. The attack on an image
+    stops once the last iterate for a target is misclassified.
 
-    Source: arXiv:2011.14969 names this attack, but its published code does not contain it; this
-    reconstruction is ours.
+    Source: arXiv:2011.14969 names this attack, but its published code does not contain it; this is
+    a reconstruction.
 
     Attributes:
         targets: number of target classes; with K classes at most K - 1 are used.

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks.base import Attack
-from nuat.attacks.pgd import PGDState, ascent_steps
-from nuat.attacks.state import AttackState
+from nuat.attacks.pgd import PGDState, ProjectedGradientAttack
 from nuat.losses import Distance, frobenius, nuclear
 from nuat.rng import Noise
-from nuat.schedules import Constant, Schedule
 from nuat.threat_models import Bernoulli, Start
 
 
@@ -29,7 +25,7 @@ class LogitNormState(PGDState):
 
 
 @dataclass(frozen=True)
-class NuclearAttack(Attack):
+class NuclearAttack(ProjectedGradientAttack):
     """PGD on the nuclear norm |f(x') - f(x)|_* of the change of a batch of logits [B, K].
 
     The nuclear norm grows when the rows change in different directions, so errors spread over more
@@ -37,43 +33,40 @@ class NuclearAttack(Attack):
     its batch; evaluations therefore always use batches of `batch` images in the order of the data.
 
     Source: the talk on "Towards Efficient and Effective Adversarial Training" (NeurIPS 2021), which
-    shows confusion matrices of such an attack. Steps, step size, start and batch size are ours.
+    shows confusion matrices of such an attack. Steps, step size, initial point and batch
+    size are not from the talk.
 
     Attributes:
         steps: number of steps.
         rel_step_size: step size in units of eps, or a schedule over the steps.
-        start: the starting point in the ball.
+        start: the initial point in the ball.
         distance: the norm of the change, a function of two batches of logits [B, K].
         batch: number of images in a batch.
     """
 
-    steps: int = 20
-    rel_step_size: Schedule = Constant(1 / 4)
     start: Start = Bernoulli(1 / 2)
     distance: Distance = nuclear
     batch: int = 64
 
     batchwise = True
 
-    def iterates(
-        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
-    ) -> Iterator[AttackState]:
+    def initial_state(
+        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise
+    ) -> LogitNormState:
         x_adv = self.start(x, self.ball, noise)
         with torch.no_grad():
             z_clean = model(x)
-        state = LogitNormState(x=x, y=y, target=target, noise=noise, x_adv=x_adv, z_clean=z_clean)
-        return ascent_steps(
-            model,
-            state,
-            lambda z, k: self.distance(z, state.z_clean),
-            self.ball,
-            self.steps,
-            self.rel_step_size,
-        )
+        return LogitNormState(x=x, y=y, target=target, noise=noise, x_adv=x_adv, z_clean=z_clean)
+
+    def objective(self, z: Tensor, state: LogitNormState, k: int) -> Tensor:
+        return self.distance(z, state.z_clean)
 
 
 @dataclass(frozen=True)
 class FrobeniusAttack(NuclearAttack):
-    """PGD on the Frobenius norm |f(x') - f(x)|_F, for comparison with the nuclear norm. Ours."""
+    """PGD on the Frobenius norm |f(x') - f(x)|_F, for comparison with the nuclear norm.
+
+    Not from the paper.
+    """
 
     distance: Distance = frobenius

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ def ascend(
     Args:
         objective: `objective(x_adv, k)` returns a scalar, or one value per image [B], which are
             summed.
-        x_adv: the starting point, [B, C, H, W].
+        x_adv: the initial point, [B, C, H, W].
         x: clean images in [0, 1], [B, C, H, W].
         ball: the threat model.
         steps: number of steps.
@@ -103,7 +104,39 @@ def ascent_step(
 
 
 @dataclass(frozen=True)
-class PGD(Attack):
+class ProjectedGradientAttack(Attack):
+    """An attack that takes ascent steps on an objective from `start`; see `ascend`.
+
+    Attributes:
+        steps: number of steps.
+        rel_step_size: step size in units of eps, or a schedule over the steps.
+        start: the initial point in the ball.
+    """
+
+    steps: int = 20
+    rel_step_size: Schedule = Constant(1 / 4)
+    start: Start = Uniform()
+
+    def iterates(
+        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
+    ) -> Iterator[AttackState]:
+        state = self.initial_state(model, x, y, target, noise)
+        objective = lambda z, k: self.objective(z, state, k)  # noqa: E731
+        return ascent_steps(model, state, objective, self.ball, self.steps, self.rel_step_size)
+
+    def initial_state(
+        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise
+    ) -> PGDState:
+        """The state at the initial point."""
+        return PGDState(x=x, y=y, target=target, noise=noise, x_adv=self.start(x, self.ball, noise))
+
+    def objective(self, z: Tensor, state: Any, k: int) -> Tensor:
+        """What step k maximizes, for logits z [B, K]: one value per image [B], or a scalar."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PGD(ProjectedGradientAttack):
     """Projected gradient descent on the threat model (gradient ascent on the loss).
 
         x_0     = start(x)
@@ -117,30 +150,16 @@ class PGD(Attack):
     Attributes:
         steps: number of steps.
         rel_step_size: s_k, the step size in units of eps, or a schedule over k.
-        start: the starting point in the ball.
+        start: the initial point in the ball.
         loss: a function of logits [B, K] and labels [B] that returns one value per image [B].
         snapshots: step numbers whose iterates are evaluated too, each as a separate result: one
             trajectory gives PGD-7, PGD-20, ... at once.
     """
 
-    steps: int = 20
-    rel_step_size: Schedule = Constant(1 / 4)
-    start: Start = Uniform()
     loss: Callable[[Tensor, Tensor], Tensor] = ce_per_image
 
-    def iterates(
-        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
-    ) -> Iterator[AttackState]:
-        x_adv = self.start(x, self.ball, noise)
-        state = PGDState(x=x, y=y, target=target, noise=noise, x_adv=x_adv)
-        return ascent_steps(
-            model,
-            state,
-            lambda z, k: self.loss(z, state.y),
-            self.ball,
-            self.steps,
-            self.rel_step_size,
-        )
+    def objective(self, z: Tensor, state: PGDState, k: int) -> Tensor:
+        return self.loss(z, state.y)
 
 
 @dataclass(frozen=True)
@@ -164,7 +183,7 @@ class RFGSM(PGD):
         x'    = clamp(x + eps/2 * sign(N(0, 1)), 0, 1)
         x_adv = project(x' + eps/2 * sign(grad CE(f(x'), y)))
 
-    Source: arXiv:1705.07204. The equal split of eps between the two steps is ours.
+    Source: arXiv:1705.07204. The equal split of eps between the two steps is not from the paper.
     """
 
     steps: int = 1
@@ -178,40 +197,45 @@ class TargetedPGD(PGD):
 
         x_{k+1} = project(x_k - s_k * eps * steepest_direction(grad loss(f(x_k), t)))
 
-    As an attack on (x, y), t is the class at position `rank` of the other classes, sorted by the
-    clean logits. `run_targeted` takes the target classes themselves. As in AutoAttack, the attack
-    succeeds if the image is misclassified as any class.
+    As an attack on (x, y), t is the class at position `target_rank` of the other classes, sorted by
+    the clean logits. `run_targeted` takes the target classes themselves. As in AutoAttack, the
+    attack succeeds if the image is misclassified as any class.
 
     Source: arXiv:1607.02533, section 2.3 (one target class, there the least likely); the choice of
-    the target by `rank` is ours.
+    the target by `target_rank` is not from the paper.
 
     Attributes:
-        rank: 1 is the most likely other class, 2 the next, ..., -1 the least likely.
+        target_rank: 1 is the most likely other class, 2 the next, ..., -1 the least likely.
     """
 
     steps: int = 50
-    rank: int = 1
+    target_rank: int = 1
 
     def iterates(
         self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
     ) -> Iterator[AttackState]:
-        return self._descend(model, x, y, self.target_classes(model, x, y), noise)
+        target = self.target_classes(model, x, y)
+        return super().iterates(model, x, y, target, noise, restart)
+
+    def objective(self, z: Tensor, state: PGDState, k: int) -> Tensor:
+        return -self.loss(z, state.target)
 
     def target_classes(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The class at `rank` for each image, [B].
+        """The class at `target_rank` for each image, [B].
 
         Raises:
-            InputError: the network has fewer classes than `rank` needs.
+            InputError: the model has fewer classes than `target_rank` needs.
         """
         with torch.no_grad():
             z = model(x)
         others = z.shape[1] - 1
-        if not (1 <= self.rank <= others or -others <= self.rank <= -1):
+        rank = self.target_rank
+        if not (1 <= rank <= others or -others <= rank <= -1):
             raise InputError(
-                f"rank is {self.rank}, but must be from 1 to {others}, or from -1 to -{others}: "
-                f"the network has {others} other classes"
+                f"target_rank is {rank}, but must be from 1 to {others}, or from -1 to -{others}: "
+                f"the model has {others} other classes"
             )
-        return classes_by_logit(z, y)[:, self.rank - 1 if self.rank > 0 else self.rank]
+        return classes_by_logit(z, y)[:, rank - 1 if rank > 0 else rank]
 
     def run_targeted(
         self, model: nn.Module, x: Tensor, target: Tensor, noise: Noise = TORCH_NOISE
@@ -219,58 +243,31 @@ class TargetedPGD(PGD):
         """Perturb images x in [0, 1], [B, C, H, W], so that the network predicts `target` [B]."""
         x_adv = x
         with frozen_eval(model) as frozen_model:
-            for state in self._descend(frozen_model, x, target, target, noise):
+            for state in super().iterates(frozen_model, x, target, target, noise, 0):
                 x_adv = state.x_adv
         return x_adv.detach()
 
-    def _descend(
-        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise
-    ) -> Iterator[AttackState]:
-        x_adv = self.start(x, self.ball, noise)
-        state = PGDState(x=x, y=y, target=target, noise=noise, x_adv=x_adv)
-        return ascent_steps(
-            model,
-            state,
-            lambda z, k: -self.loss(z, state.target),
-            self.ball,
-            self.steps,
-            self.rel_step_size,
-        )
-
 
 @dataclass(frozen=True)
-class MultiTargetedPGD(Attack):
+class MultiTargetedPGD(ProjectedGradientAttack):
     """PGD on the difference of logits z_t - z_y, for one target class t after another.
 
-    The targets are the `targets` most likely other classes by the clean logits. An image is done
-    as soon as any iterate is misclassified, as any class.
+    The targets are the `targets` most likely other classes by the clean logits. The attack on an
+    image stops once an iterate is misclassified, as any class.
 
-    Source: arXiv:1910.09338; the step size of eps / 4 and the order of the targets are
-    ours.
+    Source: arXiv:1910.09338. The step size of eps / 4 and the order of the targets are not from
+    the paper.
 
     Attributes:
         steps: number of steps for each target.
         rel_step_size: step size in units of eps, or a schedule over the steps.
-        start: the starting point in the ball.
+        start: the initial point in the ball.
         targets: number of target classes; with K classes at most K - 1 are used.
     """
 
     steps: int = 100
-    rel_step_size: Schedule = Constant(1 / 4)
-    start: Start = Uniform()
     targets: int = 9
     success_at: SuccessAt = "any"
 
-    def iterates(
-        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
-    ) -> Iterator[AttackState]:
-        x_adv = self.start(x, self.ball, noise)
-        state = PGDState(x=x, y=y, target=target, noise=noise, x_adv=x_adv)
-        return ascent_steps(
-            model,
-            state,
-            lambda z, k: targeted_margin(z, state.y, state.target),
-            self.ball,
-            self.steps,
-            self.rel_step_size,
-        )
+    def objective(self, z: Tensor, state: PGDState, k: int) -> Tensor:
+        return targeted_margin(z, state.y, state.target)
