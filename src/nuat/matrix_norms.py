@@ -42,8 +42,8 @@ def nuclear_norm(d: Tensor, algorithm: str | None = None) -> Tensor:
         NonFiniteError: an entry of D is NaN or infinite. "polar" does not check this, because the
             check would make the GPU wait.
 
-    Source: the regularizer of NuAT (NeurIPS 2021). The choice of subgradient is ours. "polar" is an
-    iteration of minimax polynomials as in Polar Express (arXiv:2505.16932), for sigma >= 1e-3.
+    Source: the regularizer of NuAT (NeurIPS 2021). The choice of subgradient is not from the paper.
+    "polar" is an iteration of minimax polynomials as in Polar Express (arXiv:2505.16932), for sigma >= 1e-3.
     """
     algorithm = algorithm or ("polar" if d.device.type == "cuda" else "svd")
     if algorithm not in ALGORITHMS:

@@ -116,7 +116,7 @@ def test_different_probe_logits_are_rejected(tmp_path):
     model = write_model(tmp_path / "a.safetensors", SMALL)
     weights, metadata = read_weights(tmp_path / "a.safetensors")
     write_weights(tmp_path / "b.safetensors", weights, metadata | {"model": NUAT})
-    with pytest.raises(nuat.InputError, match="belong to another function: the logits"):
+    with pytest.raises(nuat.InputError, match="give different logits"):
         nuat.load_model(tmp_path / "b.safetensors")
     del metadata["probe_logits"]
     write_weights(tmp_path / "c.safetensors", weights, metadata | {"model": NUAT})
@@ -208,7 +208,7 @@ def test_load_model_from_import_path(user_module):
     loaded = nuat.load_model("birds:ready")
     assert torch.equal(loaded.model.head.weight, user_module.ready().head.weight)
     assert not loaded.model.training and loaded.run is None
-    with pytest.raises(nuat.InputError, match="takes no --model"):
+    with pytest.raises(nuat.InputError, match="is a factory, not a weights file"):
         nuat.load_model("birds:ready", "resnet18")
 
 
@@ -227,7 +227,7 @@ def test_run_of_importable_class_reopens(user_module, tmp_path):
 def test_run_of_class_with_settings_needs_a_factory(user_module):
     model = user_module.Net(act="tanh")
     nuat.fit(recipe(), model=model, data=splits(), out="run")
-    with pytest.raises(nuat.InputError, match="belong to another function"):
+    with pytest.raises(nuat.InputError, match="give different logits"):
         nuat.load_model("run")
     x = torch.rand(2, 1, 8, 8)
     assert torch.equal(nuat.load_model("run", "birds:make(act='tanh')").model(x), model.eval()(x))

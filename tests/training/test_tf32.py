@@ -10,7 +10,7 @@ import nuat
 from nuat.data import Splits
 from nuat.profiling.candidate import Candidate
 from nuat.runtime.precision import convolution_precision, has_tf32
-from nuat.training.fitting import applied
+from nuat.training.fitting import torch_settings
 from nuat.training.plan import resolve
 from nuat.training.trainer import Trainer
 
@@ -55,7 +55,7 @@ def test_training_computes_as_the_recipe_says(tf32, global_setting, data, tmp_pa
     plan = resolve(recipe, model=model, data=data, out=tmp_path / "run")
     for passes in model.seen.values():
         passes.clear()
-    with applied(plan):
+    with torch_settings(plan):
         Trainer(plan).run()
     assert CONV.fp32_precision == global_setting
     assert {conv for conv, _ in model.seen[True]} == {"tf32" if tf32 else "ieee"}

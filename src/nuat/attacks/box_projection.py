@@ -6,7 +6,7 @@ s_i = 1 in Linf and |w_i| in L2, decreases <w, x> + b by sum_i |w_i| min(t s_i, 
 concave, increasing and piecewise linear in t, so Newton's method from t = 0 finds the root exactly
 in a few steps. It needs no sorting and no shapes that depend on the data.
 
-Ours; the code published with AutoAttack sorts and bisects instead.
+Not from the paper: the code published with AutoAttack sorts and bisects instead.
 """
 
 from __future__ import annotations

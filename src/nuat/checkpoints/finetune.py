@@ -68,7 +68,7 @@ class InitialWeights:
 def load_initial_weights(
     init: Path | str, model: nn.Module, classes: int, channels: int
 ) -> InitialWeights:
-    """Read the weights that `model` shall start from, without changing the model.
+    """Read the weights that `model` should start from, without changing the model.
 
     Only the head may differ, that is the tensors whose first axis has the length of `classes`;
     every other tensor must fit.
@@ -94,7 +94,7 @@ def load_initial_weights(
     own = plain_state_dict(model)
     if "model" not in metadata:
         weights = remap_keys(weights, own)
-    return _without_head(str(init), weights, own, name, classes)
+    return _split_head(str(init), weights, own, name, classes)
 
 
 def resolve_init(
@@ -116,7 +116,7 @@ def resolve_init(
     return initial, {"init": initial.fingerprint, "init_from": initial.source}
 
 
-def _without_head(
+def _split_head(
     source: str, weights: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str, classes: int
 ) -> InitialWeights:
     """Split off a head of another number of classes, and check everything else."""

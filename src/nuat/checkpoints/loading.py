@@ -118,7 +118,7 @@ def _load_factory(
     device: torch.device | str | None,
 ) -> LoadedModel:
     if model is not None:
-        raise InputError(f"{name} builds a model and is no weights file, so it takes no --model")
+        raise InputError(f"{name} is a factory, not a weights file: drop --model")
     if name.startswith(PREFIX):
         raise InputError(f"{name} has no robust weights: train it first, with --model {name}")
     channels = channels or DEFAULT_CHANNELS
@@ -129,12 +129,12 @@ def _load_factory(
 def _trusted_name(path: Path, recorded: str | None) -> str:
     """Return the recorded architecture if it can be built without running unknown code."""
     if recorded is None:
-        raise InputError(f"{path} does not record its model: name it with --model")
+        raise InputError(f"{path} does not record its model: pass --model")
     if is_torch_container(recorded):
         raise InputError(
             f"{path} was trained on a {recorded.rpartition(':')[2]} passed as an object; this name "
-            "does not tell its layers. Name a function that builds it: --model module:factory, or "
-            'in Python model="module:factory"'
+            "does not say what its layers are. Name a function that builds it: --model "
+            'module:factory, or in Python model="module:factory"'
         )
     if requires_trust(recorded):
         raise InputError(

@@ -63,8 +63,8 @@ def check_probe(
     difference = float((logits - expected).abs().max()) / max(0.01, float(expected.abs().max()))
     if not difference <= TOLERANCE:  # also true for NaN
         raise InputError(
-            f"the weights of {source} fit {model_name} but belong to another function: the logits "
-            f"of a fixed image differ by {difference:.1%} from those stored with the weights. "
+            f"the weights of {source} load into {model_name}, but give different logits: those of "
+            f"a fixed image differ by {difference:.1%} from the ones stored with the weights. "
             "Build the model with the settings that it was trained with"
         )
 

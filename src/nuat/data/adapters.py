@@ -96,7 +96,7 @@ def as_dataset(images: Any) -> ImageDataset:
 
 
 def _reads_each_image_once(loader: DataLoader[Any]) -> bool:
-    """Whether an epoch of the loader is every image of its Dataset once, unchanged.
+    """Whether one pass of the loader yields each image of its Dataset exactly once.
 
     If so, nuat can read the Dataset itself, which makes the order of the images reproducible.
     """

@@ -21,7 +21,7 @@ class Augment:
         pad: pixels of padding on each side before a random crop to the original size.
         pad_mode: "constant" pads with zeros, "reflect" with the image's own mirrored border.
         flip: flip each image horizontally with probability 1/2.
-        scale: for images read from files: crop a random box whose area is a share of the image's
+        scale: for images read from files: crop a random box whose area is a fraction of the image's
             area in [low, high] ((0.08, 1) in the ImageNet recipes), with an aspect ratio from 3:4
             to 4:3, and resize it. None: resize and center-crop, as in evaluation.
     """

@@ -141,8 +141,8 @@ def random_resized_crop_box(
 ) -> tuple[int, int, int, int]:
     """Draw a random box (left, top, right, bottom) in an image of width x height pixels.
 
-    Its area is a share of the image's area, uniform in `scale`; its aspect ratio is log-uniform in
-    [3/4, 4/3]. If ten draws do not fit into the image, the box is the largest one in the center
+    Its area is a fraction of the image's area, uniform in `scale`; its aspect ratio is log-uniform
+    in [3/4, 4/3]. If ten draws do not fit into the image, the box is the largest one in the center
     whose aspect ratio lies in this range.
     """
     log_min, log_max = math.log(MIN_ASPECT), math.log(MAX_ASPECT)

@@ -1,4 +1,4 @@
-"""Signs that a robust accuracy is misleading: gradient masking, randomness, missing logits."""
+"""Signs that a robust accuracy is misleading: gradient masking, randomness, softmax outputs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _check_gradients(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
     x = x.detach().requires_grad_()
     margins = margin(forward_padded(model, x), y)
     if not margins.requires_grad:
-        return ["no gradient gets through the model to the images"]
+        return ["no gradient reaches the images"]
     (gradient,) = torch.autograd.grad(margins.sum(), x)
     largest = gradient.flatten(1).abs().amax(1)
     problems = {"exactly zero": largest == 0, "NaN or infinite": ~largest.isfinite()}

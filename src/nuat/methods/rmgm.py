@@ -22,7 +22,8 @@ class RMGM(Method):
 
     This is a reconstruction. The abstract says that the loss combines the cross-entropy of a batch
     that contains adversarial images with the distance between the logits of the FGSM and the R-FGSM
-    image, and no code was found. The weights of 1/2, the squared distance and lam are ours.
+    image, and no code was found. The weights of 1/2, the squared distance and lam are not
+    published.
 
     Attributes:
         ball: the threat model.

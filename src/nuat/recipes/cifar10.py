@@ -36,7 +36,9 @@ SPLIT_NOTE = "trains on 49,000 images, selects the epoch on 1,000"
 NETWORK_NOTE = f"{SPLIT_NOTE}; NuAT's ResNet-18 for"
 
 
-def _row(name: str, base: Recipe, method: Method | None = None, **changes: Any) -> Recipe:
+def register_variant(
+    name: str, base: Recipe, method: Method | None = None, **changes: Any
+) -> Recipe:
     """Register the base recipe under another name, with another method and other settings."""
     return register_recipe(replace(base, name=name, method=method or base.method, **changes))
 
@@ -60,11 +62,11 @@ STANDARD = register_recipe(
 # the base of the recipes whose published code leaves the momentum alone
 CONSTANT_MOMENTUM = replace(STANDARD, momentum=Constant(0.9))
 
-FGSM_AT = _row(
+FGSM_AT = register_variant(
     "fgsm-at", STANDARD, AT(FGSM(BALL)), note="shows catastrophic overfitting, as published"
 )
-RFGSM_AT = _row("rfgsm-at", STANDARD, AT(RFGSM(BALL)))
-FREE = _row(
+RFGSM_AT = register_variant("rfgsm-at", STANDARD, AT(RFGSM(BALL)))
+FREE = register_variant(
     "atf",
     CONSTANT_MOMENTUM,
     Free(BALL, replays=8),
@@ -75,7 +77,7 @@ FREE = _row(
     source=CODE,
     note=f"{NETWORK_NOTE} WideResNet-32-10; 80,000 updates are 26 epochs of 8 replays",
 )
-FBF = _row(
+FBF = register_variant(
     "fbf",
     STANDARD,
     AT(PGD(BALL, steps=1, rel_step_size=Constant(1.25), start=Uniform(), train_mode=True)),
@@ -88,8 +90,8 @@ FBF = _row(
     note=f"{NETWORK_NOTE} PreActResNet-18; no input normalization; fp32 for fp16; BatchNorm "
     "statistics without the attack's pass; overfitting is judged on validation",
 )
-R_MGM = _row("r-mgm", STANDARD, RMGM(BALL), note=RMGM_NOTE)
-GAT_ROW = _row(
+R_MGM = register_variant("r-mgm", STANDARD, RMGM(BALL), note=RMGM_NOTE)
+GAT_RECIPE = register_variant(
     "gat",
     CONSTANT_MOMENTUM,
     GAT(BALL),
@@ -97,8 +99,8 @@ GAT_ROW = _row(
     source=CODE,
     note="lam x 4 from epoch 86",
 )
-GAT_WA = _row("gat-wa", GAT_ROW, ema_decay=EMA_DECAY, source=OURS, note=WA_NOTE)
-NUAT = _row(
+GAT_WA = register_variant("gat-wa", GAT_RECIPE, ema_decay=EMA_DECAY, source=OURS, note=WA_NOTE)
+NUAT = register_variant(
     "nuat",
     STANDARD,
     NuAT(BALL, LinearRamp(4.5, epochs=90)),
@@ -108,7 +110,7 @@ NUAT = _row(
     source=CODE,
     note="learning rate and momentum are frozen at epoch 80",
 )
-NUAT_WA = _row(
+NUAT_WA = register_variant(
     "nuat-wa",
     STANDARD,
     NuAT(BALL, LinearRamp(4.0, epochs=100)),
@@ -117,22 +119,22 @@ NUAT_WA = _row(
     note="momentum cycles with the learning rate",
 )
 SLIDES_METHOD = follow_slides(NuAT(BALL, LinearRamp(4.5, epochs=90)))
-NUAT_SLIDES = _row("nuat-slides", NUAT, SLIDES_METHOD, source=TALK, note=SLIDES_NOTE)
-NUAT_WA_SLIDES = _row(
+NUAT_SLIDES = register_variant("nuat-slides", NUAT, SLIDES_METHOD, source=TALK, note=SLIDES_NOTE)
+NUAT_WA_SLIDES = register_variant(
     "nuat-wa-slides",
     NUAT_WA,
     replace(SLIDES_METHOD, lam=LinearRamp(4.0, epochs=100)),
     source=TALK,
     note=SLIDES_WA_NOTE,
 )
-NUAT_H = _row(
+NUAT_H = register_variant(
     "nuat-h",
     NUAT,
     NuATH(NuAT(BALL), NuAT2(BALL, LinearRamp(4.5, epochs=90))),
     source=OURS,
     note=TRIGGER_NOTE,
 )
-NUAT_WA_H = _row(
+NUAT_WA_H = register_variant(
     "nuat-wa-h",
     NUAT_WA,
     NuATH(
@@ -142,7 +144,7 @@ NUAT_WA_H = _row(
     source=OURS,
     note=TRIGGER_NOTE,
 )
-NUAT2 = _row(
+NUAT2 = register_variant(
     "nuat2",
     NUAT_WA,
     NuAT2(BALL, LinearRamp(4.0, epochs=100)),
@@ -150,13 +152,13 @@ NUAT2 = _row(
     source=OURS,
     note="published for WideResNet-34-10 only (nuat2-wrn)",
 )
-NUAT2_WA = _row(
+NUAT2_WA = register_variant(
     "nuat2-wa",
     NUAT2,
     NuAT2(BALL, LinearRamp(4.0, epochs=100), attack_ema_decay=0.99),
     ema_decay=EMA_DECAY,
 )
-PGD_AT = _row(
+PGD_AT = register_variant(
     "pgd-at",
     CONSTANT_MOMENTUM,
     AT(PGD(BALL, steps=10)),
@@ -169,7 +171,7 @@ PGD_AT = _row(
     source=CODE,
     note=f"{NETWORK_NOTE} PreActResNet-18; no input normalization; attacks in eval mode",
 )
-TRADES_ROW = _row(
+TRADES_RECIPE = register_variant(
     "trades",
     CONSTANT_MOMENTUM,
     TRADES(Linf(0.031)),
@@ -181,8 +183,10 @@ TRADES_ROW = _row(
     source=CODE,
     note=f"{NETWORK_NOTE} WideResNet-34-10; trains at eps 0.031 with steps of 0.007",
 )
-TRADES_WA = _row("trades-wa", TRADES_ROW, ema_decay=EMA_DECAY, source=OURS, note=WA_NOTE)
-AWP_ROW = _row(
+TRADES_WA = register_variant(
+    "trades-wa", TRADES_RECIPE, ema_decay=EMA_DECAY, source=OURS, note=WA_NOTE
+)
+AWP_RECIPE = register_variant(
     "awp",
     CONSTANT_MOMENTUM,
     AWP(),

@@ -27,7 +27,7 @@ NUAT_H = NuATH(NuAT(BALL, RAMP_50), NuAT2(BALL, RAMP_50))
 NUAT_WA_H = NuATH(NuAT(BALL, RAMP_60), NuAT2(BALL, RAMP_60, attack_ema_decay=0.99))
 
 
-def _row(name: str, resnet18: Recipe, epochs: int, **changes: Any) -> None:
+def register_wide(name: str, resnet18: Recipe, epochs: int, **changes: Any) -> None:
     """Register the recipe for ResNet-18, with its schedules rescaled, for WideResNet-34-10."""
     settings: dict[str, Any] = {
         "name": f"{name}-wrn",
@@ -38,14 +38,14 @@ def _row(name: str, resnet18: Recipe, epochs: int, **changes: Any) -> None:
     register_recipe(replace(resnet18.with_epochs(epochs), **settings | changes))
 
 
-_row("fbf", cifar10.FBF, 30)
-_row("gat", cifar10.GAT_ROW, 85, method=GAT_METHOD)
-_row("gat-wa", cifar10.GAT_WA, 85, method=GAT_METHOD)
-_row("nuat", cifar10.NUAT, 55)
-_row("nuat-wa", cifar10.NUAT_WA, 50)
-_row("nuat-h", cifar10.NUAT, 50, method=NUAT_H, note=TRIGGER_NOTE)
-_row("nuat-wa-h", cifar10.NUAT_WA, 60, method=NUAT_WA_H, note=TRIGGER_NOTE)
-_row(
+register_wide("fbf", cifar10.FBF, 30)
+register_wide("gat", cifar10.GAT_RECIPE, 85, method=GAT_METHOD)
+register_wide("gat-wa", cifar10.GAT_WA, 85, method=GAT_METHOD)
+register_wide("nuat", cifar10.NUAT, 55)
+register_wide("nuat-wa", cifar10.NUAT_WA, 50)
+register_wide("nuat-h", cifar10.NUAT, 50, method=NUAT_H, note=TRIGGER_NOTE)
+register_wide("nuat-wa-h", cifar10.NUAT_WA, 60, method=NUAT_WA_H, note=TRIGGER_NOTE)
+register_wide(
     "nuat2",
     cifar10.NUAT2,
     55,
@@ -58,7 +58,7 @@ _row(
     source=CODE,
     note="learning rate and momentum are frozen at epoch 35",
 )
-_row(
+register_wide(
     "nuat2-wa",
     cifar10.NUAT2,
     80,
@@ -69,9 +69,9 @@ _row(
     source=CODE,
     note="momentum cycles with the learning rate",
 )
-_row(
+register_wide(
     "trades",
-    cifar10.TRADES_ROW,
+    cifar10.TRADES_RECIPE,
     110,
     method=TRADES(BALL, rel_step_size=1 / 4),
     model=TRADES_MODEL,
@@ -80,11 +80,11 @@ _row(
     source=CODE,
     note=CHECKPOINT_NOTE,
 )
-_row(
+register_wide(
     "pgd-at",
     cifar10.PGD_AT,
     200,
     model=TRADES_MODEL,
     note="the table's row is probably a public checkpoint, which is not identified",
 )
-_row("awp", cifar10.AWP_ROW, 200, model=TRADES_MODEL, source=CODE, note=CHECKPOINT_NOTE)
+register_wide("awp", cifar10.AWP_RECIPE, 200, model=TRADES_MODEL, source=CODE, note=CHECKPOINT_NOTE)

@@ -43,8 +43,8 @@ class Recipe:
         lr: learning rate of SGD as a function of the epoch (a float), set before every step.
         momentum: momentum of SGD, likewise.
         weight_decay: weight decay of SGD, on all parameters.
-        ema_decay: decay of the EMA of the weights, which is then what is validated and saved; None
-            saves the trained weights themselves.
+        ema_decay: decay of the EMA of the weights; training then validates and saves the EMA in
+            place of the trained weights. None keeps no EMA.
         augment: the augmentation of training images.
         precision: data type of the layers in training, "fp32" or "bf16". Weights, logits, losses,
             perturbations, BatchNorm statistics, EMAs and every evaluation are float32 in both.

@@ -1,4 +1,4 @@
-"""The registry of recipes. A recipe of yours enters through the same `register_recipe`."""
+"""The registry of recipes. Add your own with `register_recipe`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from nuat.recipes.recipe import Recipe
 _table: dict[tuple[str, str], Recipe] = {}
 
 LARGE_IMAGE = 128
-"""Pixels of the side from which on image files get the ImageNet-100 recipe."""
+"""Minimum side length, in pixels, at which image files get the ImageNet-100 recipe."""
 
 SMALL_IMAGE_AUGMENT = Augment(flip=True, scale=(0.25, 1.0))
-"""Augmentation of image files below LARGE_IMAGE (ours): crops less small than ImageNet's."""
+"""Augmentation of image files below LARGE_IMAGE: larger crops than ImageNet's. Not published."""
 
 
 def register_recipe(recipe: Recipe) -> Recipe:

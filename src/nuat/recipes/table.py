@@ -1,4 +1,4 @@
-"""The rows that the tables of digits, MNIST and ImageNet-100 share."""
+"""The recipes that digits, MNIST and ImageNet-100 have in common."""
 
 from __future__ import annotations
 
@@ -28,11 +28,15 @@ SHARED_NOTES = {
 }
 
 
+AVERAGED = ("gat-wa", "nuat-wa", "nuat-wa-h", "nuat-wa-slides", "nuat2-wa", "trades-wa")
+"""The recipes that average the weights."""
+
+
 def follow_slides(nuat: NuAT) -> NuAT:
     """NuAT by the formula of the talk, where the published code differs from it.
 
-    The attack uses the nuclear norm in every batch, its start is not clamped to [0, 1] before the
-    gradient, and both of its logits are those of the model in eval mode.
+    The attack uses the nuclear norm in every batch, its initial point is not clamped to [0, 1]
+    before the gradient, and both of its logits are those of the model in eval mode.
     """
     assert isinstance(nuat.start, Bernoulli)
     return replace(
@@ -47,7 +51,7 @@ def follow_slides(nuat: NuAT) -> NuAT:
 def shared_methods(
     nuat: NuAT, gat: GAT, trades: TRADES, *, replays: int, attack_ema_decay: float
 ) -> dict[str, Method]:
-    """The method of each row, by the name of the row.
+    """The method of each recipe, by name.
 
     NuAT2 has the settings of `nuat`; every baseline is trained in its ball.
     """
@@ -86,14 +90,14 @@ def register_table(
     ema_decay: float,
     changes: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Register one recipe for each method: `base` with the method and the changes of its row.
+    """Register one recipe for each method: `base` with this method and the changes of its name.
 
-    Rows named -wa, -wa-h or -wa-slides average the weights with `ema_decay`.
+    The recipes in AVERAGED average the weights with `ema_decay`.
     """
     for name, method in methods.items():
-        row: dict[str, Any] = {"name": name, "method": method}
-        if "-wa" in name:
-            row["ema_decay"] = ema_decay
+        settings: dict[str, Any] = {"name": name, "method": method}
+        if name in AVERAGED:
+            settings["ema_decay"] = ema_decay
         if name in SHARED_NOTES:
-            row["note"] = SHARED_NOTES[name]
-        register_recipe(replace(base, **row | dict(changes.get(name, {}))))
+            settings["note"] = SHARED_NOTES[name]
+        register_recipe(replace(base, **settings | dict(changes.get(name, {}))))

@@ -34,9 +34,9 @@ def fit(
 ) -> Run:
     """Train a network by a recipe and write the results to the run folder `out`.
 
-    The same call resumes a run that was killed or stopped; on a CPU the weights are then bit-equal
-    to those of an uninterrupted run. When training has finished, `model`, if it is a network, holds
-    the weights of the best epoch. It ends in eval mode, on `device`.
+    The same call resumes a run that was killed or stopped; on a CPU the weights are then bitwise
+    identical to those of an uninterrupted run. When training has finished, `model`, if it is a
+    network, holds the weights of the best epoch. It ends in eval mode, on `device`.
 
     Args:
         recipe: a Recipe, or the name of one for this data set.
@@ -75,12 +75,12 @@ def fit(
         threads=threads,
         cuda_graphs=cuda_graphs,
     )
-    with applied(plan):
+    with torch_settings(plan):
         return Trainer(plan).run()
 
 
 @contextmanager
-def applied(plan: Plan) -> Iterator[None]:
+def torch_settings(plan: Plan) -> Iterator[None]:
     """Apply the plan's settings to torch and to the model, and undo them on exit.
 
     On exit, also after an exception, torch has its former random state and number of threads, and
@@ -99,4 +99,4 @@ def applied(plan: Plan) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-__all__ = ["applied", "fit"]
+__all__ = ["torch_settings", "fit"]

@@ -33,8 +33,8 @@ def epoch_summary(trainer: Trainer, metrics: Mapping[str, Any]) -> str:
 
 
 def position(trainer: Trainer) -> str:
-    """Return how far the run is: "epoch 3", or "epoch 3 and 5 batches"."""
-    batches = f" and {trainer.batch} batches" if trainer.batch else ""
+    """Return how far the run is: "epoch 3", or "epoch 3, batch 5"."""
+    batches = f", batch {trainer.batch}" if trainer.batch else ""
     return f"epoch {trainer.epoch}{batches}"
 
 

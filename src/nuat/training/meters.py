@@ -14,7 +14,7 @@ from torch import Tensor
 from nuat.errors import NonFiniteError
 
 FLUSH_EVERY = 50
-"""How many losses of a GPU are read together."""
+"""Number of losses on a GPU that are collected before they are copied to the CPU together."""
 
 
 @dataclass

@@ -42,7 +42,7 @@ def is_overfitting(epochs: Sequence[Metrics]) -> bool:
     """Whether the model overfits catastrophically after the last of these epochs.
 
     It does if accuracy under PGD is at most half of its best so far, at least 10 points below it,
-    and at least 20 points below accuracy under FGSM. The thresholds are ours.
+    and at least 20 points below accuracy under FGSM. The thresholds are not published.
 
     Args:
         epochs: the metrics of all epochs so far, with val_robust (PGD) and val_fgsm in [0, 1].

@@ -25,7 +25,7 @@ class TrainStep:
     """A model in training: its weights, its optimizer, its EMAs and the method's memory.
 
     Attributes:
-        recipe: the recipe to train by.
+        recipe: the recipe to train according to.
         model: the network, in float32.
         batches: the number of batches per epoch.
         seed: the seed of the run; every step derives its own from it, the epoch and the batch.
@@ -64,8 +64,8 @@ class TrainStep:
 
     def prepare(self, epoch: int, batch: int) -> StepContext:
         """Set learning rate, momentum and random seed for a batch, and return its context."""
-        progress = epoch + batch / self.batches
-        lr, momentum = self.recipe.lr(progress), self.recipe.momentum(progress)
+        epoch_float = epoch + batch / self.batches
+        lr, momentum = self.recipe.lr(epoch_float), self.recipe.momentum(epoch_float)
         for group in self.optimizer.param_groups:
             group |= {"lr": lr, "momentum": momentum}
         self._set_seed(derive_seed(self.seed, "step", epoch, batch))

@@ -38,14 +38,14 @@ CHECKPOINT_SECONDS = 600.0
 
 
 class Trainer:
-    """Trains by a plan, from the run folder's checkpoint if there is one.
+    """Trains according to a plan, from the run folder's checkpoint if there is one.
 
     Attributes:
         folder: the run folder.
         train_step: the model, its optimizer, its EMAs and the method's memory.
         epoch, batch: the number of completed epochs, and of completed batches in this epoch.
         finished: whether all epochs are done, or catastrophic overfitting has stopped the run.
-        best: validation accuracy of the best epoch: robust, or clean and robust for a method
+        best: accuracies of the best epoch on the validation split: (robust,), or (clean, robust)
             without a threat model.
         validation_attack: the recipe's attack on the validation split.
         metrics: the metrics of all completed epochs, as in metrics.jsonl.
@@ -85,32 +85,32 @@ class Trainer:
         """
         self.load_checkpoint()
         total = self.recipe.epochs * self.batches
-        with Progress(self.recipe.name, total, self.batches_done) as progress:
-            self.print_notes(progress)
+        with Progress(self.recipe.name, total, self.batches_done) as bar:
+            self.print_notes(bar)
             if self.plan.cuda_graphs:
-                self.train_step.cuda_graphs = CudaGraphs(self.recipe.method, progress.print_line)
+                self.train_step.cuda_graphs = CudaGraphs(self.recipe.method, bar.print_line)
             while not self.finished:
-                self.train_epoch(progress)
+                self.train_epoch(bar)
                 if self.batch < self.batches:
-                    progress.print_line(
+                    bar.print_line(
                         f"time is up after {position(self)}; run the same command to resume"
                     )
                     return self.folder
-                self.end_epoch(progress)
+                self.end_epoch(bar)
         load_plain_state_dict(self.plan.model, self.folder.weights())
         return self.folder
 
-    def print_notes(self, progress: Progress) -> None:
+    def print_notes(self, bar: Progress) -> None:
         """Print where the run resumes, or its startup notes; then its runtime notes."""
         if self.batches_done:
-            progress.print_line(f"{self.folder.path}: resuming after {position(self)}")
+            bar.print_line(f"{self.folder.path}: resuming after {position(self)}")
         else:
             for note in self.plan.startup_notes:
-                progress.print_line(note)
+                bar.print_line(note)
         for note in self.plan.runtime_notes:
-            progress.print_line(note)
+            bar.print_line(note)
 
-    def train_epoch(self, progress: Progress) -> None:
+    def train_epoch(self, bar: Progress) -> None:
         """Train on the remaining batches of this epoch; if the time is up, save and return."""
         self.plan.model.train()
         batches = self.splits.train.shuffled_batches(
@@ -126,7 +126,7 @@ class Trainer:
                     return
                 self.train_batch(x, y)
                 self.batch += 1
-                progress.advance(
+                bar.advance(
                     loss=f"{self.losses.mean:.3f}", images_per_s=f"{self.images_per_s():.0f}"
                 )
                 if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
@@ -141,7 +141,7 @@ class Trainer:
             self.losses.update(loss)
         self.logs.update(ctx.logs)
 
-    def end_epoch(self, progress: Progress) -> None:
+    def end_epoch(self, bar: Progress) -> None:
         """Validate, save the weights, react to catastrophic overfitting, write the metrics."""
         metrics: dict[str, Any] = {
             "epoch": self.epoch + 1,
@@ -157,13 +157,13 @@ class Trainer:
         clean, robust = metrics["val_clean"], metrics["val_robust"]
         # As published, the earliest of equally robust epochs is kept. Standard training, of which
         # nothing is published, prefers the more robust of two epochs of equal clean accuracy.
-        rank = (robust,) if self.recipe.method.threat_model else (clean, robust)
-        if rank > self.best:
-            self.best = rank
+        score = (robust,) if self.recipe.method.threat_model else (clean, robust)
+        if score > self.best:
+            self.best = score
             self.save_weights("model")
-        progress.advance(0, clean=f"{clean:.1%}", robust=f"{robust:.1%}")
-        progress.print_line(epoch_summary(self, metrics))
-        self.handle_overfitting(metrics, progress)
+        bar.advance(0, clean=f"{clean:.1%}", robust=f"{robust:.1%}")
+        bar.print_line(epoch_summary(self, metrics))
+        self.handle_overfitting(metrics, bar)
         self.finished = self.epoch == self.recipe.epochs or metrics.get("stopped", False)
         # a run that overfitting stopped keeps the last weights from before
         if not metrics.get("stopped"):
@@ -172,7 +172,7 @@ class Trainer:
         self.folder.log(metrics)
         self.save_checkpoint()
 
-    def handle_overfitting(self, metrics: dict[str, Any], progress: Progress) -> None:
+    def handle_overfitting(self, metrics: dict[str, Any], bar: Progress) -> None:
         """If this epoch overfits catastrophically, warn and do what the recipe asks for.
 
         "stop" marks the epoch as the last one; "rollback" restores the state after the last epoch
@@ -189,7 +189,7 @@ class Trainer:
         describe = describe_overfitting if reaction == "rollback" else detect_overfitting
         if message := describe(epochs):
             metrics["catastrophic_overfitting"] = message
-            progress.print_line(f"WARNING: {message} (on_overfitting={reaction})")
+            bar.print_line(f"WARNING: {message} (on_overfitting={reaction})")
         if reaction == "stop":
             metrics["stopped"] = True
         elif reaction == "rollback":
@@ -199,11 +199,11 @@ class Trainer:
 
     def hyperparameters(self) -> dict[str, float]:
         """Return lr and momentum after this epoch, and the method's schedules during it."""
-        progress = self.epoch + self.batch / self.batches
+        epoch = self.epoch + self.batch / self.batches
         schedules = self.recipe.method.schedules()
         return {
-            "lr": self.recipe.lr(progress),
-            "momentum": self.recipe.momentum(progress),
+            "lr": self.recipe.lr(epoch),
+            "momentum": self.recipe.momentum(epoch),
             **{name: schedule(self.epoch) for name, schedule in schedules.items()},
         }
 
@@ -248,7 +248,7 @@ class Trainer:
     def save_checkpoint(self) -> None:
         """Write everything that `load_checkpoint` needs."""
         self.losses.flush()
-        progress = {
+        state = self.train_step.state_dict() | {
             "epoch": self.epoch,
             "batch": self.batch,
             "finished": self.finished,
@@ -257,7 +257,7 @@ class Trainer:
             "losses": [self.losses.total, self.losses.count],
             "logs": self.logs.state_dict(),
         }
-        self.folder.save_checkpoint(self.train_step.state_dict() | progress)
+        self.folder.save_checkpoint(state)
         self.saved = time.monotonic()
 
     def load_checkpoint(self) -> None:
