@@ -43,7 +43,8 @@ def nuclear_norm(d: Tensor, algorithm: str | None = None) -> Tensor:
             check would make the GPU wait.
 
     Source: the regularizer of NuAT (NeurIPS 2021). The choice of subgradient is not from the paper.
-    "polar" is an iteration of minimax polynomials as in Polar Express (arXiv:2505.16932), for sigma >= 1e-3.
+    "polar" is an iteration of minimax polynomials as in Polar Express (arXiv:2505.16932), for
+    sigma >= 1e-3.
     """
     algorithm = algorithm or ("polar" if d.device.type == "cuda" else "svd")
     if algorithm not in ALGORITHMS:

@@ -206,5 +206,5 @@ def test_a_note_mended_or_another_reaction_to_overfitting_is_the_same_run(tmp_pa
     assert not nuat.fit(recipe, **options, max_time=0).finished
     changed = replace(recipe, note="mended", source="paper", on_overfitting="stop")
     assert nuat.fit(changed, **options).finished
-    with pytest.raises(nuat.InputError, match="differs in recipe.weight_decay"):
+    with pytest.raises(nuat.InputError, match=r"differs in recipe\.weight_decay"):
         nuat.fit(replace(changed, weight_decay=1.0), **options)
