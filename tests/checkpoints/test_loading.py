@@ -51,7 +51,7 @@ def call(monkeypatch, capsys):
 
     def run(line):
         sys.modules.pop("birds", None)
-        architecture.trusted_import_paths.clear()
+        architecture.trusted_models.clear()
         monkeypatch.setattr(sys, "argv", ["nuat", *shlex.split(line)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:

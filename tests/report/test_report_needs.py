@@ -81,7 +81,7 @@ def own(in_samples_copy, monkeypatch, call):
 
     def fresh(line):
         sys.modules.pop("nets_of_mine", None)
-        architecture.trusted_import_paths.clear()
+        architecture.trusted_models.clear()
         return call(line)
 
     yield fresh

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from nuat.checkpoints.fields import WeightsMetadata
 from nuat.errors import InputError
 from nuat.models import class_name, model_registry, same_architecture
 from nuat.nn.state_dict import load_plain_state_dict, plain_state_dict
@@ -40,21 +40,21 @@ def check_architecture(
 
 
 def check_data(
-    metadata: Mapping[str, str], classes: int | None, channels: int | None, source: object
+    metadata: WeightsMetadata, classes: int | None, channels: int | None, source: object
 ) -> None:
     """Raise InputError if the weights are for another number of classes or image channels.
 
     A number that is None, or that the metadata lack, is not compared.
     """
-    if classes is not None and "classes" in metadata:
-        trained = len(json.loads(metadata["classes"]))
+    if classes is not None and metadata.classes is not None:
+        trained = len(metadata.classes)
         if trained != classes:
             raise InputError(
                 f"{source} is a model for {trained} classes, but the data have {classes}: name the "
                 "data that it was trained on"
             )
-    if channels is not None and "channels" in metadata:
-        trained = int(metadata["channels"])
+    if channels is not None and metadata.channels is not None:
+        trained = metadata.channels
         if trained != channels:
             kind = "1 channel (grayscale)" if trained == 1 else f"{trained} channels"
             raise InputError(
@@ -119,14 +119,7 @@ def incompatible_keys(weights: Weights, own: Weights) -> list[str]:
     Unlike `load_state_dict(strict=True)` it leaves the model unchanged, gives phrases for one line,
     and compares the statistics of the normalization, which fit by shape whatever they are.
     """
-    missing = [f"{key} is missing" for key in own if key not in weights]
-    unexpected = [f"the model has no {key}" for key in weights if key not in own]
     pairs = {key: (weights[key], own[key]) for key in own if key in weights}
-    shapes = [
-        f"{key} has shape {list(given.shape)}, not {list(needed.shape)}"
-        for key, (given, needed) in pairs.items()
-        if given.shape != needed.shape
-    ]
     statistics = [
         f"{key} is {_rounded(given)}, not {_rounded(needed)}: the weights were trained with "
         "another normalization"
@@ -135,7 +128,19 @@ def incompatible_keys(weights: Weights, own: Weights) -> list[str]:
         and given.shape == needed.shape
         and not torch.allclose(given.cpu(), needed.cpu(), atol=1e-4)
     ]
-    return [*missing, *unexpected, *shapes, *statistics]
+    return [*incompatible_shapes(weights, own), *statistics]
+
+
+def incompatible_shapes(weights: Weights, own: Weights) -> list[str]:
+    """Return which tensors are missing, too many or of another shape, one phrase per tensor."""
+    missing = [f"{key} is missing" for key in own if key not in weights]
+    unexpected = [f"the model has no {key}" for key in weights if key not in own]
+    shapes = [
+        f"{key} has shape {list(weights[key].shape)}, not {list(needed.shape)}"
+        for key, needed in own.items()
+        if key in weights and weights[key].shape != needed.shape
+    ]
+    return [*missing, *unexpected, *shapes]
 
 
 def raise_if_incompatible(problems: list[str], source: object, model_name: str) -> None:
@@ -149,7 +154,11 @@ def load_weights(model: nn.Module, weights: Weights, source: object, model_name:
     """Load all weights into the model. Raises InputError if they do not fit."""
     own = plain_state_dict(model)
     raise_if_incompatible(incompatible_keys(weights, own), source, model_name)
-    load_plain_state_dict(model, weights)
+    try:
+        load_plain_state_dict(model, weights)
+    except (RuntimeError, NotImplementedError) as error:  # such as sparse or quantized tensors
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"{source} does not fit {model_name}: {reason}") from None
 
 
 def _rounded(values: Tensor) -> str:

@@ -17,6 +17,7 @@ from nuat.checkpoints.compatibility import (
     raise_if_incompatible,
     remap_keys,
 )
+from nuat.checkpoints.fields import ONLY_WITH_INIT, parse_metadata
 from nuat.checkpoints.run import Run, find_weights
 from nuat.checkpoints.weights_io import read_weights
 from nuat.config.parsing import parse_call
@@ -89,7 +90,7 @@ def load_initial_weights(
         metadata: dict[str, str] = {}
     else:
         weights, metadata = read_weights(find_weights(Path(init)))
-        check_data(metadata, None, channels, init)
+        check_data(parse_metadata(metadata, init), None, channels, init)
     check_architecture(model, name, metadata, init)
     own = plain_state_dict(model)
     if "model" not in metadata:
@@ -111,7 +112,7 @@ def resolve_init(
     if run.has_checkpoint and not Path(init).exists():
         config = run.config
         if config.get("init_from") == str(init):
-            return None, {key: config[key] for key in ("init", "init_from")}
+            return None, {key: config[key] for key in ONLY_WITH_INIT if key in config}
     initial = load_initial_weights(init, model, classes, channels)
     return initial, {"init": initial.fingerprint, "init_from": initial.source}
 

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from nuat.checkpoints.compatibility import check_architecture, check_data, load_weights, remap_keys
+from nuat.checkpoints.compatibility import (
+    check_architecture,
+    check_data,
+    incompatible_shapes,
+    load_weights,
+    raise_if_incompatible,
+    remap_keys,
+)
+from nuat.checkpoints.fields import parse_metadata
 from nuat.checkpoints.probe import check_probe
 from nuat.checkpoints.run import Run, find_run, find_weights
 from nuat.checkpoints.weights_io import read_file_metadata, read_weights
 from nuat.config.imports import is_import_path
+from nuat.config.parsing import parse_call
 from nuat.errors import InputError
 from nuat.models import build_model, is_torch_container, model_registry, requires_trust
+from nuat.models.normalize import STATISTICS
 from nuat.models.timm_nets import PREFIX
 from nuat.nn.state_dict import plain_state_dict
 from nuat.runtime.device import get_device
-from nuat.threat_models import Ball, parse_ball
+from nuat.threat_models import Ball
 
 DEFAULT_CLASSES, DEFAULT_CHANNELS = 10, 3
+
+MAX_SETTING = 10_000
+"""The largest number, such as a width, that a model's name in a file may contain."""
 
 
 @dataclass(frozen=True)
@@ -82,24 +94,26 @@ def load_model(
         return _load_factory(str(source), model, classes, channels, device)
     path = Path(source)
     weights, metadata = read_weights(find_weights(path))
-    check_data(metadata, classes, channels, path)
-    recorded = metadata.get("model")
+    parsed = parse_metadata(metadata, path)
+    check_data(parsed, classes, channels, path)
+    recorded = parsed.model
     name = _trusted_name(path, recorded) if model is None else model
-    class_names = tuple(json.loads(metadata["classes"])) if "classes" in metadata else None
-    classes = classes or len(class_names or range(DEFAULT_CLASSES))
-    channels = channels or int(metadata.get("channels", DEFAULT_CHANNELS))
+    classes = classes or len(parsed.classes or range(DEFAULT_CLASSES))
+    channels = channels or parsed.channels or DEFAULT_CHANNELS
+    if model is None:
+        _check_recorded_model(path, name, classes, channels, weights)
     net = _build(path, name, classes, channels)
     check_architecture(net, name, metadata, path)
     if recorded is None:
         weights = remap_keys(weights, plain_state_dict(net))
     load_weights(net, weights, path, name)
-    check_probe(net, metadata, path, name)
+    check_probe(net, parsed, path, name)
     return LoadedModel(
         model=net.to(get_device(device)).eval(),
         model_name=name,
-        classes=class_names,
-        data=metadata.get("data"),
-        ball=parse_ball(metadata["ball"]) if "ball" in metadata else None,
+        classes=parsed.classes,
+        data=parsed.data,
+        ball=parsed.ball,
         run=find_run(path),
         metadata={"channels": str(channels)} | metadata | {"model": name},
     )
@@ -144,6 +158,24 @@ def _trusted_name(path: Path, recorded: str | None) -> str:
     return recorded
 
 
+def _check_recorded_model(
+    path: Path, name: str, classes: int, channels: int, weights: Mapping[str, Tensor]
+) -> None:
+    """Raise InputError if the settings in a recorded name are absurd or do not fit the weights.
+
+    A model of nuat is built without memory for its weights first, so that a file cannot ask for
+    more memory than its own weights take.
+    """
+    text, settings = parse_call(name, STATISTICS)
+    for key, value in settings.items():
+        if isinstance(value, int | float) and not abs(value) <= MAX_SETTING:
+            raise InputError(f"{path}: {key} of the model is {value}, but is at most {MAX_SETTING}")
+    if getattr(model_registry.get(text), "__module__", "").startswith("nuat."):
+        with torch.device("meta"):
+            own = _build(path, name, classes, channels).state_dict()
+        raise_if_incompatible(incompatible_shapes(weights, own), path, name)
+
+
 def _build(path: Path, name: str, classes: int, channels: int) -> nn.Module:
     try:
         return build_model(name, classes, channels)
@@ -154,3 +186,8 @@ def _build(path: Path, name: str, classes: int, channels: int) -> nn.Module:
             f"the model {name} of {path} cannot be built from its name ({error}); name a function "
             "that builds it, --model module:factory, or --import the file that registers it"
         ) from error
+    except Exception as error:  # timm raises errors of any kind for settings that are wrong
+        if not name.startswith(PREFIX):
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"the model {name} of {path} cannot be built: {reason}") from error

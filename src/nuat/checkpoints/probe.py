@@ -7,11 +7,12 @@ another activation. The logits of a fixed image tell them apart.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from nuat.checkpoints.fields import WeightsMetadata
 from nuat.errors import InputError
 from nuat.nn.freeze import frozen_eval
 from nuat.runtime.device import device_of
@@ -46,13 +47,13 @@ def probe_metadata(model: nn.Module, images: Tensor) -> dict[str, str]:
 
 
 def check_probe(
-    model: nn.Module, metadata: Mapping[str, str], source: object, model_name: str
+    model: nn.Module, metadata: WeightsMetadata, source: object, model_name: str
 ) -> None:
     """Raise InputError unless the model gives the stored logits for the fixed image."""
-    if "probe_logits" not in metadata:
+    channels, size = metadata.channels, metadata.image_size
+    if metadata.probe_logits is None or channels is None or size is None:
         return
-    expected = torch.tensor(json.loads(metadata["probe_logits"]))
-    channels, size = int(metadata["channels"]), json.loads(metadata["image_size"])
+    expected = torch.tensor(metadata.probe_logits)
     try:
         logits = _probe_logits(model, channels, size)
     except RuntimeError as error:
@@ -60,6 +61,10 @@ def check_probe(
             f"{model_name} does not accept the images of {source}, [B, {channels}, {size[0]}, "
             f"{size[1]}]: {error}"
         ) from None
+    if logits.shape != expected.shape:
+        raise InputError(
+            f"{model_name} has {len(logits)} logits, but {source} stores {len(expected)} of them"
+        )
     difference = float((logits - expected).abs().max()) / max(0.01, float(expected.abs().max()))
     if not difference <= TOLERANCE:  # also true for NaN
         raise InputError(

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nuat.checkpoints.fields import RUN_CONFIG, check_fields, check_metrics, parse_json
 from nuat.checkpoints.format_version import FORMAT_VERSION, check_format_version
 from nuat.checkpoints.weights_io import WEIGHTS_FILE, read_weights, write_weights
 from nuat.config.serialization import diff
 from nuat.errors import InputError
-from nuat.runtime.files import atomic_write
+from nuat.runtime.files import atomic_write, check_inside
 
 CHECKPOINT_NAMES = ("checkpoint.fresh", "checkpoint", "checkpoint.previous")
 """Checkpoint files from new to old; `fresh` exists only if a kill interrupted the replacement."""
@@ -88,34 +88,54 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The contents of config.json. Raises InputError if nuat did not write it."""
         try:
-            config: dict[str, Any] = json.loads(self._config_file.read_text())
+            config: dict[str, Any] = parse_json(self._config_file.read_text(), self._config_file)
             config["recipe"], config["data"]
         except (ValueError, KeyError, TypeError):
             raise InputError(
                 f"{self._config_file} is not the config of a nuat run: choose another folder"
             ) from None
         check_format_version(config.get("format_version"), self._config_file)
+        check_fields(config, RUN_CONFIG, self._config_file, optional=RUN_CONFIG)
         return config
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, without a last line that a kill has truncated."""
+        """The lines of metrics.jsonl, without a last line that a kill has truncated.
+
+        Raises:
+            InputError: a line is damaged or is not one that nuat writes.
+        """
         if not self._metrics_file.exists():
             return []
-        lines = self._metrics_file.read_text().split("\n")[:-1]
-        metrics: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        for line in metrics:
-            check_format_version(line.pop("format_version", None), self._metrics_file)
+        lines = self._metrics_file.read_text(errors="replace").split("\n")[:-1]
+        return [self._parse_metrics(line, number) for number, line in enumerate(lines, 1)]
+
+    def _parse_metrics(self, line: str, number: int) -> dict[str, Any]:
+        source = f"line {number} of {self._metrics_file}"
+        try:
+            metrics: dict[str, Any] = parse_json(line, source)
+        except InputError as error:
+            raise InputError(
+                f"{error}. Restore the file, or delete this line and those after it"
+            ) from None
+        if isinstance(metrics, dict):
+            check_format_version(metrics.pop("format_version", None), self._metrics_file)
+        check_metrics(metrics, source)
         return metrics
 
     @property
     def scores(self) -> dict[str, dict[str, Any]]:
-        """The evaluations in scores/, by file name without its suffix."""
+        """The evaluations in scores/, by file name without its suffix.
+
+        Raises:
+            InputError: a file is damaged.
+        """
         files = sorted((self.path / "scores").glob("*.json"))
-        return {file.stem: json.loads(file.read_text()) for file in files}
+        return {file.stem: _read_scores(file) for file in files}
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
+        check_inside(self._metrics_file, self.path)
         with self._metrics_file.open("a") as file:
             file.write(_metrics_line(metrics))
 
@@ -157,10 +177,12 @@ class Run:
             return None
         try:
             state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:  # torch raises errors of any kind for a file that is damaged
             raise InputError(
                 f"{file} is damaged: {error}. Delete it to resume from the checkpoint before it"
             ) from None
+        if not isinstance(state, dict):
+            raise InputError(f"{file} holds a {type(state).__name__}, but must hold a dict")
         check_format_version(state.pop("format_version", None), file)
         return state
 
@@ -171,6 +193,7 @@ class Run:
     def save_scores(self, name: str, scores: dict[str, Any]) -> Path:
         """Write scores/NAME.json."""
         target = self.path / "scores" / f"{name}.json"
+        check_inside(target.parent, self.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(target, lambda file: file.write_text(json.dumps(scores) + "\n"))
         return target
@@ -232,6 +255,16 @@ def find_weights(path: Path) -> Path:
 def _is_exported(path: Path) -> bool:
     """Whether a folder holds weights without a run, as `nuat.save_pretrained` writes it."""
     return (path / WEIGHTS_FILE).exists() and not (path / "config.json").exists()
+
+
+def _read_scores(file: Path) -> dict[str, Any]:
+    try:
+        scores = parse_json(file.read_text(errors="replace"), file)
+    except InputError as error:
+        raise InputError(f"{error}. Delete it, and evaluate again") from None
+    if not isinstance(scores, dict):
+        raise InputError(f"{file} holds no JSON object: delete it, and evaluate again")
+    return scores
 
 
 def _metrics_line(metrics: dict[str, Any]) -> str:

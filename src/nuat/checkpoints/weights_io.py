@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from nuat.checkpoints.fields import parse_metadata
 from nuat.checkpoints.format_version import FORMAT_VERSION, check_format_version
 from nuat.errors import InputError
 from nuat.runtime.files import atomic_write
@@ -54,7 +55,8 @@ def read_file_metadata(path: Path | str) -> dict[str, str]:
     Only .safetensors files have metadata; it is empty for files that nuat did not write.
 
     Raises:
-        InputError: the file does not exist, is damaged, or has another format version.
+        InputError: the file does not exist, is damaged, has another format version, or its metadata are
+            not what nuat writes.
     """
     path = _existing(path)
     if path.suffix != ".safetensors":
@@ -63,8 +65,12 @@ def read_file_metadata(path: Path | str) -> dict[str, str]:
         metadata = dict(file.metadata() or {})
     metadata.pop("format", None)
     version = metadata.pop("format_version", None)
-    if version is not None:
-        check_format_version(int(version) if version.isdecimal() else version, path)
+    if version is None:
+        return {}
+    check_format_version(
+        int(version) if version.isdecimal() and len(version) < 10 else version, path
+    )
+    parse_metadata(metadata, path)
     return metadata
 
 
@@ -89,7 +95,9 @@ def _readable(path: Path) -> Iterator[None]:
             "objects. Save a state dict (torch.save(model.state_dict(), path)) or a .safetensors "
             "file"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # torch raises errors of any kind for a file that is damaged
         reason = str(error) or type(error).__name__
         raise InputError(f"{path} cannot be read as weights: {reason}") from None
 

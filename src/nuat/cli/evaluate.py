@@ -123,7 +123,7 @@ def evaluate_command(
 def _choose_data(source: Path, data: str | None) -> tuple[str, bool]:
     """The data set to attack, by default the training data, and whether it is the training data."""
     from nuat.checkpoints import read_metadata
-    from nuat.data import is_dataset_name
+    from nuat.data import check_recorded_dataset, is_dataset_name
 
     trained_on = read_metadata(source).get("data")
     if data is not None:
@@ -135,6 +135,7 @@ def _choose_data(source: Path, data: str | None) -> tuple[str, bool]:
             f"{source} was trained on {trained_on!r}, which was passed from Python: give --data, "
             "or call nuat.evaluate in Python"
         )
+    check_recorded_dataset(trained_on, source)
     return trained_on, True
 
 

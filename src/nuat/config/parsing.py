@@ -36,6 +36,9 @@ def parse_call(text: str, names: Names | None = None) -> tuple[str, dict[str, An
     The name may contain - . : and /. A path after `folder:` or `npz:` may contain anything; its
     settings are the (field=value, ...) at the end. Raises InputError if the text cannot be read.
     """
+    text = text.strip()
+    if "\n" in text:
+        raise InputError(f"cannot read {text!r}: a name has no line breaks")
     path = re.fullmatch(r"\s*((?:folder|npz):.+?)\s*(\(\s*(?:\w+\s*=.*)?\))?\s*", text)
     match = path or re.fullmatch(r"\s*([^()\s]+)\s*(\(.*\))?\s*", text)
     if match is None:

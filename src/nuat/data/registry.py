@@ -48,6 +48,38 @@ def register_dataset(name: str) -> Callable[[Callable[..., Splits]], Callable[..
     return dataset_registry.register(name)
 
 
+trusted_datasets: set[str] = set()
+"""The names of data sets that the user has asked for in this process."""
+
+
+def check_recorded_dataset(text: str, source: object) -> None:
+    """Raise InputError if a file names data that nuat must not open because a file says so.
+
+    A registered name such as `cifar10(train=6000)` may be loaded. A path (`folder:PATH`) or a
+    function (`module:function`) may not, unless the user has named the same data in this process.
+
+    Args:
+        text: the name.
+        source: the file or folder that names it, for the error.
+    """
+    if is_path_or_function(text) and text not in trusted_datasets:
+        raise InputError(
+            f"{source} names its data {text!r}; nuat opens no path and calls no function because "
+            f"a file says so. If you trust it, add --data {text!r}"
+        )
+
+
+def is_path_or_function(text: str) -> bool:
+    """Return whether a data set is named `folder:PATH`, `npz:PATH` or `module:function`."""
+    name, _ = parse_call(text)
+    return ":" in name and name not in dataset_registry
+
+
+def trust_dataset(text: str) -> None:
+    """Note that the user has asked for this data set: files that name it may be followed."""
+    trusted_datasets.add(text)
+
+
 def load_dataset(text: str) -> Splits:
     """Load the data set that `text` names.
 
@@ -60,6 +92,7 @@ def load_dataset(text: str) -> Splits:
         InputError: the name or a setting is unknown, or the data cannot be used.
     """
     name, settings = parse_call(text)
+    trust_dataset(text)
     kind, colon, path = name.partition(":")
     if kind in PATH_KINDS and not path:
         raise InputError(f"{kind} needs a path: {kind}:PATH")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +18,22 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from nuat.checkpoints.fields import (
+    COUNT,
+    FLAG,
+    NOTHING,
+    NUMBER,
+    SECONDS,
+    TEXT,
+    check_fields,
+    either,
+    list_of,
+    mapping_of,
+    parse_json,
+)
 from nuat.config.serialization import diff
 from nuat.errors import InputError
-from nuat.runtime.files import atomic_write
+from nuat.runtime.files import atomic_write, check_inside
 
 FORMAT_VERSION = 1
 """Version of the format of every file in an evaluation folder."""
@@ -79,8 +93,13 @@ class LogEntry:
 
     @staticmethod
     def from_json(text: str) -> LogEntry:
-        """Read what `to_json` returns."""
-        line = json.loads(text)
+        """Read what `to_json` returns. Raises InputError for anything else."""
+        line = parse_json(text, "the line")
+        check_fields(line, _LOG_LINE, "the line")
+        images = len(line["outcomes"]["index"])
+        lists = [*line["outcomes"].values(), *line["snapshots"].values()]
+        if any(not isinstance(values, list) or len(values) != images for values in lists):
+            raise InputError("its lists differ in length")
         columns = (line["outcomes"][column.name] for column in fields(AttackOutcome))
         return LogEntry(
             key=RunKey(line["attack"], line["part"], line["run"]),
@@ -88,6 +107,23 @@ class LogEntry:
             outcomes=tuple(AttackOutcome(*values) for values in zip(*columns, strict=True)),
             snapshots={int(step): robust for step, robust in line["snapshots"].items()},
         )
+
+
+_LOG_LINE = {
+    "attack": TEXT,
+    "part": TEXT,
+    "run": COUNT,
+    "seconds": SECONDS,
+    "outcomes.index": list_of(COUNT),
+    "outcomes.adversarial": list_of(FLAG),
+    "outcomes.step": list_of(COUNT),
+    "outcomes.forwards": list_of(COUNT),
+    "outcomes.backwards": list_of(COUNT),
+    "outcomes.margin": list_of(either(NUMBER, NOTHING)),
+    "outcomes.distance": list_of(NUMBER),
+    "snapshots": mapping_of(list_of(FLAG)),
+}
+"""The fields of a line of the log (docs/file_formats.md)."""
 
 
 class EvaluationLog:
@@ -138,6 +174,7 @@ class EvaluationLog:
             content = save(tensors, {"attack": entry.key.attack, "run": f"{entry.key.run:06d}"})
             name = f"adversarial-{self.rank}-{self._num_written:06d}.safetensors"
             atomic_write(self.folder / name, lambda part: part.write_bytes(content))
+        check_inside(self._file, self.folder)
         with self._file.open("a") as file:
             file.write(entry.to_json() + "\n")
         self._num_written += 1
@@ -161,10 +198,10 @@ class EvaluationLog:
         paths = self.folder.glob("adversarial-*.safetensors") if self.folder else ()
         # Later runs come first, so that the first run that breaks an image overwrites the others.
         for path in sorted(paths, key=_run_number, reverse=True):
-            with safe_open(path, "pt") as file:
-                of_attack = images.setdefault(file.metadata()["attack"], {})
+            with _adversarial_file(path) as (file, metadata):
+                of_attack = images.setdefault(metadata["attack"], {})
                 indices, x_adv = file.get_tensor("index").tolist(), file.get_tensor("x_adv")
-            of_attack.update(zip(indices, x_adv, strict=True))
+                of_attack.update(zip(indices, x_adv, strict=True))
         return images
 
     @property
@@ -174,6 +211,8 @@ class EvaluationLog:
 
     def _truncate_partial(self) -> None:
         """Remove a last line that a kill left unfinished."""
+        assert self.folder is not None
+        check_inside(self._file, self.folder)
         content = self._file.read_bytes()
         if len(content) != (end := content.rfind(b"\n") + 1):
             os.truncate(self._file, end)
@@ -193,7 +232,7 @@ def _read_entries(file: Path) -> Iterator[LogEntry]:
 def _check_config(config: dict[str, Any], folder: Path) -> None:
     """Raise InputError unless the folder contains the evaluation that `config` describes."""
     try:
-        stored = json.loads((folder / "config.json").read_text())
+        stored = parse_json((folder / "config.json").read_text(), folder / "config.json")
         stored["model_fingerprint"], stored["attacks"]
     except (ValueError, KeyError, TypeError):
         raise _not_an_evaluation(folder) from None
@@ -217,5 +256,18 @@ def _is_occupied(folder: Path) -> bool:
 
 
 def _run_number(path: Path) -> str:
-    with safe_open(path, "pt") as file:
-        return str(file.metadata()["run"])
+    with _adversarial_file(path) as (_, metadata):
+        return metadata["run"]
+
+
+@contextmanager
+def _adversarial_file(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Open stored adversarial images, with their metadata. Raises InputError for a damaged file."""
+    try:
+        with safe_open(path, "pt") as file:
+            yield file, file.metadata()
+    except Exception as error:  # whatever the library raises for a file that nuat did not write
+        raise InputError(
+            f"{path} does not hold adversarial images of this evaluation ({error}): delete the "
+            "folder, and evaluate again"
+        ) from None

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from nuat.attacks import Attack
+from nuat.errors import InputError
 from nuat.evaluation.log import FORMAT_VERSION, AttackOutcome, LogEntry
 from nuat.evaluation.sanity_checks import check_outcome
 
@@ -42,10 +43,10 @@ class AttackHistory:
 
     def __init__(self, name: str, parts: Parts, entries: Iterable[LogEntry]):
         self.parts, order = parts, {part: position for position, part in enumerate(parts)}
-        own = sorted(
-            (entry for entry in entries if entry.key.attack == name),
-            key=lambda entry: (order[entry.key.part], entry.key.run),
-        )
+        own = [entry for entry in entries if entry.key.attack == name]
+        if unknown := {entry.key.part for entry in own} - order.keys():
+            raise _damaged_log(f"{name} has no part {min(unknown)!r}")
+        own.sort(key=lambda entry: (order[entry.key.part], entry.key.run))
         self.runs: dict[int, list[tuple[str, int, AttackOutcome]]] = {}
         self.robust_at: dict[int, dict[int, bool]] = {}
         for entry in own:
@@ -86,7 +87,10 @@ class AttackHistory:
             return found | {"margin": max(margins, default=None)}
         part, run, outcome = success
         rank, restart = divmod(run, self.parts[part].restarts)
-        target = clean.ranking[index][rank] if self.parts[part].targets else None
+        targets = clean.ranking[index] if self.parts[part].targets else ()
+        if targets and rank >= len(targets):
+            raise _damaged_log(f"{part} has no run {run}")
+        target = targets[rank] if targets else None
         return found | {
             "broken_by": part,
             "target": target,
@@ -177,6 +181,12 @@ class EvaluationRecord:
             found = check_outcome(len(self.indices), broken, by_restarts)
             notes += [f"{name}: {note}" for note in found]
         return notes
+
+
+def _damaged_log(reason: str) -> InputError:
+    return InputError(
+        f"the log of this evaluation is damaged ({reason}): delete its folder, and evaluate again"
+    )
 
 
 def _statistics(entries: Sequence[LogEntry]) -> dict[str, float]:

@@ -11,6 +11,20 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from nuat.checkpoints.fields import (
+    ANYTHING,
+    COUNT,
+    FLAG,
+    NOTHING,
+    NUMBER,
+    SECONDS,
+    SEED,
+    TEXT,
+    check_fields,
+    either,
+    list_of,
+    mapping_of,
+)
 from nuat.errors import InputError
 from nuat.evaluation.intervals import wilson
 from nuat.evaluation.log import FORMAT_VERSION, EvaluationLog
@@ -102,8 +116,10 @@ class EvaluationResult:
         """Return the result that `to_dict` describes.
 
         Raises:
-            InputError: the format has another version, or a field is missing.
+            InputError: the format has another version, or a field is missing or wrong.
         """
+        if not isinstance(scores, Mapping):
+            raise InputError("these scores are no JSON object: evaluate again")
         version = scores.get("format_version")
         if version != FORMAT_VERSION:
             raise InputError(
@@ -113,7 +129,35 @@ class EvaluationResult:
         names = [each.name for each in fields(EvaluationResult)]
         if missing := [name for name in names if name not in scores]:
             raise InputError(f"these scores lack {', '.join(missing)}: evaluate again")
+        check_fields(scores, _SCORES, "these scores", optional=_OPTIONAL_METADATA)
+        images = {len(scores[name]) for name in ("indices", "labels", "predicted")}
+        if len(images | {len(robust) for robust in scores["robust"].values()}) > 1:
+            raise InputError("the lists of these scores differ in length: evaluate again")
         return EvaluationResult(**{name: scores[name] for name in names})
+
+
+_INDICES = list_of(COUNT, low=1)
+_SCORES = {
+    "indices": _INDICES,
+    "labels": _INDICES,
+    "predicted": _INDICES,
+    "robust": mapping_of(list_of(FLAG)),
+    "seconds": mapping_of(SECONDS),
+    "ball": TEXT,
+    "attacks": mapping_of(ANYTHING),
+    "seed": SEED,
+    "model_fingerprint": TEXT,
+    "versions": mapping_of(TEXT),
+    "parts": mapping_of(mapping_of(mapping_of(NUMBER))),
+    "notes": list_of(TEXT),
+    "search_precision": TEXT,
+    "metadata": mapping_of(ANYTHING),
+    "metadata.data": either(TEXT, NOTHING),
+    "metadata.split": either(TEXT, NOTHING),
+    "metadata.model": either(TEXT, NOTHING),
+}
+"""The fields of scores.json (docs/file_formats.md)."""
+_OPTIONAL_METADATA = ("metadata.data", "metadata.split", "metadata.model")
 
 
 def summarize(

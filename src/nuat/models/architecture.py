@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from typing import Any
-
-from torch import nn
 
 from nuat.config.imports import is_import_path
 from nuat.config.parsing import parse_call
@@ -14,25 +11,19 @@ from nuat.models.normalize import STATISTICS
 from nuat.models.registry import model_registry
 from nuat.models.timm_nets import PREFIX
 
-trusted_import_paths: set[str] = set()
-"""The `module:name` paths that the user has asked for in this process."""
+trusted_models: set[str] = set()
+"""The texts with `module:name` that the user has asked for in this process."""
 
 
 def requires_trust(text: str) -> bool:
     """Whether building this model would run code that the user has not asked for in this process.
 
     Names found in a weights file must be checked: `module:name` could be any function of any
-    installed library. A subclass of nn.Module that is already imported is safe to build.
+    installed library. The user asks for code by its name, or by passing an object of its class.
     """
     name = text.partition("(")[0].strip()
-    is_known = name in model_registry or name.startswith(PREFIX) or name in trusted_import_paths
-    if is_known or not is_import_path(name):
-        return False
-    module, _, attribute = name.partition(":")
-    found: Any = sys.modules.get(module)
-    for part in attribute.split("."):
-        found = getattr(found, part, None)
-    return not (isinstance(found, type) and issubclass(found, nn.Module))
+    is_known = name in model_registry or name.startswith(PREFIX) or text in trusted_models
+    return not is_known and is_import_path(name)
 
 
 def is_torch_container(name: str) -> bool:

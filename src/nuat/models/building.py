@@ -14,7 +14,7 @@ from torch import nn
 from nuat.config.imports import import_object, import_path, is_import_path
 from nuat.config.parsing import parse_call
 from nuat.errors import InputError, check_positive_int, explain_type_error
-from nuat.models.architecture import is_torch_container, trusted_import_paths
+from nuat.models.architecture import is_torch_container, trusted_models
 from nuat.models.normalize import STATISTICS, Normalized, check_statistics
 from nuat.models.registry import model_registry
 from nuat.models.timm_nets import PREFIX, build_timm, timm_statistics
@@ -51,6 +51,7 @@ def build_model(text: str, classes: int, channels: int) -> nn.Module:
             reason = explain_type_error(error, name, model_registry[name])
         raise InputError(f"cannot build the model {text!r}: {reason}") from error
     _built_from[model] = text
+    trusted_models.add(text)
     return model
 
 
@@ -60,7 +61,9 @@ def model_name(model: nn.Module) -> str:
     It is the text that `build_model` built it from; for any other model its import path,
     `module:Class`; for a class that cannot be imported, the name of the class.
     """
-    return _built_from.get(model) or _built_from.get(innermost_model(model)) or class_name(model)
+    name = _built_from.get(model) or _built_from.get(innermost_model(model)) or class_name(model)
+    trusted_models.add(name)
+    return name
 
 
 def class_name(model: nn.Module) -> str:
@@ -110,7 +113,6 @@ def _build_user_model(
     name: str, classes: int, channels: int, settings: dict[str, Any]
 ) -> nn.Module:
     factory = import_object(name)
-    trusted_import_paths.add(name)
     if isinstance(factory, nn.Module):
         return copy.deepcopy(factory)
     if not callable(factory):

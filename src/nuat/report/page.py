@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from torch import nn
 
 from nuat.attacks import parse_attack
-from nuat.data import ImageDataset, load_dataset
+from nuat.data import ImageDataset, check_recorded_dataset, load_dataset
 from nuat.errors import InputError, NonFiniteError
 from nuat.report.curves import plot_cost, plot_training
 from nuat.report.figures import line_styles
@@ -56,7 +56,7 @@ def write_page(
     if not items:
         raise InputError("there are no runs or evaluations to show: name at least one folder")
     models = {path.resolve(): model for path, model in (models or {}).items()}
-    load = cache(lambda name: images if images is not None else load_dataset(name).test)
+    load = cache(lambda name: images if images is not None else _load_recorded(name))
     rows = build_rows(items, models)
     sections = []
     for item, row, style in zip(items, rows, line_styles([r.group for r in rows]), strict=True):
@@ -114,6 +114,11 @@ def _count_kinds(items: Sequence[ReportItem]) -> list[tuple[str, int]]:
     evaluations = sum(isinstance(item, EvaluationFolder) for item in items)
     counts = {"run": len(items) - evaluations, "evaluation": evaluations}
     return [(kind + "s" * (count > 1), count) for kind, count in counts.items() if count]
+
+
+def _load_recorded(name: str) -> ImageDataset:
+    check_recorded_dataset(name, "the run")
+    return load_dataset(name).test
 
 
 def _gallery(
