@@ -55,8 +55,8 @@ def read_file_metadata(path: Path | str) -> dict[str, str]:
     Only .safetensors files have metadata; it is empty for files that nuat did not write.
 
     Raises:
-        InputError: the file does not exist, is damaged, has another format version, or its metadata are
-            not what nuat writes.
+        InputError: the file does not exist, is damaged, has another format version, or has
+            metadata that nuat does not write.
     """
     path = _existing(path)
     if path.suffix != ".safetensors":
