@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import nuat
 from nuat import cli
-from nuat.checkpoints.weights_io import read_weights
+from nuat.checkpoints.weights_io import read_weights, write_weights
 
 TINY = "--epochs 1 --set 'model=small-cnn(width=4)'"
 MARK = "code of a pickle was run"
@@ -65,7 +64,7 @@ def sample_files(tmp_path_factory):
     torch.save({"state_dict": weights}, folder / "nested.pt")
     torch.save({"weight": Code()}, folder / "code-zip.pt")
     (folder / "code.pt").write_bytes(pickle.dumps(Code(), protocol=2))
-    save_file(weights, folder / "untold.safetensors", metadata=about | {"ball": "Linf(0.1"})
+    write_weights(folder / "untold.safetensors", weights, about | {"ball": "Linf(0.1"})
     (folder / "text.pt").write_text("dear diary\n")
     (folder / "text.safetensors").write_text("dear diary\n")
     (folder / "empty.pt").write_text("")
