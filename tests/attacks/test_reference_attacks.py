@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from nuat.attacks import APGD, APGDDLR, APGDT, FAB, FABT, Square
+from nuat.attacks.apgd import ascent_direction
 from nuat.attacks.square import QUERIES_PER_DRAW, tiles
 from nuat.nn.freeze import frozen_eval
 from nuat.rng import PerImageNoise
@@ -87,6 +88,38 @@ def test_apgd(case, kind, loss, steps):
         compared += n
         torch.testing.assert_close(ours[i, :n], torch.stack(points)[:n], rtol=0, atol=1e-7)
     assert compared > IMAGES * steps / 4
+
+
+def test_apgd_in_l2_steps_as_published_where_the_loss_is_constant(case):
+    """The DLR of a class in third place is 1 but for the 1e-12 in its divisor."""
+    f, x, _, ball = case
+    with torch.no_grad():
+        third = f(x).argsort(1, descending=True)[:, 2]
+    noise = PerImageNoise(3, torch.arange(IMAGES), "test")
+    start = 2 * noise.uniform(x) - 1 if isinstance(ball, Linf) else noise.normal(x)
+    small = type(ball)(ball.eps / 20)
+    ours = iterates_of(APGDDLR(small, steps=1), f, x, third)
+    for i in range(IMAGES):
+        points, losses = apgd(
+            f, x[i], int(third[i]), small.eps, norm_of(small), "dlr", start[i], steps=1
+        )
+        assert abs(losses[0] - 1) < 1e-9
+        if isinstance(ball, L2):
+            torch.testing.assert_close(ours[i], torch.stack(points), rtol=0, atol=1e-5 * small.eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_apgd_shortens_its_l2_step_by_the_published_divisor(dtype):
+    gradient = torch.randn(6, 3, 4, 5, dtype=dtype)
+    scales = torch.tensor([1e3, 1.0, 1e-3, 1e-12, 1e-15, 0.0], dtype=dtype)[:, None, None, None]
+    unit = L2(1.0).steepest_direction(gradient)
+    ours = ascent_direction(scales * unit, L2(1.0))
+    expected = scales * unit / (scales + 1e-12)
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=0)
+    # gradients of an ordinary size keep the last bit of the direction that PGD takes
+    if dtype is torch.float32:
+        assert torch.equal(ours[:3], L2(1.0).steepest_direction(scales[:3] * unit[:3]))
+    assert torch.equal(ascent_direction(scales * unit, Linf(1.0)), (scales * unit).sign())
 
 
 def pulled(x, points, f, y, beta):

@@ -414,12 +414,11 @@ def test_square_stays_inside_and_only_improves(shape, norm):
 
 @shapes
 @norms
-@pytest.mark.parametrize("windows", ["image", "channel"])
-def test_square_ends_with_the_first_wrong_answer(shape, norm, windows):
+def test_square_ends_with_the_first_wrong_answer(shape, norm):
     f, _ = linear(shape, lead=1.0)
     x = torch.full(shape, 0.5)
     draws = square.Draws(shape, randoms(5))
-    points, margins = square.square(f, x, LABEL, 4 * EPS[norm], norm, draws, 500, windows=windows)
+    points, margins = square.square(f, x, LABEL, 4 * EPS[norm], norm, draws, 500)
     assert len(points) == len(margins) <= 501
     assert margins[-1] <= 0 and all(m > 0 for m in margins[:-1])
 
@@ -438,10 +437,21 @@ def test_square_empties_the_second_window():
     x = torch.full((2, 8, 8), 0.5)
     draws = Fixed(x.shape, randoms(7))
     best = square.start_l2(x, 0.5, draws)
-    new = square.propose_l2(best, x, 0.5, 3, 0, draws, "image") - x
+    new = square.propose_l2(best, x, 0.5, 3, 0, draws) - x
     assert (new[:, 5:, 5:] == 0).all() and ((best - x)[:, 5:, 5:] != 0).any()
     assert size(new, "l2") == pytest.approx(0.5)
     assert not torch.equal(new[:, :3, :3], (best - x)[:, :3, :3])
+
+
+def test_square_leaves_each_channel_the_norm_of_its_windows():
+    """Where nothing is missing to eps, no channel takes norm from another one."""
+    x = torch.full((3, 8, 8), 0.5)
+    draws = Fixed(x.shape, randoms(7))
+    delta = torch.randn(x.shape, generator=randoms(8)) * torch.tensor([1.0, 4, 9])[:, None, None]
+    delta = 0.3 * delta / delta.norm()
+    new = square.propose_l2(x + delta, x, 0.3, 3, 0, draws) - x
+    before, after = (v.flatten(1).norm(dim=1) for v in (delta, new))
+    assert after.tolist() == pytest.approx(before.tolist(), rel=1e-5)
 
 
 @norms

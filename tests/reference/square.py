@@ -159,8 +159,12 @@ def propose_linf(best, x, eps, s, k, draws):
     return torch.min(torch.max(new, x - eps), x + eps).clamp(0, 1)
 
 
-def propose_l2(best, x, eps, s, k, draws, windows):
-    """What the second window has moves to the first one, which gets a bump on top of its own."""
+def propose_l2(best, x, eps, s, k, draws):
+    """What the second window has moves to the first one, which gets a bump on top of its own.
+
+    Each channel by itself: it keeps the length of its own two windows, and what is missing to eps
+    is shared equally among the channels.
+    """
     high = x.shape[1] - s, x.shape[2] - s
     row, column = draws.position(k, high)
     row2, column2 = draws.second_position(k, high)
@@ -171,7 +175,7 @@ def propose_l2(best, x, eps, s, k, draws, windows):
     mask = torch.zeros_like(x)
     mask[first] = 1
     mask[second] = 1
-    held = length(delta * mask) if windows == "image" else per_channel(delta * mask)
+    held = per_channel(delta * mask)
     unused = (eps**2 - length(delta) ** 2).clamp(min=0)
     available = (held**2 + unused / len(x)).sqrt()
 
@@ -183,13 +187,11 @@ def propose_l2(best, x, eps, s, k, draws, windows):
     return (x + eps * delta / (length(delta) + TINY)).clamp(0, 1)
 
 
-def square(f, x, y, eps, norm, draws, queries=5000, p_init=0.8, windows="image"):
+def square(f, x, y, eps, norm, draws, queries=5000, p_init=0.8):
     """The best point and its margin after each query; entry 0 is the start, which is not counted.
 
     `x` is one image [C, H, W] in [0, 1]. The lists end with the first point of margin <= 0, or have
-    1 + `queries` entries. `windows` says of which length the new window of an l2 query is: as in
-    the program, of that of both windows over all channels ("image"), or as in Algorithm 3, of that
-    in the same channel ("channel").
+    1 + `queries` entries.
     """
     best = start_linf(x, eps, draws) if norm == "linf" else start_l2(x, eps, draws)
     lowest = margin(f, best, y)
@@ -201,7 +203,7 @@ def square(f, x, y, eps, norm, draws, queries=5000, p_init=0.8, windows="image")
         if norm == "linf":
             new = propose_linf(best, x, eps, s, k, draws)
         else:
-            new = propose_l2(best, x, eps, s, k, draws, windows)
+            new = propose_l2(best, x, eps, s, k, draws)
         value = margin(f, new, y)
         if value < lowest or value <= 0:
             best, lowest = new, value

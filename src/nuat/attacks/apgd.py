@@ -47,10 +47,11 @@ class APGDState(TargetedState):
 class APGD(Attack):
     """Auto-PGD: gradient ascent with momentum that halves its step size where progress stops.
 
-        u       = P(x_k + s_k * steepest_direction(grad loss(x_k)))
+        u       = P(x_k + s_k * direction(grad loss(x_k)))
         x_{k+1} = P(x_k + a (u - x_k) + (1 - a)(x_k - x_{k-1})),   a = 0.75, and a = 1 at k = 0
 
-    P projects onto the ball and [0, 1]; s_0 = 2 eps. At a checkpoint, an image halves s and goes
+    P projects onto the ball and [0, 1]; s_0 = 2 eps. The direction is the sign of the gradient in
+    Linf, and gradient / (|gradient| + 1e-12) in L2. At a checkpoint, an image halves s and goes
     back to its best iterate if the loss increased in at most `rho` of the steps since the last
     checkpoint, or if the last checkpoint did not halve s and the best loss has not changed since.
     With 100 steps, checkpoints are after steps 22, 41, 57, 70, 80, 87, 93, 99. The attack
@@ -140,7 +141,7 @@ class APGD(Attack):
     def step(self, state: APGDState, a: float) -> None:
         """Take one step; `a` weighs the gradient step, 1 - a the momentum."""
         project, step_size = self.ball.project, state.step_size[:, None, None, None]
-        u = project(state.x_adv + step_size * self.ball.steepest_direction(state.gradient), state.x)
+        u = project(state.x_adv + step_size * ascent_direction(state.gradient, self.ball), state.x)
         momentum = (1 - a) * (state.x_adv - state.x_prev)
         state.x_prev, state.x_adv = (
             state.x_adv,
@@ -204,6 +205,19 @@ class APGDT(APGD):
 
     def objective(self, z: Tensor, y: Tensor, target: Tensor) -> Tensor:
         return targeted_dlr_loss(z, y, target)
+
+
+def ascent_direction(gradient: Tensor, ball: Ball) -> Tensor:
+    """sign(gradient) in Linf; gradient / (|gradient| + 1e-12) in L2, as published.
+
+    Where the loss is constant, such as the DLR loss while the true class has the third largest
+    logit, the gradient is rounding noise, and the 1e-12 keeps APGD from a full step along it.
+    """
+    direction = ball.steepest_direction(gradient)
+    if isinstance(ball, Linf):
+        return direction
+    norm = ball.distance(gradient, torch.zeros_like(gradient)).reshape(-1, 1, 1, 1)
+    return direction * (norm / (norm + 1e-12)).to(direction.dtype)
 
 
 def random_boundary_point(x: Tensor, ball: Ball, noise: Noise, fraction: float = 1.0) -> Tensor:

@@ -48,8 +48,9 @@ class Square(Attack):
 
     - Linf: every channel of the square is set to x + eps or x - eps. The start has vertical
       stripes of +-eps.
-    - L2: the squared norm of a second random window, and what is missing to eps, moves into the
-      square, in the shape of two bumps of opposite sign. The start tiles the image with bumps.
+    - L2: in each channel, the squared norm of a second random window, and an equal share of what is
+      missing to eps, moves into the square, in the shape of two bumps of opposite sign. The start
+      tiles the image with bumps.
 
     The square covers the fraction p of the image. p starts at 0.8 and is halved after queries 10,
     50, 200, 500, 1000, 2000, 4000, 6000 and 8000, whatever the number of queries.
@@ -159,7 +160,10 @@ class L2Proposals:
         return self.scale_to_eps(x, d)
 
     def propose(self, state: SquareState, u: Tensor, side: int) -> Tensor:
-        """Move the norm of the second window, and what is missing to eps, into the first."""
+        """Move the norm of the second window, and what is missing to eps, into the first.
+
+        Each channel keeps the norm of its own two windows, and all get the same share of the rest.
+        """
         x = state.x
         side = self.odd_side(side, x)
         first, second = (
@@ -174,11 +178,11 @@ class L2Proposals:
         ones = torch.ones_like(gather_window(in_windows, first, side))
         scatter_window(in_windows, first, ones)
         scatter_window(in_windows, second, ones)
-        squared_norm = (delta * in_windows).square().flatten(1).sum(1)
+        squared_norm = (delta * in_windows).square().sum((2, 3))
         missing = (self.attack.ball.eps**2 - delta.square().flatten(1).sum(1)).clamp_min(0)
         old = gather_window(delta, first, side)
         eta = _with_signs(self.eta(side, u[:, 4], x), u[:, 5:]) + old / (1e-12 + l2_norm(old))
-        norm = (missing / x.shape[1] + squared_norm).sqrt()[:, None, None, None]
+        norm = (missing[:, None] / x.shape[1] + squared_norm).sqrt()[:, :, None, None]
         scatter_window(delta, second, torch.zeros_like(old))
         scatter_window(delta, first, eta / (1e-12 + l2_norm(eta)) * norm)
         return self.scale_to_eps(x, delta)
