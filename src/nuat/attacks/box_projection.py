@@ -4,7 +4,7 @@ Both reduce to one scalar t per image. Orient w so that <w, x> + b > 0, and let 
 box lets pixel i move against the sign of w_i. Moving each pixel by min(t s_i, r_i), with speed
 s_i = 1 in Linf and |w_i| in L2, decreases <w, x> + b by sum_i |w_i| min(t s_i, r_i). This is
 concave, increasing and piecewise linear in t, so Newton's method from t = 0 finds the root exactly
-in a few steps, 2 to 6 as a rule. It needs no sorting and no shapes that depend on the data.
+in a few steps. It needs no sorting and no shapes that depend on the data.
 
 Not from the paper: the code published with AutoAttack sorts and bisects instead.
 """
