@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import nuat
 from nuat.attacks import FABT, box_projection, classes_by_logit, fab, logits, run_attack
 from nuat.attacks.fab import FABState
-from nuat.data import load_dataset
+from nuat.data import ImageDataset, load_dataset
 from nuat.evaluation.inference import build_inference_model
 from nuat.losses import targeted_margin
 from nuat.models import build_model
@@ -34,13 +34,14 @@ from nuat.runtime.flops import count_flops
 from nuat.runtime.versions import versions
 from nuat.threat_models import Ball, Linf
 
+MNIST, CIFAR = "mnist(train=4000,val=200,test=200)", "cifar10(train=1000,val=100,test=100)"
 NETWORKS = {
-    "small-cnn": ("digits", 1, 64),
-    "small-cnn(width=8)": ("mnist(train=200,val=100,test=100)", 1, 64),
-    "mnist-net": ("mnist(train=200,val=100,test=100)", 1, 64),
-    "resnet18": ("cifar10(train=100,val=100,test=100)", 3, 8),
+    "small-cnn": ("digits", 64, 64),
+    "small-cnn(width=8)": (MNIST, 64, 64),
+    "mnist-net": (MNIST, 64, 32),
+    "resnet18": (CIFAR, 10, 8),
 }
-"""Data set, channels and number of images of each network."""
+"""Data set, steps of training and number of attacked images of each network."""
 
 BALLS = {"linf": nuat.Linf(1e-4), "l2": nuat.L2(1e-3)}
 
@@ -152,12 +153,25 @@ def newton_steps(arm: Arm, f: nn.Module, x: Tensor, y: Tensor) -> list[int]:
     return counts[:-1]
 
 
+def trained(name: str, images: ImageDataset, steps: int) -> nn.Module:
+    """A network after a few steps of Adam, so that its decision boundary is near."""
+    torch.manual_seed(0)
+    f = build_model(name, 10, images.batch(torch.arange(1))[0].shape[1])
+    optimizer = torch.optim.Adam(f.parameters(), lr=2e-3)
+    for _ in range(steps):
+        x, y = images.batch(torch.randint(len(images), (64,)))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(f(x), y).backward()
+        optimizer.step()
+    return f.eval()
+
+
 def measure(name: str, steps: int, rounds: int) -> None:
     """Print one line for each norm."""
-    data, channels, count = NETWORKS[name]
-    torch.manual_seed(0)
-    f = build_model(name, 10, channels).eval()
-    x = load_dataset(data).test.batch(torch.arange(count))[0]
+    data, training_steps, count = NETWORKS[name]
+    splits = load_dataset(data)
+    f = trained(name, splits.train, training_steps)
+    x = splits.test.batch(torch.arange(count))[0]
     y = logits(f, x).argmax(1)
     with torch.no_grad():
         operations = count_flops(lambda: f(x[:1])) / 2
