@@ -26,14 +26,19 @@ class Outcome:
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
+def call(monkeypatch, capsys, tmp_path_factory):
     """`call("train nuat --out x")`: what `nuat train nuat --out x` does, in this process.
 
     An exception that reaches the user as a traceback reaches the test.
     """
 
+    folder = str(tmp_path_factory.getbasetemp())
+
     def run(line):
         capsys.readouterr()
+        for name, module in list(sys.modules.items()):
+            if (getattr(module, "__file__", None) or "").startswith(folder):
+                monkeypatch.delitem(sys.modules, name)  # what --import of another test has left
         monkeypatch.setattr(sys, "argv", ["nuat", *shlex.split(line)])
         with pytest.raises(SystemExit) as end:
             cli.main()

@@ -20,6 +20,12 @@ def check_positive_int(name: str, value: object) -> None:
         raise InputError(f"{name} is {value!r}, but must be a whole number from 1 up")
 
 
+def check_seed(seed: object) -> None:
+    """Raise InputError unless `seed` is a whole number from 0 up."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed is {seed!r}, but must be a whole number from 0 up")
+
+
 def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> InputError:
     """The error for a name that is not allowed: it lists those that are, the most similar first."""
     allowed = sorted(allowed)

@@ -111,7 +111,7 @@ def test_evaluate_another_split_and_another_file(in_samples, call, tmp_path):
 
 def test_weights_and_their_run_have_equal_results(in_samples, call, tmp_path):
     known = "--model 'small-cnn(width=4)' --data digits --attack fgsm --eps 0.1"
-    for source in ("weights.pt", "run"):
+    for source in ("weights.pt", "nested.pt", "run"):
         done = call(f"evaluate {source} {known} --out {tmp_path / source.replace('.', '')}")
         assert (done.status, done.err) == (0, "")
     one, other = (
@@ -146,6 +146,14 @@ def test_list(call, kind, names):
     assert set(names) <= shown
 
 
+def test_the_recipes_fit_80_columns(call, monkeypatch):
+    monkeypatch.setattr("nuat.cli.list.console.width", 80)
+    lines = call("list recipes").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    assert all(" ".join(recipe.note.split()) in text for recipe in nuat.list_recipes())
+
+
 def test_list_recipes(call):
     done = call("list recipes --data digits")
     assert done.status == 0
@@ -153,6 +161,53 @@ def test_list_recipes(call):
     assert rows == [[row.name, row.data] for row in nuat.list_recipes() if row.data == "digits"]
     whole = call("list recipes").out
     assert all(row.name in whole for row in nuat.list_recipes()) and "cifar10" in whole
+
+
+@pytest.mark.parametrize("norm", ["linf", "Linf", "LINF", "l2", "L2"])
+def test_a_norm_is_written_as_tables_print_it(in_samples, call, norm):
+    done = call(f"evaluate run --attack fgsm --samples 10 --eps 0.1 --norm {norm}")
+    assert done.status == 0 and f"{norm.capitalize()}(0.1)" in done.out
+
+
+def test_help_names_the_default_attacks(call):
+    text = " ".join(call("evaluate --help").out.replace("│", " ").split())
+    first, second, third = nuat.evaluation.DEFAULT_ATTACKS
+    assert f"Default: {first}, {second} and {third}." in text
+
+
+def test_that_nothing_is_saved_is_said_before_the_work(in_samples, call, monkeypatch):
+    known = "--model 'small-cnn(width=4)' --data digits --attack fgsm --eps 0.1 --samples 10"
+    monkeypatch.setattr(nuat.evaluation, "evaluate", interrupt)
+    assert "The result will not be saved; --out" in call(f"evaluate weights.pt {known}").out
+    assert "not be saved" not in call("evaluate run --attack fgsm --samples 10").out
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_an_imported_file_has_its_own_name(in_empty, call):
+    (in_empty / "folder").mkdir()
+    (in_empty / "folder" / "birds.py").write_text(
+        "import nuat\nfrom nuat.models.small import SmallCNN\n"
+        "def make(classes, channels):\n    return SmallCNN(classes, channels, 4)\n"
+    )
+    line = "--import folder/birds.py --model birds:make --max-time 0s --out mine"
+    done = call(f"train normal {line}")
+    assert (done.status, done.err) == (0, "")
+    assert Run.open("mine").config["model"] == "birds:make"
+
+
+@pytest.mark.parametrize("name", ["json.py", "torch.py", "shlex.py"])
+def test_an_imported_file_hides_no_other_module(in_empty, call, name):
+    (in_empty / name).write_text("")
+    words = "another Python module", "rename the file"
+    assert_refused(call, in_empty, f"train normal --import {name}", *words)
+
+
+def test_an_imported_file_is_a_python_file(in_empty, call):
+    (in_empty / "notes.txt").write_text("")
+    assert_refused(call, in_empty, "list models --import notes.txt", "must end in .py")
 
 
 def test_reproduce_does_nothing_twice(in_empty, call):
@@ -275,7 +330,16 @@ KNOWN = f"{MODEL} --data digits --eps 0.1"
         ("train nuat --set on_overfitting=explode", ["'explode'", "rollback", "stop", "warn"]),
         ("train nuat --epochs 0", ["epochs is 0", "from 1"]),
         ("train nuat --max-time soon", ["--max-time", "30m", "'soon'"]),
-        ("train nuat --max-time ''", ["--max-time", "30m"]),
+        ("train nuat --max-time ''", ["--max-time is ''"]),
+        ("train normal --data-dir ''", ["--data-dir is ''"]),
+        ("train normal --out=", ["--out is ''"]),
+        ("train normal --model ''", ["--model is ''"]),
+        ("train normal --seed -1", ["seed is -1", "from 0 up"]),
+        ("train normal --set momentum=2", ["momentum is Constant(value=2.0)", "[0, 1)"]),
+        ("train normal --set momentum=-0.1", ["momentum", "[0, 1)"]),
+        ("train normal --set 'momentum=LinearRamp(to=1, epochs=3)'", ["momentum", "[0, 1)"]),
+        ("evaluate run --seed -1", ["seed is -1", "from 0 up"]),
+        ("evaluate run --norm L3", ["unknown norm 'l3'", "linf"]),
         ("train nuat --import missing.py", ["--import", "missing.py", "no such file"]),
         ("train nuat --import thesis", ["--import", "thesis", "no such file"]),
         ("evaluate run --attack pgdd-3", ["unknown attack 'pgdd'", "did you mean 'pgd'?"]),
@@ -308,7 +372,6 @@ KNOWN = f"{MODEL} --data digits --eps 0.1"
         (f"evaluate weights.pt --data digits {MODEL}", ["threat model", "--eps 8/255"]),
         (f"evaluate weights.pt --data digits {MODEL} --norm l2", ["threat model", "--eps"]),
         (f"evaluate weights.pt {KNOWN.replace('4', '8')}", ["does not fit", "not [8, 1"]),
-        (f"evaluate nested.pt {KNOWN}", ["nested.pt", "state dict"]),
         (f"evaluate text.pt {KNOWN}", ["text.pt", "weights"]),
         (f"evaluate text.safetensors {KNOWN}", ["text.safetensors", "cannot be read as weights"]),
         (f"evaluate half.pt {KNOWN}", ["half.pt", "cannot be read as weights"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from dataclasses import fields
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -72,6 +73,7 @@ def main() -> None:
     """
     warnings.showwarning = lambda message, *_: print_warning(str(message))
     try:
+        _check_empty_options(sys.argv[1:])
         status = app(standalone_mode=False) or 0
     except (InputError, NonFiniteError, OSError) as error:
         print_error(str(error))
@@ -86,6 +88,14 @@ def main() -> None:
     if status == INTERRUPTED:
         print_error("interrupted; run the same command again to resume from the last saved state")
     sys.exit(status)
+
+
+def _check_empty_options(words: list[str]) -> None:
+    """Raise InputError for `--out ''`, which a path would take for the working directory."""
+    for word, value in pairwise([*words, "end"]):
+        option, equals, after_equals = word.partition("=")
+        if option.startswith("--") and not (after_equals if equals else value):
+            raise InputError(f"{option} is '': give it a value, or leave it out")
 
 
 def _usage_message(error: UsageError) -> str:

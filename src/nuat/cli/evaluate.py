@@ -77,6 +77,7 @@ def evaluate_command(
     apply_common_options(imports, data_dir)
     from nuat.data import dataset_slug
     from nuat.evaluation import DEFAULT_ATTACKS, evaluate
+    from nuat.evaluation.request import parse_attacks
     from nuat.runtime.ranks import rank
     from nuat.runtime.threads import configure_threads
 
@@ -86,8 +87,9 @@ def evaluate_command(
     if loaded.ball is None and eps is None:
         raise InputError(f"{source} has no threat model: give --eps, such as --eps 8/255")
     ball = resolve_ball(loaded.ball, eps, norm)
+    attacks = parse_attacks(attack or DEFAULT_ATTACKS, ball)
     name = _results_name(
-        [split, *([str(samples)] if samples else []), *(attack or [])],
+        [split, *([str(samples)] if samples else []), *(attacks if attack else [])],
         indices=indices,
         eps=eps,
         norm=norm,
@@ -96,12 +98,14 @@ def evaluate_command(
         search=None if search_precision == "fp32" else search_precision,
     )
     folder = _results_folder(out, loaded, name)
+    if folder is None and rank() == 0:
+        print_line("The result will not be saved; --out FOLDER saves it, image by image.")
     configure_threads(threads)
     result = evaluate(
         loaded.model,
         splits[split],
         ball,
-        attack or DEFAULT_ATTACKS,
+        attacks,
         classes=len(splits.classes),
         samples=samples,
         indices=None if indices is None else _parse_indices(indices),
@@ -237,7 +241,6 @@ def _print_result(result: EvaluationResult, title: str) -> None:
 
 def _print_folder(folder: Path | None, is_in_reports: bool) -> None:
     if folder is None:
-        print_line("The result was not saved; --out FOLDER saves it, image by image.")
         return
     if not is_in_reports:
         print_line("These are not the run's own data, so its reports omit this result.")

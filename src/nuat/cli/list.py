@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
@@ -10,8 +11,10 @@ import typer
 from rich.table import Table
 
 from nuat.cli.options import Imports, apply_common_options
-from nuat.cli.terminal import console
+from nuat.cli.terminal import console, print_line
 from nuat.errors import unknown_name
+
+NOTE_INDENT = 4
 
 
 class Kind(StrEnum):
@@ -30,24 +33,28 @@ def list_command(
 ) -> None:
     """List the names of recipes, attacks, models or data sets."""
     apply_common_options(imports)
-    console.print(_recipe_table(data) if kind is Kind.recipes else _registry_table(kind))
+    if kind is Kind.recipes:
+        _print_recipes(data)
+    else:
+        console.print(_registry_table(kind))
 
 
-def _recipe_table(data: str | None) -> Table:
+def _print_recipes(data: str | None) -> None:
+    """One line for each recipe; its note is wrapped below it."""
     from nuat.recipes import list_recipes
 
     recipes = list_recipes()
     if data is not None and data not in {recipe.data for recipe in recipes}:
         raise unknown_name("data set", data, {recipe.data for recipe in recipes})
-    table = Table(box=None, pad_edge=False)
-    for heading in ("recipe", "data", "model", "epochs", "source"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("note", overflow="fold", ratio=1)
-    for recipe in recipes:
-        if data in (None, recipe.data):
-            cells = recipe.name, recipe.data, recipe.model, str(recipe.epochs), recipe.source
-            table.add_row(*cells, recipe.note)
-    return table
+    recipes = [recipe for recipe in recipes if data in (None, recipe.data)]
+    rows = [("recipe", "data", "model", "epochs", "source")]
+    rows += [(each.name, each.data, each.model, str(each.epochs), each.source) for each in recipes]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row, note in zip(rows, ["", *(recipe.note for recipe in recipes)], strict=True):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print_line("  ".join(cells).rstrip())
+        for line in textwrap.wrap(note, console.width - NOTE_INDENT):
+            print_line(" " * NOTE_INDENT + line)
 
 
 def _registry_table(kind: Kind) -> Table:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import runpy
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,7 +39,11 @@ Threads = Annotated[
 ]
 Attacks = Annotated[
     list[str] | None,
-    typer.Option("--attack", help="autoattack, pgd-20, 'pgd-100(restarts=5)'; repeatable."),
+    typer.Option(
+        "--attack",
+        help="autoattack, pgd-20, 'pgd-20(restarts=5)'; repeatable. Default: pgd-20, "
+        "pgd-100(restarts=5) and gama-100.",
+    ),
 ]
 Epochs = Annotated[int | None, typer.Option(help="Number of epochs; rescales every schedule.")]
 CudaGraphs = Annotated[
@@ -50,10 +56,32 @@ def apply_common_options(imports: list[Path] | None, data_dir: Path | None = Non
     from nuat.data.paths import set_data_dir
 
     for file in imports or []:
-        if not file.is_file():
-            raise InputError(f"--import {file}: there is no such file")
-        runpy.run_path(str(file))
+        _import_file(file)
     set_data_dir(data_dir)
+
+
+def _import_file(file: Path) -> None:
+    """Run a Python file as the module of its name: `own.py` as `own`, so `own:make` is in it."""
+    if not file.is_file():
+        raise InputError(f"--import {file}: there is no such file")
+    name = file.stem
+    present = sys.modules.get(name)
+    if name in sys.stdlib_module_names or (present and not _is_module_of(present, file)):
+        raise InputError(f"--import {file}: there is another Python module {name}; rename the file")
+    spec = spec_from_file_location(name, file.absolute())
+    if spec is None or spec.loader is None:
+        raise InputError(f"--import {file} is not a Python file: its name must end in .py")
+    module = sys.modules[name] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+def _is_module_of(module: ModuleType, file: Path) -> bool:
+    origin = getattr(module, "__file__", None)
+    return origin is not None and Path(origin).resolve() == file.resolve()
 
 
 def refuse_torchrun(command: str) -> None:
@@ -71,7 +99,10 @@ def resolve_ball(default: Ball | None, eps: str | None, norm: str | None) -> Bal
     """The threat model of `--eps` and `--norm`; what is not given comes from `default`, or linf."""
     from nuat.threat_models import norms, parse_eps
 
-    kind = norms[norm] if norm is not None else type(default) if default else norms["linf"]
+    if norm is None:
+        kind = type(default) if default else norms["linf"]
+    else:
+        kind = norms[norm if norm in norms else norm.lower()]
     if eps is not None:
         return kind(parse_eps(eps))
     if default is None or type(default) is not kind:

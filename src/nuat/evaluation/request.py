@@ -14,7 +14,7 @@ from nuat.attacks import Attack, Ensemble, parse_attack
 from nuat.config.serialization import to_dict
 from nuat.data import ImageDataset, as_dataset, class_balanced
 from nuat.data.validation import check_images
-from nuat.errors import InputError, check_positive_int
+from nuat.errors import InputError, check_positive_int, check_seed
 from nuat.evaluation.inference import InferenceModel, Precision, build_inference_model
 from nuat.evaluation.log import FORMAT_VERSION
 from nuat.evaluation.per_image import Parts
@@ -121,6 +121,7 @@ def resolve_request(
     images = as_dataset(images).to(device_of(model))
     images.check()
     attacks = parse_attacks(attacks, ball)
+    check_seed(seed)
     chosen = select_indices(images, samples, indices, seed)
     if batch_size is not None:
         check_positive_int("batch_size", batch_size)

@@ -108,6 +108,8 @@ class Recipe:
             raise InputError(f"weight_decay is {self.weight_decay!r}, but must be at least 0")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay is {self.ema_decay!r}, but must be in [0, 1), or None")
+        if not all(0 <= self.momentum(epoch) < 1 for epoch in range(self.epochs + 1)):
+            raise InputError(f"momentum is {self.momentum}, but must be in [0, 1) at every epoch")
         if min(self.lr(epoch) for epoch in range(self.epochs + 1)) < 0:
             raise InputError(f"lr is {self.lr}, which is negative at some epoch")
 

@@ -1,7 +1,8 @@
-"""Progress of long computations: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of long computations: a live bar on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
+from time import monotonic
 from types import TracebackType
 
 from rich.console import Console
@@ -14,9 +15,12 @@ from rich.progress import (
 )
 from rich.progress import Progress as ProgressBar
 
+LINE_INTERVAL = 30.0
+"""Seconds between two lines of progress where there is no terminal."""
+
 
 class Progress:
-    """A progress bar, used as a context manager.
+    """A progress bar, used as a context manager. Where there is no terminal, it prints lines.
 
     Example: `with Progress("training", total=600) as progress: progress.advance(1, loss="0.3")`.
     """
@@ -39,10 +43,14 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[values]}"),
         )
-        is_live = self.console.is_terminal and not hidden
-        self.bar = ProgressBar(*columns, console=self.console, transient=True, disable=not is_live)
+        self.is_live = self.console.is_terminal and not hidden
+        self.bar = ProgressBar(
+            *columns, console=self.console, transient=True, disable=not self.is_live
+        )
         self.task = self.bar.add_task(title, total=total, completed=done, values="")
         self.values: dict[str, str] = {}
+        self.done_before = done
+        self.started = self.last_line = monotonic()
 
     def __enter__(self) -> Progress:
         self.bar.start()
@@ -61,6 +69,19 @@ class Progress:
         self.values |= values
         text = "  ".join(f"{name} {value}" for name, value in self.values.items())
         self.bar.update(self.task, advance=steps, values=text)
+        if not self.is_live and monotonic() - self.last_line >= LINE_INTERVAL:
+            self.last_line = monotonic()
+            self.print_line(self._format_line(text))
+
+    def _format_line(self, values: str) -> str:
+        """The state in one line: `attacking: 120/600 (20%), 4:00 left  attack pgd-20`."""
+        task = self.bar.tasks[0]
+        done, total = round(task.completed), round(task.total or 0)
+        new = done - self.done_before
+        left = (total - done) * (self.last_line - self.started) / new if new > 0 else None
+        time_left = "" if left is None else f", {format_duration(left)} left"
+        line = f"{task.description}: {done}/{total} ({done / max(total, 1):.0%}){time_left}"
+        return f"{line}  {values}".rstrip()
 
     def print_line(self, text: str) -> None:
         """Print a line above the bar."""

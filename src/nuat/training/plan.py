@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nuat.checkpoints import InitialWeights, resolve_init
 from nuat.config.serialization import to_dict
 from nuat.data import Splits, as_splits, dataset_slug, load_dataset
-from nuat.errors import InputError, check_positive_int
+from nuat.errors import InputError, check_positive_int, check_seed
 from nuat.methods import StepContext
 from nuat.models import build_model, model_name, startup_notes
 from nuat.nn.ema import EMAs
@@ -92,6 +92,7 @@ def resolve(
         raise InputError(f"CUDA graphs need a cuda device, but the device is {device}")
     if threads is not None:
         check_positive_int("threads", threads)
+    check_seed(seed)
     splits.train.check_augment(recipe.augment)
     splits = splits.to(device)
     folder = Path(out or Path("runs") / f"{recipe.name}-{dataset_slug(splits.name)}-{seed}")
