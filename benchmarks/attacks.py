@@ -28,7 +28,7 @@ from torchattacks.wrappers.multiattack import MultiAttack
 import nuat
 from nuat.attacks import classes_by_logit, logits, run_attack
 from nuat.data import class_balanced, load_dataset
-from nuat.evaluation.inference import InferenceModel, build_inference_model, fold_batchnorm
+from nuat.evaluation.search_model import SearchModel, build_search_model, fold_batchnorm
 from nuat.models import build_model
 from nuat.nn.freeze import frozen_eval
 from nuat.rng import PerImageNoise
@@ -168,12 +168,12 @@ def speed(nets: Path, count: int, share: int, rounds: int) -> None:
         arms = {
             "torchattacks": Candidate(f, None, eps, share),
             "ours, the network as it is": Candidate(f, plain, eps, share),
-            "+ BatchNorm folded: ours": Candidate(f, build_inference_model(f, x), eps, share),
+            "+ BatchNorm folded: ours": Candidate(f, build_search_model(f, x), eps, share),
             "+ channels_last": Candidate(
-                f, InferenceModel(smaller, "fp32", torch.channels_last), eps, share
+                f, SearchModel(smaller, "fp32", torch.channels_last), eps, share
             ),
-            "build_inference_model in bf16": Candidate(
-                f, build_inference_model(f, x, "bf16"), eps, share
+            "build_search_model in bf16": Candidate(
+                f, build_search_model(f, x, "bf16"), eps, share
             ),
         }
         print(f"{name}, {len(x)} images, all of which stand; steps of AutoAttack / {share}")
@@ -193,7 +193,7 @@ def profiled(nets: Path, count: int, share: int) -> None:
     """Of our time in each part, how much is convolutions, and how much the network in all."""
     for name in ("resnet18", "mnist-net"):
         f, x, y, eps = all_standing(name, nets, count)
-        arm = Candidate(f, build_inference_model(f, x), eps, share)
+        arm = Candidate(f, build_search_model(f, x), eps, share)
         for part in STANDARD:
             arm.left(part, x[:4], y[:4])
             with torch.profiler.profile() as watch:

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks import Attack, Ensemble, classes_by_logit, logits, parse_attack, run_attack
-from nuat.evaluation.inference import InferenceModel, build_inference_model, fold_batchnorm
+from nuat.evaluation.search_model import SearchModel, build_search_model, fold_batchnorm
 from nuat.models import build_model
 from nuat.nn.freeze import frozen_eval
 from nuat.rng import PerImageNoise
@@ -100,7 +100,7 @@ def network(model: str) -> nn.Module:
 
 def fallen(f: nn.Module, x: Tensor, y: Tensor, parts: Ensemble, batch: int) -> list[str]:
     """Of each image the part that it fell to, or "": as `nuat evaluate` packs its batches."""
-    g = build_inference_model(f, x[:32])
+    g = build_search_model(f, x[:32])
     by, ranking = [""] * len(x), classes_by_logit(logits(f, x), y)
     standing = list(range(len(x)))
     for name, each in parts.parts:
@@ -162,7 +162,7 @@ def as_searched(f: nn.Module, name: str) -> nn.Module:
     precision, fold, layout = SEARCHES[name]
     twin = copy.deepcopy(f).eval().requires_grad_(False)
     twin = (fold_batchnorm(twin) if fold else twin).to(memory_format=layout)
-    return InferenceModel(twin, precision, layout)  # type: ignore[arg-type]
+    return SearchModel(twin, precision, layout)  # type: ignore[arg-type]
 
 
 def waits(bench: Bench, run: Callable[[int], None]) -> float | None:

@@ -200,10 +200,10 @@ def _ball_of_radius(eps: object) -> str:
 
 
 class Start:
-    """The starting point of an attack: `start(x, ball, noise) -> x_adv`."""
+    """The initial point of an attack: `start(x, ball, noise) -> x_adv`."""
 
     def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
-        """The starting point, in [0, 1] unless `clamp=False`."""
+        """The initial point, in [0, 1] unless `clamp=False`."""
         raise NotImplementedError
 
 

@@ -97,7 +97,7 @@ class Walk(Attack):
             yield state
 
 
-class FooledAt(torch.nn.Module):
+class MisclassifiesAt(torch.nn.Module):
     """Two logits of a grey image; the second is ahead, by so much, after so many thousandths."""
 
     def __init__(self, leads):
@@ -110,7 +110,7 @@ class FooledAt(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("build_inference_model", "itself", "iterate"),
+    ("search_model", "itself", "iterate"),
     [
         ({2: 0.1}, {2: 0.1}, 2),
         ({2: 0.1, 5: 0.3, 7: 0.2}, {2: 0.1, 5: 0.3}, 2),
@@ -120,10 +120,10 @@ class FooledAt(torch.nn.Module):
         ({2: 0.1, 5: 0.3}, {}, None),
     ],
 )
-def test_an_unverified_candidate_does_not_hide_a_later_one(build_inference_model, itself, iterate):
+def test_an_unverified_candidate_does_not_hide_a_later_one(search_model, itself, iterate):
     x, y = torch.zeros(3, 1, 4, 4), torch.zeros(3, dtype=torch.long)
     attack = Walk(nuat.Linf(0.1), success_at="any")
-    done = run_attack(attack, FooledAt(itself), FooledAt(build_inference_model), x, y, Noise())
+    done = run_attack(attack, MisclassifiesAt(itself), MisclassifiesAt(search_model), x, y, Noise())
     assert done.adversarial.tolist() == [iterate is not None] * 3
     if iterate is not None:
         assert done.step.tolist() == [iterate] * 3

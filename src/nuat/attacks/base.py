@@ -1,4 +1,4 @@
-"""The base class of attacks: a frozen dataclass, called with a network, images and labels."""
+"""The base class of attacks: a frozen dataclass, called with a model, images and labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run folder: all files of one training run, consistent after a kill at any moment.
+"""A run folder: all files of one training run, consistent if the process is killed at any moment.
 
 config.json            recipe, data, model, seed, versions
 metrics.jsonl          one line per epoch
@@ -30,7 +30,8 @@ from nuat.errors import InputError
 from nuat.runtime.files import atomic_write, check_inside
 
 CHECKPOINT_NAMES = ("checkpoint.fresh", "checkpoint", "checkpoint.previous")
-"""Checkpoint files from new to old; `fresh` exists only if a kill interrupted the replacement."""
+"""Checkpoint files from new to old; `fresh` exists only if the process was killed
+during the replacement."""
 
 INFORMATIVE_FIELDS = ("versions", "init_from", "threads")
 """Fields of config.json that describe a run without identifying it."""
@@ -100,7 +101,7 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, without a last line that a kill has truncated.
+        """The lines of metrics.jsonl, without a last line that is incomplete.
 
         Raises:
             InputError: a line is damaged or is not one that nuat writes.

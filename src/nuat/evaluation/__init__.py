@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from nuat.evaluation.inference import Precision
 from nuat.evaluation.log import EvaluationLog
 from nuat.evaluation.request import DEFAULT_ATTACKS, Attacks, resolve_request
 from nuat.evaluation.result import EvaluationResult, summarize, write_results
 from nuat.evaluation.runner import EvaluationRunner
+from nuat.evaluation.search_model import Precision
 from nuat.runtime.precision import full_precision
 from nuat.runtime.ranks import rank
 from nuat.threat_models import Ball
@@ -38,14 +38,16 @@ def evaluate(
 ) -> EvaluationResult:
     """Attack a model and measure its clean and robust accuracy.
 
-    An attack breaks an image if it returns an x_adv that is finite, in [0, 1], within eps + 1e-6 of
-    the image, and misclassified by `model` itself in eval mode, in float32, with TF32 off. Attacks
-    search on an optimized copy of the model (see `nuat.evaluation.inference`). Each image has its
-    own noise, so a verdict depends neither on the batch size, nor on the order of images, nor on
-    the number of processes, nor on interruptions; on a CPU it is reproduced bit for bit.
+    An attack succeeds on an image if it returns an x_adv that is finite, in [0, 1], within
+    eps + 1e-6 of the image, and misclassified by `model` itself in eval mode, in float32, with TF32
+    off. The verdict on an image is whether it is robust: classified correctly, and the attack does
+    not succeed. Attacks run on the search model, a faster copy of `model` (see
+    `nuat.evaluation.search_model`). Each image has its own noise, so a verdict depends neither on
+    the batch size, nor on the order of images, nor on the number of processes, nor on
+    interruptions; on a CPU the verdicts are bitwise identical.
 
     With `out`, every finished batch is logged, and calling `evaluate` again with the same arguments
-    resumes an interrupted evaluation. Under torchrun each process attacks a share of the images.
+    resumes an interrupted evaluation. Under torchrun each process attacks a part of the images.
 
     Args:
         model: maps images in [0, 1] [B, C, H, W] to logits [B, K].

@@ -15,10 +15,10 @@ from nuat.config.serialization import to_dict
 from nuat.data import ImageDataset, as_dataset, class_balanced
 from nuat.data.validation import check_images
 from nuat.errors import InputError, check_positive_int, check_seed
-from nuat.evaluation.inference import InferenceModel, Precision, build_inference_model
 from nuat.evaluation.log import FORMAT_VERSION
 from nuat.evaluation.per_image import Parts
 from nuat.evaluation.sanity_checks import check_model
+from nuat.evaluation.search_model import Precision, SearchModel, build_search_model
 from nuat.nn.fingerprint import digest, fingerprint
 from nuat.nn.validation import check_logits
 from nuat.rng import derive_seed
@@ -43,7 +43,7 @@ class EvaluationRequest:
 
     Attributes:
         model: the model whose predictions decide the verdicts.
-        inference_model: an optimized copy of the model, on which attacks search.
+        search_model: a faster copy of the model, which attacks run on.
         images: the data set.
         indices: the images to attack, in the order requested.
         ball: the threat model.
@@ -60,7 +60,7 @@ class EvaluationRequest:
     """
 
     model: nn.Module
-    inference_model: InferenceModel
+    search_model: SearchModel
     images: ImageDataset
     indices: list[int]
     ball: Ball
@@ -88,8 +88,8 @@ class EvaluationRequest:
                 "content_hash": self.content_hash,
             },
             "seed": self.seed,
-            "search_precision": self.inference_model.precision,
-            "batchnorm_folded": self.inference_model.batchnorm_folded,
+            "search_precision": self.search_model.precision,
+            "batchnorm_folded": self.search_model.batchnorm_folded,
             "save_adversarial": self.save_adversarial,
             "metadata": self.metadata,
             "versions": versions(),
@@ -132,11 +132,11 @@ def resolve_request(
     classes = check_logits(model, x, classes, warn_of_softmax=False)
     images.check(classes)
     parts, notes = applicable_attacks(attacks, classes)
-    inference_model = build_inference_model(model, x, search_precision)
-    notes += [*check_model(model, x, y), *inference_model.notes]
+    search_model = build_search_model(model, x, search_precision)
+    notes += [*check_model(model, x, y), *search_model.notes]
     return EvaluationRequest(
         model=model,
-        inference_model=inference_model,
+        search_model=search_model,
         images=images,
         indices=chosen,
         ball=ball,

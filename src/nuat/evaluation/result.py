@@ -72,12 +72,12 @@ class EvaluationResult:
 
     @property
     def clean_accuracy(self) -> float:
-        """Share of images that are classified correctly without an attack."""
+        """Fraction of images that are classified correctly without an attack."""
         pairs = zip(self.labels, self.predicted, strict=True)
         return sum(label == predicted for label, predicted in pairs) / len(self.labels)
 
     def robust_accuracy(self, name: str) -> float:
-        """Share of images that are classified correctly and withstand the attack `name`."""
+        """Fraction of images that are robust to the attack `name`."""
         return sum(self.robust[name]) / len(self.labels)
 
     def confidence_interval(self, name: str) -> tuple[float, float]:
@@ -86,7 +86,7 @@ class EvaluationResult:
 
     @property
     def worst_case_accuracy(self) -> float:
-        """Share of images that are classified correctly and withstand every attack."""
+        """Fraction of images that are robust to every attack."""
         per_image = zip(*self.robust.values(), strict=True)
         return sum(map(all, per_image)) / len(self.labels)
 

@@ -87,7 +87,7 @@ class EvaluationRunner:
         return clean
 
     def run_parts(self, name: str, parts: Parts) -> None:
-        """Run the parts of an attack, each on the images that the earlier parts did not break."""
+        """Run the parts of an attack, each on the images on which no earlier part succeeds."""
         assigned = [
             index
             for position, index in enumerate(self.clean.label)
@@ -105,8 +105,8 @@ class EvaluationRunner:
                 for batch in self.batches(attack, remaining):
                     self.run_batch(key, attack, batch)
                 broken |= {i for i, adversarial in self.log.completed(key).items() if adversarial}
-                # Joint attacks depend on the whole batch, and snapshots need every restart:
-                # their broken images stay in the batch until the part ends.
+                # Batchwise attacks depend on the whole batch, and snapshots need every restart:
+                # images on which these succeed stay in the batch until the part ends.
                 if not (attack.batchwise or attack.snapshots):
                     robust = [index for index in robust if index not in broken]
             robust = [index for index in robust if index not in broken]
@@ -164,8 +164,8 @@ class EvaluationRunner:
         ranking = torch.tensor([self.clean.ranking[index] for index in indices], device=x.device)
         targets = ranking if attack.targets else None
         with frozen_eval(request.model, attack.train_mode) as frozen_model:
-            # The inference model is in eval mode, and batch statistics cannot be folded.
-            search_model = frozen_model if attack.train_mode else request.inference_model
+            # The search model is in eval mode, and batch statistics cannot be folded.
+            search_model = frozen_model if attack.train_mode else request.search_model
             result = run_attack(attack, request.model, search_model, x, y, noise, key.run, targets)
         return result, attack.ball.distance(result.x_adv, x)
 

@@ -83,27 +83,27 @@ def _count_batch_dependent(model: nn.Module, x: Tensor, z: Tensor) -> int:
 
 
 SQUARE_THRESHOLD = 0.002
-"""Share of images that Square must break after the gradient-based attacks to be noted."""
+"""Fraction of images on which Square alone must succeed to be noted."""
 
 
-def check_outcome(num_images: int, broken: dict[str, int], by_restarts: int) -> list[str]:
+def check_outcome(num_images: int, successes: dict[str, int], by_restarts: int) -> list[str]:
     """Return signs of gradient masking or of a weak attack in the outcome of an attack.
 
     Args:
         num_images: the number of images attacked.
-        broken: the number of images that each part of the attack broke.
-        by_restarts: the number of images that only a second or later restart broke.
+        successes: the number of images on which each part of the attack succeeds first.
+        by_restarts: the number of images on which only a second or later restart succeeds.
     """
     notes = []
-    by_square = sum(count for part, count in broken.items() if part.startswith("square"))
-    if len(broken) > 1 and by_square > SQUARE_THRESHOLD * num_images:
+    by_square = sum(count for part, count in successes.items() if part.startswith("square"))
+    if len(successes) > 1 and by_square > SQUARE_THRESHOLD * num_images:
         notes.append(
-            f"Square, which needs no gradients, breaks {by_square} of {num_images} images that "
-            "the gradient-based attacks do not break: this can be a sign of masked gradients"
+            f"Square, which needs no gradients, succeeds on {by_square} of {num_images} images "
+            "on which the gradient-based attacks fail: this can be a sign of masked gradients"
         )
     if by_restarts:
         notes.append(
-            f"only restarts break {by_restarts} of {num_images} images: more restarts may break "
-            "more images"
+            f"only restarts succeed on {by_restarts} of {num_images} images: more restarts may "
+            "succeed on more images"
         )
     return notes

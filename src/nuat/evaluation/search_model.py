@@ -1,4 +1,4 @@
-"""The model on which attacks search: a faster copy whose logits are equal up to rounding."""
+"""The search model, which attacks run on: a faster copy with logits equal up to rounding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Precision = Literal["fp32", "bf16"]
 CONVOLUTIONS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 
 
-class InferenceModel(nn.Module):
+class SearchModel(nn.Module):
     """A frozen model that maps images in [0, 1] [B, C, H, W] to float32 logits [B, K].
 
     Attributes:
@@ -49,9 +49,7 @@ class InferenceModel(nn.Module):
         return z.float()
 
 
-def build_inference_model(
-    model: nn.Module, x: Tensor, precision: Precision = "fp32"
-) -> InferenceModel:
+def build_search_model(model: nn.Module, x: Tensor, precision: Precision = "fp32") -> SearchModel:
     """Copy the model and optimize the copy: BatchNorm folded, channels_last where it is faster.
 
     An optimization is skipped, with a note, if the model cannot be traced or called in
@@ -63,10 +61,10 @@ def build_inference_model(
         copied = copy.deepcopy(model).eval().requires_grad_(False)
     except Exception as error:
         note = f"the model cannot be copied and is used as it is: {_first_line(error)}"
-        return InferenceModel(model, precision, notes=(note,))
+        return SearchModel(model, precision, notes=(note,))
     copied, fold_note = _try_folding(copied, x)
     memory_format, format_note = _try_channels_last(copied, x, precision)
-    return InferenceModel(
+    return SearchModel(
         copied,
         precision,
         memory_format,
@@ -118,7 +116,7 @@ def _try_channels_last(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs
     try:
         with torch.no_grad():
-            forward_padded(InferenceModel(model, precision, torch.channels_last), x)
+            forward_padded(SearchModel(model, precision, torch.channels_last), x)
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
