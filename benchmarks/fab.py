@@ -26,7 +26,7 @@ import nuat
 from nuat.attacks import FABT, box_projection, classes_by_logit, fab, logits, run_attack
 from nuat.attacks.fab import FABState
 from nuat.data import ImageDataset, load_dataset
-from nuat.evaluation.inference import build_inference_model
+from nuat.evaluation.search_model import build_search_model
 from nuat.losses import targeted_margin
 from nuat.models import build_model
 from nuat.rng import PerImageNoise
@@ -133,7 +133,7 @@ def arms(f: nn.Module, x: Tensor, ball: Ball, steps: int) -> dict[str, Arm]:
         "25 steps": Arm(frozen, ours, project_with_every_step),
         "early exit": Arm(frozen, ours, box_projection.project_to_hyperplane),
         "as evaluated": Arm(
-            build_inference_model(f, x), ours, box_projection.project_to_hyperplane
+            build_search_model(f, x), ours, box_projection.project_to_hyperplane
         ),
     }
 

@@ -134,7 +134,7 @@ def test_channels_last_computes_the_same_function(f):
 
 def test_channels_last_is_refused_by_a_network_that_cannot():
     f = Flat()
-    with pytest.raises(nuat.InputError, match=r"channels_last does not suit this network: .*view"):
+    with pytest.raises(nuat.InputError, match=r"channels_last does not suit this model: .*view"):
         check_channels_last(f, torch.rand(2, 1, 8, 8))
     assert f.conv.weight.is_contiguous() and f(torch.rand(2, 1, 8, 8)).shape == (2, 10)
 

@@ -65,13 +65,13 @@ class APGD(Attack):
         steps: number of steps.
         loss: a function of logits [B, K] and labels [B] that returns one value per image [B].
         rho: the fraction of increasing steps up to which progress counts as too slow.
-        eot_samples: forward passes of a randomized network that each gradient is averaged over.
+        eot_samples: forward passes of a randomized model that each gradient is averaged over.
         first_window: published: the first step counts as an increase if its loss is above 0,
             rather than above the loss at the initial point.
         reduced_at_start: published: the step size is treated as just halved before the first
             checkpoint, so that an unchanged best loss has no effect there.
         stored_gradient: published: a restart from the best iterate uses the gradient stored with
-            it; otherwise the gradient is computed again, which differs for randomized networks.
+            it; otherwise the gradient is computed again, which differs for randomized models.
     """
 
     steps: int = 100

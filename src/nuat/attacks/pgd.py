@@ -48,7 +48,7 @@ def ascend(
         x_adv <- project(x_adv + rel_step_size(k) * eps * steepest_direction(gradient))
 
     Each step costs one forward and one backward pass (with respect to the input only) if the
-    objective calls a network with frozen weights once.
+    objective calls a model with frozen weights once.
 
     Args:
         objective: `objective(x_adv, k)` returns a scalar, or one value per image [B], which are
@@ -240,7 +240,7 @@ class TargetedPGD(PGD):
     def run_targeted(
         self, model: nn.Module, x: Tensor, target: Tensor, noise: Noise = TORCH_NOISE
     ) -> Tensor:
-        """Perturb images x in [0, 1], [B, C, H, W], so that the network predicts `target` [B]."""
+        """Perturb images x in [0, 1], [B, C, H, W], so that the model predicts `target` [B]."""
         x_adv = x
         with frozen_eval(model) as frozen_model:
             for state in super().iterates(frozen_model, x, target, target, noise, 0):

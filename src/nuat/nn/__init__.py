@@ -1,1 +1,1 @@
-"""Operations on a network: freezing, BatchNorm statistics, EMAs, weight perturbation, checks."""
+"""Operations on a model: freezing, BatchNorm statistics, EMAs, weight perturbation, checks."""

@@ -1,4 +1,4 @@
-"""The frozen network that an attack runs on, and batches padded to a minimum size."""
+"""The frozen model that an attack runs on, and batches padded to a minimum size."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from nuat.nn.batchnorm import freeze_bn_stats
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
-    """Return the network inside a DistributedDataParallel wrapper, or the network itself."""
+    """Return the model inside a DistributedDataParallel wrapper, or the model itself."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 @contextmanager
 def frozen_eval(model: nn.Module, training: bool = False) -> Iterator[nn.Module]:
-    """Yield the unwrapped network in eval mode, with weights that require no gradient.
+    """Yield the unwrapped model in eval mode, with weights that require no gradient.
 
-    With `training=True` the network is in train mode instead: BatchNorm normalizes with the
+    With `training=True` the model is in train mode instead: BatchNorm normalizes with the
     statistics of the batch, but does not update its running statistics. On exit, also after an
     exception, the mode of every module and the `requires_grad` of every parameter are restored.
     """
@@ -42,7 +42,7 @@ def frozen_eval(model: nn.Module, training: bool = False) -> Iterator[nn.Module]
 
 
 MIN_BATCH = 8
-"""The smallest batch that an evaluation passes to a network."""
+"""The smallest batch that an evaluation passes to a model."""
 
 
 def forward_padded(model: nn.Module, x: Tensor, min_batch: int = MIN_BATCH) -> Tensor:

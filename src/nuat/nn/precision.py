@@ -1,4 +1,4 @@
-"""Precision and memory format of a network during training."""
+"""Precision and memory format of a model during training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PRECISIONS = ("fp32", "bf16")
 
 
 class BFloat16Model(nn.Module):
-    """A network whose layers compute in bfloat16, from float32 images to float32 logits.
+    """A model whose layers compute in bfloat16, from float32 images to float32 logits.
 
     Autocast covers the forward pass alone: weights, gradients, BatchNorm statistics, images, losses
     and perturbations stay float32. The weights are shared with `model`.
@@ -31,7 +31,7 @@ class BFloat16Model(nn.Module):
 
 
 def with_precision(model: nn.Module, precision: str) -> nn.Module:
-    """Return a network that computes `model` in this precision; for fp32, `model` itself."""
+    """Return a model that computes `model` in this precision; for fp32, `model` itself."""
     check_precision(precision)
     return model if precision == "fp32" else BFloat16Model(model)
 
@@ -47,7 +47,7 @@ def select_memory_format(
 ) -> tuple[torch.memory_format, str]:
     """Return the memory format to train in, and a note if channels_last had to be given up.
 
-    None selects channels_last on a GPU if the network supports it, and the default format on a CPU.
+    None selects channels_last on a GPU if the model supports it, and the default format on a CPU.
     The weights are in the default format afterwards. Raises InputError if channels_last is required
     but not supported.
     """
@@ -63,27 +63,27 @@ def select_memory_format(
 
 
 def set_memory_format(model: nn.Module, memory_format: torch.memory_format) -> None:
-    """Convert the weights of the network to this memory format, in place."""
+    """Convert the weights of the model to this memory format, in place."""
     model.to(memory_format=memory_format)  # type: ignore[call-overload]  # torch omits this overload
 
 
 def check_channels_last(model: nn.Module, x: Tensor) -> None:
-    """Raise InputError if the network does not support channels_last weights and activations.
+    """Raise InputError if the model does not support channels_last weights and activations.
 
-    A network that calls `.view` on activations does not. On a CPU, neither does one with a narrow
+    A model that calls `.view` on activations does not. On a CPU, neither does one with a narrow
     strided 1x1 convolution: torch 2.13 writes the gradient of its weights out of bounds. The
     weights are in the default format afterwards.
     """
     if x.device.type == "cpu" and (layer := _unsafe_convolution(model)):
         raise InputError(
-            "channels_last does not suit this network: torch's CPU kernel for the weights of "
+            "channels_last does not suit this model: torch's CPU kernel for the weights of "
             f"{layer} writes out of bounds"
         )
     try:
         set_memory_format(model, torch.channels_last)
         check_logits(model, x)
     except InputError as error:
-        raise InputError(f"channels_last does not suit this network: {error}") from error
+        raise InputError(f"channels_last does not suit this model: {error}") from error
     finally:
         set_memory_format(model, torch.contiguous_format)
 

@@ -1,4 +1,4 @@
-"""A network with replaced weights, and adversarial weight perturbation (AWP)."""
+"""A model with replaced weights, and adversarial weight perturbation (AWP)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nuat.nn.freeze import unwrap_model
 
 
 class FunctionalModel(nn.Module):
-    """A network with some weights replaced; it shares all others, and its buffers, with `model`."""
+    """A model with some weights replaced; it shares all others, and its buffers, with `model`."""
 
     def __init__(self, model: nn.Module, weights: dict[str, Tensor]):
         """`weights` are named as in `model.named_parameters()`."""
@@ -37,8 +37,8 @@ def perturb_weights(
     running statistics.
 
     Args:
-        model: the network.
-        objective: maps a network to the scalar that the perturbation increases.
+        model: the model.
+        objective: maps a model to the scalar that the perturbation increases.
         gamma: the norm of v_l relative to that of w_l.
 
     Source: arXiv:2004.05884, eq. 10; which weights are perturbed, and the norm per layer, are taken

@@ -36,7 +36,7 @@ class Candidate:
 
         Args:
             recipe: the recipe.
-            model: the network; its weights change.
+            model: the model; its weights change.
             images: the training images.
             cuda_graphs: capture each step as a CUDA graph and replay it.
             print_line: is called with the reason if a step cannot be captured.

@@ -68,7 +68,7 @@ def benchmark(
     cuda_graphs: bool = False,
     print_line: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Time recipes against standard training, with the network and batch size of the first recipe.
+    """Time recipes against standard training, with the model and batch size of the first recipe.
 
     Args:
         recipes: the recipes to compare. Each keeps its own precision and memory layout; standard

@@ -26,12 +26,12 @@ class TrainStep:
 
     Attributes:
         recipe: the recipe to train according to.
-        model: the network, in float32.
+        model: the model, in float32.
         batches: the number of batches per epoch.
         seed: the seed of the run; every step derives its own from it, the epoch and the batch.
         cuda_graphs: the captured steps, if the run uses CUDA graphs.
         memory: what the method keeps between steps.
-        train_model: the network that the method sees, in the recipe's precision.
+        train_model: the model that the method sees, in the recipe's precision.
         emas: the EMAs that the recipe and the method use.
     """
 
@@ -55,11 +55,11 @@ class TrainStep:
 
     @property
     def eval_model(self) -> nn.Module:
-        """The network to validate and to save: the recipe's EMA if it has one."""
+        """The model to validate and to save: the recipe's EMA if it has one."""
         return self.model if self.recipe.ema_decay is None else self.emas(self.recipe.ema_decay)
 
     def with_autocast(self, model: nn.Module) -> nn.Module:
-        """Return a network that computes `model` in the recipe's precision."""
+        """Return a model that computes `model` in the recipe's precision."""
         return with_precision(model, self.recipe.precision)
 
     def prepare(self, epoch: int, batch: int) -> StepContext:
