@@ -15,7 +15,8 @@ from nuat.checkpoints.run import Run
 from nuat.checkpoints.weights_io import read_weights
 from nuat.data import InMemoryDataset
 from nuat.methods import AT, CleanLossDrop, Free, NuAT, NuAT2, NuATH, Standard
-from nuat.training.overfitting import detect_overfitting, validate
+from nuat.training.overfitting import detect_overfitting
+from nuat.training.validation import validate
 
 BALL = nuat.Linf(0.15)
 VALIDATED = {"val_clean": 0.5, "val_fgsm": 0.5, "val_robust": 0.5}

@@ -23,16 +23,16 @@ TORCH_NOISE = Noise()
 
 @dataclass(frozen=True)
 class Attack:
-    """`attack(model, x, y) -> x_adv`: points in the ball that the network should misclassify.
+    """`attack(model, x, y) -> x_adv`: points in the ball that the model should misclassify.
 
-    An attack holds its settings and no network. It runs on the unwrapped network in eval mode with
-    frozen weights, and restores the network's state afterwards. To write an attack, derive a
+    An attack holds its settings and no model. It runs on the unwrapped model in eval mode with
+    frozen weights, and restores the model's state afterwards. To write an attack, derive a
     frozen dataclass and define `run` if only the last iterate matters, otherwise `iterates`.
 
     Attributes:
         ball: the threat model.
         restarts: number of runs; each image keeps the first adversarial point.
-        train_mode: attack the network in train mode; BatchNorm's running statistics do not change.
+        train_mode: attack the model in train mode; BatchNorm's running statistics do not change.
         success_at: which iterates count: the `last` of a run, or `any` of them.
         snapshots: step numbers, for `last`: iterates that are evaluated too, each as a separate
             result.
@@ -83,7 +83,7 @@ class Attack:
         return 0
 
     def num_runs(self, classes: int) -> int:
-        """Number of runs on a network with K classes: targets times restarts."""
+        """Number of runs on a model with K classes: targets times restarts."""
         return max(1, min(self.targets, classes - 1)) * self.restarts
 
     def check_classes(self, classes: int) -> None:
@@ -96,13 +96,13 @@ class Attack:
     def iterates(
         self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
     ) -> Iterator[AttackState]:
-        """Run the attack once on a frozen network and yield its state at every iterate.
+        """Run the attack once on a frozen model and yield its state at every iterate.
 
         All yields are of the same AttackState, updated in place. The caller may drop rows from it
         between two iterates, so the attack reads `state.x` and `state.y`, not `x` and `y`.
 
         Args:
-            model: the frozen network.
+            model: the frozen model.
             x: clean images in [0, 1], [B, C, H, W].
             y: labels [B].
             target: target classes [B]; the labels for untargeted attacks.
@@ -112,7 +112,7 @@ class Attack:
         yield AttackState(x=x, y=y, noise=noise, x_adv=self.run(model, x, y, noise))
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
-        """The last iterate of one untargeted run on a frozen network: x_adv [B, C, H, W]."""
+        """The last iterate of one untargeted run on a frozen model: x_adv [B, C, H, W]."""
         if type(self).iterates is Attack.iterates:
             raise NotImplementedError(f"{type(self).__name__} defines neither iterates nor run")
         x_adv = x

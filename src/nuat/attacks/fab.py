@@ -41,20 +41,20 @@ class FAB(Attack):
         x_{k+1} = clamp((1 - a)(x_k + eta d) + a (x + eta d_0), 0, 1)
         a       = min(|d| / (|d| + |d_0|), alpha_max)
 
-    and a misclassified x_{k+1} is pulled back to x + beta (x_{k+1} - x). The image is adversarial
-    if a misclassified iterate lies within eps, before the pull. Untargeted FAB uses the hyperplane
-    of the class j with the smallest |z_j - z_y| / |grad (z_j - z_y)| in the dual norm, which takes
-    one backward pass per class; with `targets` (FAB-T) it uses one class after another.
+    and a misclassified x_{k+1} takes a backward step to x + beta (x_{k+1} - x). The attack succeeds
+    if a misclassified iterate lies within eps, before its backward step. Untargeted FAB uses the
+    hyperplane of the class j with the smallest |z_j - z_y| / |grad (z_j - z_y)| in the dual norm,
+    which takes one backward pass per class; with `targets` (FAB-T) it uses one class after another.
 
     Source: arXiv:1907.02044, Algorithm 1, and the code published with AutoAttack, whose first run
     starts at the clean image and later runs at a random point at distance eps / 2. The projection
-    without sorting is ours (see `nuat.attacks.box_projection`).
+    without sorting is not from the paper (see `nuat.attacks.box_projection`).
 
     Attributes:
         steps: number of steps.
         alpha_max: upper bound of a, the weight of the clean image.
         eta: extrapolation beyond the hyperplane.
-        beta: how much of the displacement remains after the pull toward the clean image.
+        beta: the factor of the displacement in the backward step toward the clean image.
         targets: number of target classes; 0 for untargeted FAB.
     """
 

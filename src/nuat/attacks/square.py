@@ -48,9 +48,9 @@ class Square(Attack):
 
     - Linf: every channel of the square is set to x + eps or x - eps. The start has vertical
       stripes of +-eps.
-    - L2: in each channel, the squared norm of a second random window, and an equal share of what is
-      missing to eps, moves into the square, in the shape of two bumps of opposite sign. The start
-      tiles the image with bumps.
+    - L2: in each channel, the squared norm of a second random window, and an equal share of the
+      unused norm budget, moves into the square, in the shape of two bumps of opposite sign. The
+      start tiles the image with bumps.
 
     The square covers the fraction p of the image. p starts at 0.8 and is halved after queries 10,
     50, 200, 500, 1000, 2000, 4000, 6000 and 8000, whatever the number of queries.
@@ -160,7 +160,7 @@ class L2Proposals:
         return self.scale_to_eps(x, d)
 
     def propose(self, state: SquareState, u: Tensor, side: int) -> Tensor:
-        """Move the norm of the second window, and what is missing to eps, into the first.
+        """Move the norm of the second window, and the unused norm budget, into the first.
 
         Each channel keeps the norm of its own two windows, and all get the same share of the rest.
         """

@@ -24,14 +24,10 @@ from nuat.runtime.progress import Progress
 from nuat.training.cuda_graphs import CudaGraphs
 from nuat.training.messages import epoch_summary, error_context, position
 from nuat.training.meters import AverageMeter, LossMeter, Timer
-from nuat.training.overfitting import (
-    describe_overfitting,
-    detect_overfitting,
-    is_overfitting,
-    validate,
-)
+from nuat.training.overfitting import describe_overfitting, detect_overfitting, is_overfitting
 from nuat.training.plan import Plan
 from nuat.training.train_step import TrainStep
+from nuat.training.validation import validate
 
 CHECKPOINT_SECONDS = 600.0
 """Within an epoch, a checkpoint is written at this interval; after an epoch, always."""

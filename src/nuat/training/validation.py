@@ -1,0 +1,33 @@
+"""Accuracies on the validation split, which select the epoch to keep."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from nuat.attacks import FGSM, Attack, correct, is_robust
+from nuat.data import ImageDataset
+from nuat.rng import PerImageNoise
+from nuat.runtime.precision import full_precision
+
+
+@full_precision()
+def validate(
+    model: nn.Module, dataset: ImageDataset, attack: Attack, batch_size: int = 500
+) -> dict[str, float]:
+    """Return clean accuracy and the accuracies under FGSM and under `attack`, between 0 and 1.
+
+    FGSM has the attack's threat model. An image counts as robust only if it is also correct without
+    an attack. The noise of an attack with a random start belongs to the image, so it is the same
+    after every epoch. The attack of a recipe selects an epoch; it may be too weak to report.
+    Everything is computed in full precision.
+    """
+    ball = attack.ball
+    counts = {"val_clean": 0, "val_fgsm": 0, "val_robust": 0}
+    for indices, x, y in dataset.batches(batch_size):
+        is_correct = correct(model, x, y)
+        counts["val_clean"] += int(is_correct.sum())
+        noise = PerImageNoise(0, indices, "validation")
+        for name, each in (("val_fgsm", FGSM(ball)), ("val_robust", attack)):
+            robust = is_robust(model, x, y, each(model, x, y, noise), ball)
+            counts[name] += int((is_correct & robust).sum())
+    return {name: count / len(dataset) for name, count in counts.items()}
