@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 from torch import Tensor
@@ -180,13 +181,16 @@ EPS_NAMES = ("eps", "epsilon")
 """Names by which other libraries take the radius; here it belongs to the ball."""
 
 
-def refuse_eps(owner: str, settings: Mapping[str, object]) -> None:
-    """Raise InputError if `eps` is among the keyword arguments of a class that takes a ball."""
+def refuse_eps(owner: type, settings: Mapping[str, object]) -> None:
+    """Raise InputError if `eps` is among the arguments of a class that has no such parameter."""
     for name in EPS_NAMES:
-        if name in settings:
+        if name not in settings:
+            continue
+        parameters = signature(owner.__init__).parameters  # type: ignore[misc]  # of a class
+        if name not in parameters:
             raise InputError(
-                f"{owner} has no parameter {name}: the radius belongs to the threat model, "
-                f"ball={_ball_of_radius(settings[name])}"
+                f"{owner.__name__} has no parameter {name}: the radius belongs to the threat "
+                f"model, ball={_ball_of_radius(settings[name])}"
             )
 
 

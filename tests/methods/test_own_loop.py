@@ -259,6 +259,19 @@ def test_a_radius_is_answered_with_the_ball_wherever_one_is_given():
             nuat.parse_attack(f"pgd-20({name}=0.1)", BALL)
 
 
+@dataclass(frozen=True)
+class WithEps(Method):
+    """A method of a user that has a parameter of this name."""
+
+    eps: float = 0.1
+
+
+def test_a_method_of_ones_own_may_have_an_eps():
+    assert WithEps(eps=0.2).eps == 0.2 and WithEps(0.2) == WithEps(eps=0.2)
+    with pytest.raises(nuat.InputError, match="no parameter epsilon"):
+        WithEps(epsilon=0.2)
+
+
 def test_methods_are_still_copied_compared_and_replaced():
     method = NuAT(BALL, lam=2)
     assert copy.deepcopy(method) == method == replace(method) and hash(method)

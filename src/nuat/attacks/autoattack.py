@@ -33,7 +33,7 @@ class Ensemble:
     name: str = "ensemble"
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        refuse_eps(cls.__name__, kwargs)
+        refuse_eps(cls, kwargs)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:

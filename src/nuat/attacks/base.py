@@ -52,7 +52,7 @@ class Attack:
     """Whether the result for an image depends on the other images of its batch."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        refuse_eps(cls.__name__, kwargs)
+        refuse_eps(cls, kwargs)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:

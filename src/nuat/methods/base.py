@@ -75,7 +75,7 @@ class Method:
     """The number of epochs that the default schedules of the class are made for."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        refuse_eps(cls.__name__, kwargs)
+        refuse_eps(cls, kwargs)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
