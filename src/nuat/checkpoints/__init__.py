@@ -4,10 +4,11 @@ from nuat.checkpoints.finetune import InitialWeights, load_initial_weights, reso
 from nuat.checkpoints.loading import LoadedModel, load_model, read_metadata
 from nuat.checkpoints.probe import probe_metadata
 from nuat.checkpoints.run import Run
-from nuat.checkpoints.weights_io import read_weights, write_weights
+from nuat.checkpoints.weights_io import check_weights, read_weights, write_weights
 
 __all__ = [
     "InitialWeights",
+    "check_weights",
     "LoadedModel",
     "Run",
     "load_initial_weights",

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, load_file, save
+from torch import Tensor, nn
 
 from nuat.checkpoints.fields import parse_metadata
 from nuat.checkpoints.format_version import FORMAT_VERSION, check_format_version
 from nuat.errors import InputError
+from nuat.nn.state_dict import load_plain_state_dict, plain_state_dict
 from nuat.runtime.files import atomic_write
 
 WEIGHTS_FILE = "model.safetensors"
@@ -23,11 +24,47 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 def write_weights(target: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write weights and their metadata to a .safetensors file, atomically."""
-    tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+    """Write weights and their metadata to a .safetensors file, atomically.
+
+    Raises:
+        InputError: the format cannot hold one of the weights.
+    """
+    content = _serialize(weights, metadata)
+    atomic_write(target, lambda file: file.write_bytes(content))
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raise InputError unless the weights of a model can be written and read back into it."""
+    weights = load(_serialize(plain_state_dict(model), {}))
+    try:
+        load_plain_state_dict(model, weights)
+    except Exception as error:  # a module may define how its weights are loaded
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"the network cannot read back its own weights: {reason}") from error
+
+
+def _serialize(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    tensors = {}
+    for key, value in weights.items():
+        if not isinstance(value, Tensor) or value.is_quantized or value.layout != torch.strided:
+            raise InputError(
+                f"the weights cannot be written: {key} in the state dict is a "
+                f"{_kind(value)}, and a weights file holds dense tensors alone"
+            )
+        # a copy of each, since tied weights share memory and the format holds no shared tensors
+        tensors[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     # "format": "pt" is the convention of safetensors; transformers and others require it
     header = {"format": "pt", "format_version": str(FORMAT_VERSION)} | dict(metadata)
-    atomic_write(target, lambda file: file.write_bytes(save(tensors, metadata=header)))
+    try:
+        return save(tensors, metadata=header)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"the weights cannot be written: {error}") from error
+
+
+def _kind(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return "quantized tensor" if value.is_quantized else f"tensor in the layout {value.layout}"
 
 
 def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -13,11 +13,13 @@ from nuat.evaluation.request import DEFAULT_ATTACKS, Attacks, resolve_request
 from nuat.evaluation.result import EvaluationResult, summarize, write_results
 from nuat.evaluation.runner import EvaluationRunner
 from nuat.evaluation.search_model import Precision
+from nuat.runtime.grad_mode import gradients_enabled
 from nuat.runtime.precision import full_precision
 from nuat.runtime.ranks import rank
 from nuat.threat_models import Ball
 
 
+@gradients_enabled()
 @full_precision()
 def evaluate(
     model: nn.Module,

@@ -20,7 +20,7 @@ from nuat.evaluation.per_image import Parts
 from nuat.evaluation.sanity_checks import check_model
 from nuat.evaluation.search_model import Precision, SearchModel, build_search_model
 from nuat.nn.fingerprint import digest, fingerprint
-from nuat.nn.validation import check_logits
+from nuat.nn.validation import check_logits, check_network
 from nuat.rng import derive_seed
 from nuat.runtime.device import device_of
 from nuat.runtime.ranks import world_size
@@ -118,6 +118,7 @@ def resolve_request(
             f"model is {model!r}, not a torch.nn.Module; the model of a run or of a weights file "
             "is nuat.load_model(PATH).model"
         )
+    check_network(model)
     images = as_dataset(images).to(device_of(model))
     images.check()
     attacks = parse_attacks(attacks, ball)

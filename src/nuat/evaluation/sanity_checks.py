@@ -55,9 +55,13 @@ def _check_logits(model: nn.Module, x: Tensor) -> list[str]:
 def _check_gradients(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
     x = x.detach().requires_grad_()
     margins = margin(forward_padded(model, x), y)
-    if not margins.requires_grad:
-        return ["no gradient reaches the images"]
-    (gradient,) = torch.autograd.grad(margins.sum(), x)
+    try:
+        (gradient,) = torch.autograd.grad(margins.sum(), x)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        return [f"no gradient reaches the images: {reason}"]
     largest = gradient.flatten(1).abs().amax(1)
     problems = {"exactly zero": largest == 0, "NaN or infinite": ~largest.isfinite()}
     return [

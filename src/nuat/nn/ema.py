@@ -29,11 +29,11 @@ class EMA:
     """
 
     def __init__(self, model: nn.Module, decay: float):
-        """Raise InputError unless `decay` is in [0, 1)."""
+        """Raise InputError unless `decay` is in [0, 1) and the network can be copied."""
         if not 0 <= decay < 1:
             raise InputError(f"the decay of an EMA must be in [0, 1), but is {decay!r}")
         self.decay, self.updates = decay, 0
-        self.model = copy.deepcopy(unwrap_model(model)).requires_grad_(False).eval()
+        self.model = _copy(unwrap_model(model)).requires_grad_(False).eval()
         self._average = get_ema_multi_avg_fn(decay)
 
     @torch.no_grad()
@@ -90,6 +90,16 @@ class EMAs:
         for decay, ema_state in state.items():
             self(decay)
             self._by_decay[decay].load_state_dict(ema_state)
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # a module may hold anything: a lock, a generator, activations
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"the network cannot be copied, which an EMA of its weights needs: {reason}"
+        ) from error
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

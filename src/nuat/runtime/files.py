@@ -19,7 +19,8 @@ def atomic_write(target: Path, write: Callable[[Path], Any]) -> None:
     partial = target.with_name(target.name + ".partial")
     partial.unlink(missing_ok=True)
     write(partial)
-    with partial.open("rb") as file:
+    with partial.open("r+b") as file:
+        # Windows flushes only a file that is open for writing
         os.fsync(file.fileno())
     os.replace(partial, target)
 

@@ -13,12 +13,14 @@ from torch import nn
 from nuat.checkpoints.run import Run
 from nuat.nn.precision import set_memory_format
 from nuat.recipes import Recipe
+from nuat.runtime.grad_mode import gradients_enabled
 from nuat.runtime.precision import convolution_precision
 from nuat.runtime.threads import configure_threads
 from nuat.training.plan import Plan, resolve
 from nuat.training.trainer import Trainer
 
 
+@gradients_enabled()
 def fit(
     recipe: Recipe | str,
     model: nn.Module | str | None = None,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nuat.checkpoints import InitialWeights, resolve_init
+from nuat.checkpoints import InitialWeights, check_weights, resolve_init
 from nuat.config.serialization import to_dict
 from nuat.data import Splits, as_splits, dataset_slug, load_dataset
 from nuat.errors import InputError, check_positive_int, check_seed
@@ -17,7 +17,13 @@ from nuat.methods import StepContext
 from nuat.models import build_model, model_name, startup_notes
 from nuat.nn.ema import EMAs
 from nuat.nn.precision import select_memory_format
-from nuat.nn.validation import check_last_batch, check_logits, check_loss
+from nuat.nn.validation import (
+    check_last_batch,
+    check_logits,
+    check_loss,
+    check_network,
+    check_trainable,
+)
 from nuat.recipes import Recipe, get_recipe
 from nuat.rng import derive_seed
 from nuat.runtime.device import get_device
@@ -102,12 +108,15 @@ def resolve(
         torch.manual_seed(derive_seed(seed, "weights"))
         if not isinstance(model, nn.Module):
             model = build_model(recipe.model, classes, channels)
+        check_network(model)
+        check_trainable(model)
         model = model.to(device)
         x, y = splits.train.batch(torch.arange(min(2, len(splits.train))))
         check_logits(model, x, classes)
         initial_weights, init_config = resolve_init(init, model, classes, channels, folder)
         check_last_batch(model, x, len(splits.train), recipe.batch_size)
-        _check_method(recipe, model, x, y)
+        check_weights(model)
+        _check_method(recipe, model, x, y, classes)
         memory_format, format_note = select_memory_format(model, x, recipe.channels_last)
     init_notes = [str(initial_weights)] if initial_weights is not None else []
     tf32_note = (
@@ -144,14 +153,26 @@ def _resolve_recipe_and_data(recipe: Recipe | str, data: Any) -> tuple[Recipe, S
     return recipe, splits or load_dataset(data or recipe.data)
 
 
-def _check_method(recipe: Recipe, model: nn.Module, x: Tensor, y: Tensor) -> None:
-    """Raise InputError unless the method's loss, computed once on two images, is a scalar."""
+def _check_method(recipe: Recipe, model: nn.Module, x: Tensor, y: Tensor, classes: int) -> None:
+    """Raise InputError unless the recipe can take a step on two images; restore the model."""
     state = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [(module, module.training) for module in model.modules()]
-    ctx = StepContext(recipe.epochs - 1, batches=1, batch_size=len(x), emas=EMAs(model))
+    emas = EMAs(model)
+    ctx = StepContext(recipe.epochs - 1, batches=1, batch_size=len(x), emas=emas)
     try:
-        check_loss(next(recipe.method.step(model.train(), x, y, ctx)))
+        check_logits(model, x, classes, warn_of_softmax=False, training=True)
+        if recipe.ema_decay is not None:
+            emas(recipe.ema_decay)
+        loss = next(recipe.method.step(model.train(), x, y, ctx))
+        check_loss(loss)
+        loss.backward()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        name, reason = type(recipe.method).__name__, str(error).strip().splitlines()[0]
+        raise InputError(f"{name} cannot train this network: {reason}") from error
     finally:
+        model.zero_grad()
         model.load_state_dict(state)
         for module, was_training in modes:
             module.training = was_training
