@@ -50,16 +50,16 @@ def check_data(
         trained = len(metadata.classes)
         if trained != classes:
             raise InputError(
-                f"{source} is a model for {trained} classes, but the data have {classes}: name the "
-                "data that it was trained on"
+                f"{source} is a model for {trained} classes, but the data have {classes}: pass the "
+                "data that it was trained on with --data"
             )
     if channels is not None and metadata.channels is not None:
         trained = metadata.channels
         if trained != channels:
             kind = "1 channel (grayscale)" if trained == 1 else f"{trained} channels"
             raise InputError(
-                f"{source} is a model for images of {kind}, but the data have {channels}: name the "
-                "data that it was trained on"
+                f"{source} is a model for images of {kind}, but the data have {channels}: pass the "
+                "data that it was trained on with --data"
             )
 
 

@@ -87,7 +87,7 @@ class Method:
         """Yield one scalar loss per update of the weights.
 
         Args:
-            model: the network, in train mode; maps images to logits [B, K].
+            model: the model, in train mode; maps images to logits [B, K].
             x: images in [0, 1], [B, C, H, W].
             y: labels, [B].
             ctx: the current training step.
@@ -95,11 +95,11 @@ class Method:
         raise NotImplementedError
 
     @property
-    def graph_period(self) -> int | None:
-        """How many CUDA graphs cover an epoch of this method; None if it cannot be captured.
+    def num_cuda_graphs(self) -> int | None:
+        """Number of CUDA graphs that an epoch of this method needs; None if it cannot be captured.
 
         A number promises that a step yields one loss and depends on nothing but its inputs,
-        `ctx.epoch` and `ctx.batch % graph_period`; in particular not on `ctx.lr` or `ctx.memory`.
+        `ctx.epoch` and `ctx.batch % num_cuda_graphs`; not on `ctx.lr` or `ctx.memory`.
         """
         return None
 

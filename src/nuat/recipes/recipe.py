@@ -37,11 +37,11 @@ class Recipe:
         name: its name, such as "nuat-wa".
         method: the training method.
         data: the data set it is for, by its registered name, such as "digits".
-        model: the network, by its registered name and settings, such as "small-cnn(width=16)".
+        model: the model, by its registered name and settings, such as "small-cnn(width=16)".
         epochs: number of passes over the training split.
         batch_size: number of images in a batch.
         lr: learning rate of SGD as a function of the epoch (a float), set before every step.
-        momentum: momentum of SGD, likewise.
+        momentum: momentum of SGD as a function of the epoch, set before every step.
         weight_decay: weight decay of SGD, on all parameters.
         ema_decay: decay of the EMA of the weights; training then validates and saves the EMA in
             place of the trained weights. None keeps no EMA.
@@ -52,7 +52,7 @@ class Recipe:
             default; a GPU that has it rounds their inputs to 10 bits of mantissa. False computes
             them in float32. Evaluation never uses it.
         channels_last: memory format of weights and activations. None uses channels_last on a GPU if
-            the network supports it.
+            the model supports it.
         ball: threat model of validation and evaluation. It may differ from the method's: TRADES
             trains at 0.031 and is evaluated at 8/255.
         on_overfitting: what to do after catastrophic overfitting (see nuat.training.overfitting):

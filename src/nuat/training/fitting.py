@@ -1,4 +1,4 @@
-"""`fit`: train a network by a recipe."""
+"""`fit`: train a model according to a recipe."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def fit(
     threads: int | None = None,
     cuda_graphs: bool = False,
 ) -> Run:
-    """Train a network by a recipe and write the results to the run folder `out`.
+    """Train a model according to a recipe and write the results to the run folder `out`.
 
     The same call resumes a run that was killed or stopped; on a CPU the weights are then bitwise
     identical to those of an uninterrupted run. When training has finished, `model`, if it is a
@@ -59,7 +59,7 @@ def fit(
             prints a message and trains without.
 
     Returns:
-        The run. `run.finished` tells whether all epochs are done.
+        The run. `run.finished` is true once all epochs are done.
 
     Raises:
         InputError: an input cannot be used; no training has started.
