@@ -57,9 +57,14 @@ class Ball:
         return in_box & (self.distance(x_adv, x) <= self.eps + slack)
 
     def __repr__(self) -> str:
-        in_255ths = f"{self.eps * 255:g}"
-        short = len(in_255ths) + 4 < len(repr(self.eps)) and float(in_255ths) / 255 == self.eps
-        return f"{type(self).__name__}({f'{in_255ths}/255' if short else self.eps})"
+        return f"{type(self).__name__}({format_pixels(self.eps)})"
+
+
+def format_pixels(value: float) -> str:
+    """A distance in pixel units as text, exactly: `8/255` where that is shorter, else `0.031`."""
+    in_255ths = f"{value * 255:g}"
+    short = len(in_255ths) + 4 < len(repr(value)) and float(in_255ths) / 255 == value
+    return f"{in_255ths}/255" if short else repr(value)
 
 
 @dataclass(frozen=True, repr=False)

@@ -192,7 +192,7 @@ def test_losses_by_hand():
     [
         ("pdg-20", "unknown attack 'pdg'; did you mean 'pgd'"),
         ("autoattak", "unknown attack"),
-        ("pgd-20(step=3)", "cannot read the attack 'pgd-20"),
+        ("pgd-20(step=3)", "step is not a setting; write step_size=2/255"),
         ("pgd(", "write a name"),
         ("pgd(start=Unifrm())", "did you mean 'Uniform'"),
         ("fgsm(steps=__import__('os'))", "unknown name '__import__'"),

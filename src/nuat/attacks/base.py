@@ -82,6 +82,18 @@ class Attack:
         """Number of target classes; 0 for an untargeted attack."""
         return 0
 
+    def describe(self) -> str:
+        """The steps and the initial point in words; "" for an attack without such settings."""
+        return ""
+
+    def iterate_that_counts(self) -> str:
+        """`success_at` in words."""
+        return "the last iterate counts" if self.success_at == "last" else "any iterate counts"
+
+    def notes(self) -> list[str]:
+        """Warnings of settings that are probably a mistake."""
+        return []
+
     def num_runs(self, classes: int) -> int:
         """Number of runs on a model with K classes: targets times restarts."""
         return max(1, min(self.targets, classes - 1)) * self.restarts

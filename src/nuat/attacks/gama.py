@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks.base import Attack
-from nuat.attacks.pgd import PGDState, ascent_steps
+from nuat.attacks.pgd import PGDState, ascent_steps, check_reach
 from nuat.attacks.state import AttackState, value_and_grad
 from nuat.errors import InputError
 from nuat.losses import margin, targeted_margin
@@ -62,6 +62,13 @@ class GAMA(Attack):
         super().__post_init__()
         if self.reference not in ("start", "clean"):
             raise InputError(f"reference is {self.reference!r}, but must be 'start' or 'clean'")
+
+    def describe(self) -> str:
+        return f"{self.steps} steps, start={self.start}, {self.iterate_that_counts()}"
+
+    def notes(self) -> list[str]:
+        reach = sum(self.rel_step_size(self.percent_done(k)) for k in range(self.steps))
+        return check_reach(self.ball, reach, self.start)
 
     def iterates(
         self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from nuat import losses, schedules, threat_models
 from nuat.attacks.autoattack import Ensemble
 from nuat.attacks.base import Attack
-from nuat.attacks.pgd import FGSM, RFGSM
-from nuat.attacks.registry import ATTACK_CLASSES, attack_registry
+from nuat.attacks.pgd import FGSM, RFGSM, both_step_sizes
+from nuat.attacks.registry import ATTACK_CLASSES, AttackFactory, attack_registry
 from nuat.config.overrides import check_types
 from nuat.config.parsing import parse_call
 from nuat.errors import InputError, explain_type_error
 from nuat.threat_models import EPS_NAMES, Ball, check_ball
 
 ONE_STEP = (FGSM, RFGSM)
+STEP_SIZE_NAMES = ("step", "size", "stepsize", "step_length", "alpha", "eps_iter", "eps_step")
+"""What others call the step size; `step` alone would look like a typo of `steps`."""
 DISTANCES = (
     losses.nuclear,
     losses.nuclear_svd,
@@ -70,6 +74,7 @@ def parse_attack(text: str, ball: Ball) -> Attack | Ensemble:
             raise InputError(f"{text!r} gives the number of steps twice")
         settings["steps"] = int(numbered.group(2))
     make = attack_registry[name]
+    _check_step_size(text, settings, make)
     steps = settings.get("steps", 1)
     if make in ONE_STEP and isinstance(steps, int) and steps > 1:
         raise InputError(f"{text!r}: {name} has one step; for {steps} steps use pgd-{steps}")
@@ -80,6 +85,20 @@ def parse_attack(text: str, ball: Ball) -> Attack | Ensemble:
         reason = explain_type_error(error, name, make)
         raise InputError(f"cannot read the attack {text!r}: {reason}") from None
     return attack
+
+
+def _check_step_size(text: str, settings: Mapping[str, Any], make: AttackFactory) -> None:
+    """Raise InputError for other names of `step_size`, and for two step sizes at once."""
+    allowed = signature(make).parameters
+    if "step_size" not in allowed:
+        return
+    if other := next((key for key in settings if key in STEP_SIZE_NAMES), None):
+        raise InputError(
+            f"{text!r}: {other} is not a setting; write step_size=2/255 for a step in pixel units, "
+            "or rel_step_size=1/4 for one in units of eps"
+        )
+    if {"step_size", "rel_step_size"} <= settings.keys():
+        raise InputError(f"{text!r}: {both_step_sizes()}")
 
 
 def _check_typos(text: str) -> None:

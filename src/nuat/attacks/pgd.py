@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from nuat.losses import ce_per_image, targeted_margin
 from nuat.nn.freeze import frozen_eval
 from nuat.rng import Noise
 from nuat.schedules import Constant, Schedule
-from nuat.threat_models import Ball, Bernoulli, NoStart, Start, Uniform
+from nuat.threat_models import Ball, Bernoulli, Linf, NoStart, Start, Uniform
 
 Objective = Callable[[Tensor, int], Tensor]
 StepSize = float | Callable[[float], float]
@@ -70,6 +71,21 @@ def ascend(
     return x_adv.detach()
 
 
+def check_reach(ball: Ball, reach: float, start: Start) -> list[str]:
+    """A note if an attack that moves by `reach`, in units of eps, cannot cross the ball.
+
+    A Bernoulli start within the ball leaves the rest of the way to the steps, as in R+FGSM.
+    """
+    if isinstance(start, Bernoulli) and start.fraction < 1:
+        reach += start.fraction
+    if reach > 1 - 1e-6 or ball.eps == 0:
+        return []
+    return [
+        f"all steps together move by {reach:.3g} eps, so the attack cannot reach the surface of "
+        f"{ball}: rel_step_size is in units of eps, such as 1/4; take more or larger steps"
+    ]
+
+
 def ascent_steps(
     model: nn.Module,
     state: PGDState,
@@ -77,8 +93,11 @@ def ascent_steps(
     ball: Ball,
     steps: int,
     rel_step_size: StepSize,
+    step_size: float | None = None,
 ) -> Iterator[PGDState]:
     """Run the same loop from `state.x_adv` and yield each iterate, for `objective(z, k)` of logits.
+
+    A `step_size` in pixel units replaces the relative one.
 
     Each iterate is yielded with its logits before the next step is taken. The last iterate has
     none, because its logits are not needed for any gradient.
@@ -90,17 +109,43 @@ def ascent_steps(
             lambda z, k=k: objective(z, k),  # type: ignore[misc]  # mypy cannot infer the default
         )
         yield state
-        state.x_adv = ascent_step(state.x_adv, state.gradient, rel_step_size, k, state.x, ball)
+        state.x_adv = ascent_step(
+            state.x_adv, state.gradient, rel_step_size, k, state.x, ball, step_size
+        )
     state.z = None
     yield state
 
 
 def ascent_step(
-    x_adv: Tensor, gradient: Tensor, rel_step_size: StepSize, k: int, x: Tensor, ball: Ball
+    x_adv: Tensor,
+    gradient: Tensor,
+    rel_step_size: StepSize,
+    k: int,
+    x: Tensor,
+    ball: Ball,
+    step_size: float | None = None,
 ) -> Tensor:
-    """project(x_adv + rel_step_size(k) * eps * steepest_direction(gradient))."""
-    step_size = ball.eps * (rel_step_size(k) if callable(rel_step_size) else rel_step_size)
+    """project(x_adv + rel_step_size(k) * eps * steepest_direction(gradient)).
+
+    A `step_size` in pixel units replaces rel_step_size(k) * eps.
+    """
+    if step_size is None:
+        step_size = ball.eps * (rel_step_size(k) if callable(rel_step_size) else rel_step_size)
     return ball.project(x_adv + step_size * ball.steepest_direction(gradient), x)
+
+
+def both_step_sizes() -> InputError:
+    """The error for two step sizes at once."""
+    return InputError(
+        "step_size and rel_step_size are both given; give only one: step_size=2/255 is in pixel "
+        "units, rel_step_size=1/4 is in units of eps"
+    )
+
+
+def format_step(size: float) -> str:
+    """A step size in pixel units as text, rounded to 4 digits: `2/255`."""
+    in_255ths = f"{size * 255:.4g}"
+    return f"{in_255ths}/255" if len(in_255ths) < len(f"{size:.4g}") else f"{size:.4g}"
 
 
 @dataclass(frozen=True)
@@ -111,18 +156,56 @@ class ProjectedGradientAttack(Attack):
         steps: number of steps.
         rel_step_size: step size in units of eps, or a schedule over the steps.
         start: the initial point in the ball.
+        step_size: step size in pixel units, such as 2/255, in place of `rel_step_size`.
     """
 
     steps: int = 20
     rel_step_size: Schedule = Constant(1 / 4)
     start: Start = Uniform()
+    step_size: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        size = self.step_size
+        if size is None:
+            return
+        if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < math.inf:
+            raise InputError(f"step_size is {size!r}, but must be a number above 0, such as 2/255")
+        if isinstance(self.ball, Linf) and size > 1:
+            raise InputError(
+                f"step_size is {size:g}, but pixels lie in [0, 1]; did you mean {size:g}/255?"
+            )
+        if self.rel_step_size != type(self).rel_step_size:
+            raise both_step_sizes()
+
+    def rel_step_at(self, k: float) -> float:
+        """The size of step k in units of eps."""
+        if self.step_size is None:
+            return self.rel_step_size(k)
+        return self.step_size / self.ball.eps if self.ball.eps else math.inf
+
+    def describe(self) -> str:
+        first = self.step_size or self.rel_step_size(0) * self.ball.eps
+        shrinking = (
+            "" if self.step_size or isinstance(self.rel_step_size, Constant) else " at first"
+        )
+        return (
+            f"{self.steps} step{'s' if self.steps > 1 else ''} of {format_step(first)}{shrinking}, "
+            f"start={self.start}, {self.iterate_that_counts()}"
+        )
+
+    def notes(self) -> list[str]:
+        reach = sum(self.rel_step_at(k) for k in range(self.steps))
+        return check_reach(self.ball, reach, self.start)
 
     def iterates(
         self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
     ) -> Iterator[AttackState]:
         state = self.initial_state(model, x, y, target, noise)
         objective = lambda z, k: self.objective(z, state, k)  # noqa: E731
-        return ascent_steps(model, state, objective, self.ball, self.steps, self.rel_step_size)
+        return ascent_steps(
+            model, state, objective, self.ball, self.steps, self.rel_step_size, self.step_size
+        )
 
     def initial_state(
         self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise
@@ -151,6 +234,8 @@ class PGD(ProjectedGradientAttack):
         steps: number of steps.
         rel_step_size: s_k, the step size in units of eps, or a schedule over k.
         start: the initial point in the ball.
+        step_size: the step size s_k * eps in pixel units, such as 2/255, in place of
+            `rel_step_size`.
         loss: a function of logits [B, K] and labels [B] that returns one value per image [B].
         snapshots: step numbers whose iterates are evaluated too, each as a separate result: one
             trajectory gives PGD-7, PGD-20, ... at once.

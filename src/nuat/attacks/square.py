@@ -221,8 +221,8 @@ def eta_pattern(side: int, device: torch.device) -> Tensor:
     """
     half = side // 2
     pattern = torch.cat([pyramid(half, side), -pyramid(side - half, side)])
-    pattern = pattern / torch.linalg.vector_norm(pattern)
-    return pattern.float().to(device)
+    norm: Tensor = torch.linalg.vector_norm(pattern)
+    return (pattern / norm).float().to(device)
 
 
 def pyramid(height: int, width: int) -> Tensor:

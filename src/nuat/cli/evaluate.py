@@ -218,7 +218,9 @@ def _parse_indices(text: str) -> list[int]:
 
 def _print_result(result: EvaluationResult, title: str) -> None:
     """Print accuracies with their 95 % Wilson intervals, and what a reader should know."""
+    from nuat.attacks import parse_attack
     from nuat.evaluation.intervals import wilson
+    from nuat.threat_models import parse_ball
 
     total = len(result.indices)
     counts = {"clean": round(result.clean_accuracy * total)}
@@ -235,6 +237,9 @@ def _print_result(result: EvaluationResult, title: str) -> None:
                 left = int(figures["images"] - figures["broken"])
                 table.add_row(f"  after {part}", f"{left / total:.1%}", f"{left}", "", style="dim")
     console.print(table)
+    for name in result.attacks:
+        if description := parse_attack(name, parse_ball(result.ball)).describe():
+            print_line(f"{name}: {description}")
     for note in result.notes:
         print_line(f"note: {note}")
 

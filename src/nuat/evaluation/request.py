@@ -219,6 +219,7 @@ def applicable_attacks(
         else:
             attack.check_classes(classes)
             parts[name] = {name: attack}
+        notes += [f"{part}: {note}" for part, each in parts[name].items() for note in each.notes()]
     return parts, notes
 
 

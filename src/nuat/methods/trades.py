@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks import ascend
+from nuat.attacks import ascend, check_reach
 from nuat.losses import ce, kl
 from nuat.methods.base import Method, StepContext
 from nuat.nn.batchnorm import record_bn_update
@@ -54,6 +54,10 @@ class TRADES(Method):
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
         x_adv = self.attack(model, x, y, ctx)
         yield from self.losses(model, x, x_adv, y, ctx)
+
+    def startup_notes(self, batch_size: int) -> list[str]:
+        reach = check_reach(self.ball, self.steps * self.rel_step_size, self.start)
+        return [*super().startup_notes(batch_size), *reach]
 
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Tensor:
         """The adversarial images x' [B, C, H, W]."""
