@@ -93,8 +93,8 @@ def _plot_accuracy(curves: Sequence[RunCurve]) -> dict[str, str] | None:
         axes.set_ylim(-2, 102)
     add_legend(figure, [curve.style for curve in curves])
     caption = (
-        "Accuracy on the validation split after each epoch, in percent, with 7 steps of PGD. "
-        "It selects the epoch whose weights are kept and is not a result."
+        "Accuracy on the validation split after each epoch, in percent; robust is under the attack "
+        "that the recipe selects the epoch with, by default PGD-7. It is not a result."
     )
     last = (f"{_title(key)}: {_last_values(curves, key, percent)}" for key in keys)
     alt = f"Validation accuracy in percent by epoch. After the last, {'; '.join(last)}."
