@@ -137,3 +137,11 @@ def test_every_attack_with_a_start_describes_it():
     for name, kind in ATTACK_CLASSES.items():
         if hasattr(kind, "start"):
             assert f"start={kind.start}" in parse_attack(name, BALL).describe()
+
+
+def test_an_ensemble_describes_its_parts():
+    assert parse_attack("autoattack", BALL).describe() == ""
+    custom = parse_attack("custom(parts=('pgd-20', 'square-10', 'fgsm'))", BALL)
+    assert custom.describe() == (
+        f"pgd-20: {nuat.PGD(BALL).describe()}; fgsm: {nuat.FGSM(BALL).describe()}"
+    )

@@ -56,6 +56,11 @@ class Ensemble:
         if not self.parts:
             raise InputError(f"{self.name} has no parts")
 
+    def describe(self) -> str:
+        """The descriptions of the parts, those that have one."""
+        texts = {name: part.describe() for name, part in self.parts}
+        return "; ".join(f"{name}: {text}" for name, text in texts.items() if text)
+
     def applicable(self, classes: int) -> tuple[dict[str, Attack], list[str]]:
         """The parts that are defined for this number of classes, and notes on what differs.
 
