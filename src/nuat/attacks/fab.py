@@ -13,7 +13,7 @@ from nuat.attacks.base import TORCH_NOISE, Attack
 from nuat.attacks.box_projection import project_to_hyperplane
 from nuat.attacks.criteria import classes_by_logit
 from nuat.attacks.runner import SuccessAt
-from nuat.attacks.state import AttackState, TargetedState, check_differentiable, value_and_grad
+from nuat.attacks.state import AttackState, TargetedState, input_gradient, value_and_grad
 from nuat.losses import targeted_margin
 from nuat.nn.freeze import frozen_eval
 from nuat.rng import Noise
@@ -160,10 +160,9 @@ def nearest_hyperplane(
     x_adv = x_adv.detach().requires_grad_()
     with torch.enable_grad():
         z = model(x_adv)
-        check_differentiable(z)
         others = classes_by_logit(z.detach(), y)
         margins = [targeted_margin(z, y, others[:, j]) for j in range(others.shape[1])]
-        grads = [torch.autograd.grad(m.sum(), x_adv, retain_graph=True)[0] for m in margins]
+        grads = [input_gradient(m.sum(), x_adv, retain_graph=True) for m in margins]
     values, gradients = torch.stack([m.detach() for m in margins]), torch.stack(grads)
     order = 1 if isinstance(ball, Linf) else 2
     dual_norm = torch.linalg.vector_norm(gradients.flatten(2), order, dim=2)

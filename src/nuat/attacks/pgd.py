@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nuat.attacks.base import TORCH_NOISE, Attack
 from nuat.attacks.criteria import classes_by_logit
 from nuat.attacks.runner import SuccessAt
-from nuat.attacks.state import AttackState, TargetedState, value_and_grad
+from nuat.attacks.state import AttackState, TargetedState, input_gradient, value_and_grad
 from nuat.errors import InputError
 from nuat.losses import ce_per_image, targeted_margin
 from nuat.nn.freeze import frozen_eval
@@ -66,7 +66,7 @@ def ascend(
     for k in range(steps):
         x_adv = x_adv.detach().requires_grad_()
         with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(objective(x_adv, k).sum(), x_adv)
+            gradient = input_gradient(objective(x_adv, k).sum(), x_adv)
         x_adv = ascent_step(x_adv.detach(), gradient, rel_step_size, k, x, ball)
     return x_adv.detach()
 

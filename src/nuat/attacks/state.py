@@ -79,16 +79,30 @@ def value_and_grad(
         with torch.enable_grad():
             z = model(x_adv)
             value = objective(z)
-            check_differentiable(value)
-            (gradient,) = torch.autograd.grad(value.sum(), x_adv)
+            gradient = input_gradient(value.sum(), x_adv)
         mean = gradient if eot_samples == 1 else mean + gradient / eot_samples
     return z.detach(), value.detach(), mean
 
 
-def check_differentiable(value: Tensor) -> None:
-    """Raise InputError unless autograd can differentiate `value`."""
-    if not value.requires_grad:
+def input_gradient(value: Tensor, x_adv: Tensor, retain_graph: bool = False) -> Tensor:
+    """The gradient of the scalar `value` at `x_adv`.
+
+    Raises:
+        InputError: the network does not pass gradients to its input.
+    """
+    try:
+        (gradient,) = torch.autograd.grad(value, x_adv, retain_graph=retain_graph)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if not value.requires_grad:
+            reason = "does its forward use no_grad, detach or numpy?"
+        elif "use_reentrant" in str(error):
+            reason = "it calls torch.utils.checkpoint with use_reentrant=True; set it to False"
+        else:
+            reason = str(error).strip().splitlines()[0]
         raise InputError(
-            "the network does not pass gradients to its input: does its forward use no_grad, "
-            "detach or numpy? Only the attack 'square' works without gradients"
-        )
+            f"the network does not pass gradients to its input: {reason} (only the attack "
+            "'square' works without gradients)"
+        ) from error
+    return gradient
