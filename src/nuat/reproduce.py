@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nuat.attacks import parse_attack
+from nuat.attacks import canonical_name, parse_attack
 from nuat.checkpoints import load_model
 from nuat.checkpoints.run import Run
 from nuat.config.serialization import to_dict
@@ -55,6 +55,7 @@ def reproduce(
     chosen = [get_recipe(name, data) for name in recipes]
     if epochs is not None:
         chosen = [recipe.with_epochs(epochs) for recipe in chosen]
+    attacks = [canonical_name(name) for name in attacks]
     for name in attacks:
         parse_attack(name, chosen[0].ball)  # to reject an unknown attack before training
     runs = []

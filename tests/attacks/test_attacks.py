@@ -194,7 +194,7 @@ def test_losses_by_hand():
         ("autoattak", "unknown attack"),
         ("pgd-20(step=3)", "step is not a setting; write step_size=2/255"),
         ("pgd(", "write a name"),
-        ("pgd(start=Unifrm())", "did you mean 'Uniform'"),
+        ("pgd(start=Unifrm())", "did you mean 'Uniform("),
         ("fgsm(steps=__import__('os'))", "unknown name '__import__'"),
     ],
 )

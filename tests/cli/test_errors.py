@@ -285,10 +285,18 @@ def test_a_run_of_a_sequential_says_that_it_will_not_open(call, mine, monkeypatc
         ("train nuat --batch-size 32", "--set batch_size=VALUE"),
         ("train nuat --lam=4", "--set lam=VALUE"),
         ("bench nuat --precision bf16", "--set precision=VALUE"),
-        ("train nuat --set lam=abc", "takes a Schedule (one of: a number, Constant, "),
-        ("train nuat --set lr=rampp", "did you mean 'LinearRamp'?), not rampp"),
+        ("train nuat --set lam=abc", "takes a Schedule (one of: a number, Constant(...), "),
+        ("train nuat --set lr=rampp", "did you mean 'LinearRamp(...)'?), not rampp"),
         ("train nuat --set batch_size=abc", "batch_size is 64 and takes a whole number, not abc"),
-        ("train nuat --set start=uniform", "(one of: Bernoulli, Gaussian, NoStart, Uniform; did"),
+        (
+            "train nuat --set start=uniform",
+            "(one of: Bernoulli(), Gaussian(), NoStart(), Uniform(); did you mean 'Uniform()'?",
+        ),
+        ("train nuat --set start=Clean", "did you mean 'NoStart()'?"),
+        ("train nuat --set 'start=clean()'", "did you mean 'NoStart()'?"),
+        ("train nuat --set start=Uniform", "did you mean 'Uniform()'?"),
+        ("train pgd-at --set 'inner=PGD(start=Clean)'", "did you mean 'NoStart()'?"),
+        ("train pgd-at --set 'inner=PGD(loss=dlr)'", "did you mean 'dlr_loss'?"),
         ("train nuat --set distance=frobenus", "did you mean 'frobenius'?"),
         ("train nuat --model 'small-cnn(width=abc)'", "width is abc, but must be a number"),
         ("train nuat --data 'cifar10(train=abc)'", "train is abc, but must be a number"),
@@ -325,6 +333,78 @@ def test_a_wrong_attack_name_gets_the_likely_one(text, message):
     with pytest.raises(InputError) as caught:
         parse_attack(text, nuat.Linf(0.1))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("start=Clean", "did you mean 'NoStart()'?"),
+        ("start=Clean()", "did you mean 'NoStart()'?"),
+        ("start='clean'", "did you mean 'NoStart()'?"),
+        ("start=NoStart", "did you mean 'NoStart()'?"),
+        ("start=random", "did you mean 'Uniform()'?"),
+        ("start=None", "(one of: Bernoulli(), Gaussian(), NoStart(), Uniform())"),
+        ("loss=ce", "did you mean 'ce_per_image'?"),
+        ("loss=dlr", "did you mean 'dlr_loss'?"),
+        ("success_at=all", "success_at takes 'last' or 'any', not all"),
+        ("judge=any", "unknown setting of pgd 'judge'; did you mean 'success_at'?"),
+        ("criterion='any'", "did you mean 'success_at'?"),
+        ("nb_iter=20", "did you mean 'steps'?"),
+        ("random_start=True", "did you mean 'start'?"),
+        ("restarts='5'", "restarts takes a whole number, not '5'"),
+    ],
+)
+def test_a_wrong_setting_of_an_attack_gets_the_right_spelling(setting, message):
+    from nuat.attacks import parse_attack
+    from nuat.errors import InputError
+
+    with pytest.raises(InputError) as caught:
+        parse_attack(f"pgd({setting})", nuat.Linf(0.1))
+    assert message in str(caught.value)
+
+
+def test_the_iterates_that_count_need_no_quotes():
+    from nuat.attacks import parse_attack
+
+    ball = nuat.Linf(0.1)
+    expected = parse_attack("pgd-5(success_at='any')", ball)
+    assert parse_attack("pgd-5(success_at=any)", ball) == expected
+
+
+@pytest.mark.parametrize("text", ["aa", "AA", "standard", "Standard", "AutoAttack"])
+def test_autoattack_has_the_names_of_papers(text):
+    from nuat.attacks import canonical_name, parse_attack
+
+    ball = nuat.Linf(0.1)
+    assert parse_attack(text, ball) == parse_attack("autoattack", ball)
+    assert canonical_name(text) == "autoattack"
+
+
+@pytest.mark.parametrize(
+    "text, name",
+    [
+        ("PGD-20", "pgd-20"),
+        ("FGSM", "fgsm"),
+        ("GAMA-FW-3(restarts=2)", "gama-fw-3(restarts=2)"),
+        ("AutoAttack-rand", "autoattack-rand"),
+        ("pgd-20(start=NoStart())", "pgd-20(start=NoStart())"),
+        ("pdg-20", "pdg-20"),
+        ("", ""),
+    ],
+)
+def test_the_case_of_an_attack_does_not_matter(text, name):
+    from nuat.attacks import canonical_name
+
+    assert canonical_name(text) == name
+
+
+def test_an_attack_has_one_name_in_results(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call("train normal --epochs 1 --set 'model=small-cnn(width=4)' --out run")
+    for attack in ("FGSM", "fgsm"):
+        assert call(f"evaluate run --samples 10 --attack {attack}").status == 0
+    (scores,) = nuat.Run.open("run").scores.values()
+    assert list(scores["attacks"]) == ["fgsm"]
 
 
 def test_one_step_may_be_counted():

@@ -200,7 +200,7 @@ def test_set_field_leaves_the_original() -> None:
         (Leaf(), "lam", "True", r"lam is Constant"),
         (Leaf(), "distance", "3", r"distance is max and takes a function"),
         (Leaf(), "distance", "forbenius", r"did you mean 'frobenius'\?"),
-        (Tree(), "ball", "0.1", r"ball is Linf\(0.1\) and takes a Ball, not 0.1"),
+        (Tree(), "ball", "0.1", r"ball is Linf\(0.1\) and takes a Ball .*, not 0.1"),
         (Tree(), "ball.eps", "8", r"did you mean 8/255\?"),
         (NuAT(), "start", "Linf(0.1)", r"takes a Start"),
         (Piecewise(((0, 1.0),)), "points", "5", r"points"),

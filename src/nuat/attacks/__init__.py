@@ -9,7 +9,7 @@ from nuat.attacks.gama import GAMA, GAMAFW, GAMAMT
 from nuat.attacks.logit_norm import FrobeniusAttack, NuclearAttack
 from nuat.attacks.parsing import CONFIG_NAMES, custom, parse_attack
 from nuat.attacks.pgd import FGSM, PGD, RFGSM, MultiTargetedPGD, TargetedPGD, ascend, check_reach
-from nuat.attacks.registry import attack_registry, list_attacks, register_attack
+from nuat.attacks.registry import attack_registry, canonical_name, list_attacks, register_attack
 from nuat.attacks.runner import AttackResult, run_attack
 from nuat.attacks.square import Square
 from nuat.attacks.state import AttackState, value_and_grad
@@ -39,6 +39,7 @@ __all__ = [
     "TargetedPGD",
     "ascend",
     "attack_registry",
+    "canonical_name",
     "check_reach",
     "classes_by_logit",
     "correct",

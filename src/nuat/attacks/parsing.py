@@ -11,7 +11,8 @@ from nuat import losses, schedules, threat_models
 from nuat.attacks.autoattack import Ensemble
 from nuat.attacks.base import Attack
 from nuat.attacks.pgd import FGSM, RFGSM, both_step_sizes
-from nuat.attacks.registry import ATTACK_CLASSES, AttackFactory, attack_registry
+from nuat.attacks.registry import ATTACK_CLASSES, AttackFactory, attack_registry, canonical_name
+from nuat.config.annotations import field_hints
 from nuat.config.overrides import check_types
 from nuat.config.parsing import parse_call
 from nuat.errors import InputError, explain_type_error
@@ -26,6 +27,22 @@ DISTANCES = (
     losses.frobenius,
     losses.squared_l2,
 )
+SETTING_SYNONYMS = {
+    "judge": "success_at",
+    "criterion": "success_at",
+    "iterations": "steps",
+    "n_iter": "steps",
+    "nb_iter": "steps",
+    "num_steps": "steps",
+    "n_queries": "steps",
+    "n_restarts": "restarts",
+    "nb_restarts": "restarts",
+    "num_restarts": "restarts",
+    "random_start": "start",
+    "rand_init": "start",
+}
+"""Names of settings in other libraries, and what they are here."""
+
 _ATTACK_VALUES: tuple[Any, ...] = (
     threat_models.NoStart,
     threat_models.Uniform,
@@ -54,16 +71,18 @@ CONFIG_NAMES: dict[str, Any] = {
 def parse_attack(text: str, ball: Ball) -> Attack | Ensemble:
     """Build the attack that `text` names: `fgsm`, `pgd-20`, `autoattack`, `pgd-100(restarts=5)`.
 
+    The case of the name does not matter, and `aa` and `standard` stand for `autoattack`.
     A number at the end is the number of steps. Several attacks that run one after another, each on
     the images still robust, are written `custom(parts=("apgd-ce", "square-1000"))`.
 
     Raises:
         InputError: the name or a setting is unknown, or a value has the wrong type.
     """
+    text = canonical_name(text)
     _check_typos(text)
     check_ball(ball)
     try:
-        name, settings = parse_call(text, _ATTACK_NAMES)
+        name, settings = parse_call(text, _ATTACK_NAMES, _setting_hints)
     except InputError as error:
         raise InputError(f"cannot read the attack {text!r}: {error}") from None
     if settings.keys() & {"ball", *EPS_NAMES}:
@@ -82,7 +101,7 @@ def parse_attack(text: str, ball: Ball) -> Attack | Ensemble:
         attack = make(**{"ball": ball, **settings})
         check_types(attack)
     except (TypeError, InputError) as error:
-        reason = explain_type_error(error, name, make)
+        reason = _explain_synonym(name, settings) or explain_type_error(error, name, make)
         raise InputError(f"cannot read the attack {text!r}: {reason}") from None
     return attack
 
@@ -99,6 +118,21 @@ def _check_step_size(text: str, settings: Mapping[str, Any], make: AttackFactory
         )
     if {"step_size", "rel_step_size"} <= settings.keys():
         raise InputError(f"{text!r}: {both_step_sizes()}")
+
+
+def _setting_hints(name: str) -> dict[str, Any]:
+    """The annotations of the settings of an attack, such as `pgd` or `pgd-20`."""
+    make = attack_registry.get(name) or attack_registry.get(re.sub(r"-\d+$", "", name))
+    return field_hints(make)
+
+
+def _explain_synonym(name: str, settings: Mapping[str, Any]) -> str | None:
+    """The message for the first setting that has another name here."""
+    hints = _setting_hints(name)
+    for key in settings:
+        if key not in hints and SETTING_SYNONYMS.get(key) in hints:
+            return f"unknown setting of {name} {key!r}; did you mean {SETTING_SYNONYMS[key]!r}?"
+    return None
 
 
 def _check_typos(text: str) -> None:
@@ -126,5 +160,5 @@ def custom(ball: Ball, parts: tuple[str, ...]) -> Ensemble:
         attack = parse_attack(text, ball)
         if isinstance(attack, Ensemble):
             raise InputError(f"{text} is itself an ensemble and cannot be a part of another one")
-        attacks.append((text, attack))
+        attacks.append((canonical_name(text), attack))
     return Ensemble(ball, tuple(attacks), "custom")

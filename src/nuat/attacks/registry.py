@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from nuat.attacks.apgd import APGD, APGDDLR, APGDT
@@ -14,6 +15,9 @@ from nuat.attacks.pgd import FGSM, PGD, RFGSM, MultiTargetedPGD, TargetedPGD
 from nuat.attacks.square import Square
 from nuat.config.registry import Registry
 from nuat.threat_models import Ball
+
+ALIASES = {"aa": "autoattack", "standard": "autoattack"}
+"""Other names of registered attacks, as papers and the AutoAttack package use them."""
 
 AttackFactory = Callable[..., Attack | Ensemble]
 
@@ -50,6 +54,24 @@ def _autoattack_factory(version: str) -> Callable[[Ball], Ensemble]:
 
 for _version in VERSIONS:
     attack_registry.add(version_name(_version), _autoattack_factory(_version))
+
+
+def canonical_name(text: str) -> str:
+    """The text of an attack with its registered name: `AA` -> `autoattack`, `PGD-20` -> `pgd-20`.
+
+    Results are stored and noise is drawn under this name, so that one attack has one name.
+    """
+    name, bracket, settings = text.strip().partition("(")
+    name = name.strip()
+    base = re.sub(r"-\d+$", "", name)
+    if name in attack_registry or base in attack_registry:
+        return text
+    registered = ALIASES.get(base.lower(), base.lower())
+    if registered not in attack_registry and name.lower() not in attack_registry:
+        return text
+    if registered in attack_registry:
+        name = registered + name[len(base) :]
+    return name.lower() + bracket + settings
 
 
 def list_attacks() -> list[str]:

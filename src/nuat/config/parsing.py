@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from nuat.config.annotations import coerce, conforms, explain_mismatch, field_hints
 from nuat.errors import InputError, unknown_name
 
 T = TypeVar("T")
@@ -30,7 +31,11 @@ def parse_value(text: str, names: Names | None = None) -> Any:
     return _with_input_errors(text, lambda: _evaluate(_parse(text), names or {}))
 
 
-def parse_call(text: str, names: Names | None = None) -> tuple[str, dict[str, Any]]:
+def parse_call(
+    text: str,
+    names: Names | None = None,
+    hints_of: Callable[[str], Mapping[str, Any]] = lambda name: {},
+) -> tuple[str, dict[str, Any]]:
     """Split `"small-cnn(width=32)"` into `("small-cnn", {"width": 32})`.
 
     The name may contain - . : and /. A path after `folder:` or `npz:` may contain anything; its
@@ -50,7 +55,7 @@ def parse_call(text: str, names: Names | None = None) -> tuple[str, dict[str, An
         # "(a=1)(b=2)" parses too, as a call of a call
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise TypeError("write name(field=value, ...)")
-        return _keywords(call, names or {})
+        return _keywords(call, names or {}, hints_of(name))
 
     return name, _with_input_errors(text, settings)
 
@@ -93,7 +98,8 @@ def _evaluate(node: ast.expr, names: Names) -> Any:
             callee = _evaluate(function, names)
             if not callable(callee):
                 raise TypeError(f"{callee!r} takes no arguments")
-            return callee(*(_evaluate(arg, names) for arg in args), **_keywords(node, names))
+            settings = _keywords(node, names, field_hints(callee))
+            return callee(*(_evaluate(arg, names) for arg in args), **settings)
     raise TypeError("only numbers, names and name(field=value) are allowed")
 
 
@@ -104,7 +110,7 @@ def _number(node: ast.expr, names: Names) -> Any:
     return value
 
 
-def _keywords(call: ast.Call, names: Names) -> dict[str, Any]:
+def _keywords(call: ast.Call, names: Names, hints: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for keyword in call.keywords:
         key, node = keyword.arg, keyword.value
@@ -114,5 +120,22 @@ def _keywords(call: ast.Call, names: Names) -> dict[str, Any]:
             raise TypeError(f"{key} is given twice")
         if isinstance(node, ast.Name) and not names:
             raise InputError(f"{key} is {node.id}, but must be a number, or text in quotes")
-        values[key] = _evaluate(node, names)
+        values[key] = _setting(key, node, names, hints)
     return values
+
+
+def _setting(key: str, node: ast.expr, names: Names, hints: Mapping[str, Any]) -> Any:
+    """The value of a setting, which must conform to its annotation if it has one."""
+    if not hints:
+        return _evaluate(node, names)
+    # an unknown setting is left to the callee, whose error names those that there are
+    hint = hints.get(key, Any)
+    word = node.func if isinstance(node, ast.Call) and not (node.args or node.keywords) else node
+    if isinstance(word, ast.Name) and word.id not in names and (key in hints or word is node):
+        if word is node and conforms(word.id, hint):  # any for 'any'
+            return word.id
+        raise InputError(explain_mismatch(key, ast.unparse(node), hint, names))
+    value = _evaluate(node, names)
+    if not conforms(coerce(value, hint), hint):
+        raise InputError(explain_mismatch(key, ast.unparse(node), hint, names))
+    return value

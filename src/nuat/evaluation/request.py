@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nuat.attacks import Attack, Ensemble, parse_attack
+from nuat.attacks import Attack, Ensemble, canonical_name, parse_attack
 from nuat.config.serialization import to_dict
 from nuat.data import ImageDataset, as_dataset, class_balanced
 from nuat.data.validation import check_images
@@ -163,7 +163,7 @@ def parse_attacks(attacks: Attacks, ball: Ball) -> dict[str, Attack | Ensemble]:
     if isinstance(attacks, str):
         attacks = [attacks]
     if not isinstance(attacks, Mapping):
-        attacks = {name: parse_attack(name, ball) for name in attacks}
+        attacks = {canonical_name(name): parse_attack(name, ball) for name in attacks}
     if not attacks:
         raise InputError("attacks is empty; name at least one, such as 'pgd-20'")
     for name, attack in attacks.items():
