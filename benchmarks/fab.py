@@ -132,9 +132,7 @@ def arms(f: nn.Module, x: Tensor, ball: Ball, steps: int) -> dict[str, Arm]:
         "published": Arm(live, PublishedFABT(ball, steps=steps), project_by_sorting),
         "25 steps": Arm(frozen, ours, project_with_every_step),
         "early exit": Arm(frozen, ours, box_projection.project_to_hyperplane),
-        "as evaluated": Arm(
-            build_search_model(f, x), ours, box_projection.project_to_hyperplane
-        ),
+        "as evaluated": Arm(build_search_model(f, x), ours, box_projection.project_to_hyperplane),
     }
 
 

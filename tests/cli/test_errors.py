@@ -401,10 +401,10 @@ def test_the_case_of_an_attack_does_not_matter(text, name):
 def test_an_attack_has_one_name_in_results(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     call("train normal --epochs 1 --set 'model=small-cnn(width=4)' --out run")
-    for attack in ("FGSM", "fgsm"):
-        assert call(f"evaluate run --samples 10 --attack {attack}").status == 0
+    for attack in ("AA", "standard", "autoattack"):
+        assert call(f"evaluate run --samples 10 --eps 0.3 --attack {attack}").status == 0
     (scores,) = nuat.Run.open("run").scores.values()
-    assert list(scores["attacks"]) == ["fgsm"]
+    assert list(scores["attacks"]) == ["autoattack"]
 
 
 def test_one_step_may_be_counted():
