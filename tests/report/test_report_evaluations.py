@@ -130,6 +130,25 @@ def test_a_snapshot_has_the_settings_of_its_attack(tmp_path):
     ]
 
 
+def test_the_starts_of_the_attacks_are_shown(tmp_path):
+    """PGD from the clean image and from a random point are attacks of different strength."""
+    standing = {"pgd-20": STRONG, "pgd-20 at 7": RIGHT, "gama": RIGHT, "square": RIGHT}
+    bernoulli = {"is": "Bernoulli", "fraction": 1.0, "clamp": False}
+    configs = {
+        "pgd-20": {"is": "PGD", "start": {"is": "Uniform"}},
+        "gama": {"is": "GAMA", "start": bernoulli},
+        "square": {"is": "Square"},
+    }
+    made = run(tmp_path / "run", test=scores(standing, attacks=configs))
+    (line,) = footnotes(build_rows([made]))
+    assert line == (
+        "Starts of the attacks: Bernoulli(fraction=1.0, clamp=False) of gama; "
+        "Uniform() of pgd-20, pgd-20 at 7"
+    )
+    page = Page(write_page([made], tmp_path / "page.html"))
+    assert "Uniform() of pgd-20" in page.text
+
+
 FGSM = scores({"fgsm": RIGHT})
 
 

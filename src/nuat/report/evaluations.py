@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -71,7 +71,23 @@ def merge(group: Sequence[NamedResult]) -> EvaluationResult:
             earlier = robust.get(attack, aligned)
             robust[attack] = [a and b for a, b in zip(earlier, aligned, strict=True)]
             settings[attack] = own
-    return replace(first, predicted=predicted, robust=robust)
+    attacks = {name: config for name, (config, _, _) in settings.items()}
+    return replace(first, predicted=predicted, robust=robust, attacks=attacks)
+
+
+def initial_points(result: EvaluationResult) -> dict[str, str]:
+    """Return the start of each attack that has one, as text: `Uniform()`."""
+    configs = {name: _settings(result, name)[0] for name in result.robust}
+    return {
+        name: _start_text(config["start"])
+        for name, config in configs.items()
+        if isinstance(config, Mapping) and isinstance(config.get("start"), Mapping)
+    }
+
+
+def _start_text(start: Mapping[str, Any]) -> str:
+    arguments = ", ".join(f"{key}={value}" for key, value in start.items() if key != "is")
+    return f"{start.get('is')}({arguments})"
 
 
 def _settings(result: EvaluationResult, name: str) -> tuple[Any, int, str]:

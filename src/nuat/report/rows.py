@@ -10,7 +10,7 @@ from torch import nn
 
 from nuat.evaluation import EvaluationResult
 from nuat.nn.fingerprint import fingerprint
-from nuat.report.evaluations import choose_evaluation, image_ids
+from nuat.report.evaluations import choose_evaluation, image_ids, initial_points
 from nuat.report.folders import EvaluationFolder, ReportItem
 from nuat.report.naming import ball_text, name_items
 
@@ -33,6 +33,7 @@ class Row:
         epochs, total_epochs: epochs so far, and epochs of the recipe.
         image_ids: the index and the true class of each evaluated image.
         not_shown: descriptions of the other evaluations of the run.
+        initial_points: the start of each attack that has one.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Row:
     total_epochs: int = 0
     image_ids: frozenset[tuple[int, int]] = frozenset()
     not_shown: Sequence[str] = ()
+    initial_points: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def unfinished(self) -> str:
@@ -115,6 +117,7 @@ def _with_accuracies(row: Row, result: EvaluationResult) -> Row:
         split=result.metadata.get("split"),
         images=len(result.indices),
         image_ids=image_ids(result),
+        initial_points=initial_points(result),
         clean_accuracy=result.clean_accuracy,
         robust_accuracy={name: result.robust_accuracy(name) for name in result.robust},
         worst_case_accuracy=result.worst_case_accuracy if result.robust else None,

@@ -70,8 +70,13 @@ def shared_settings(rows: Sequence[Row]) -> list[str]:
 
 
 def footnotes(rows: Sequence[Row]) -> list[str]:
-    """Return a line for each run that has evaluations which the table does not show."""
-    return [
+    """Return the starts of the attacks, and a line for each run with evaluations not shown."""
+    starts: dict[str, list[str]] = {}
+    for attack, start in {pair for row in rows for pair in row.initial_points.items()}:
+        starts.setdefault(start, []).append(attack)
+    texts = sorted(f"{start} of {', '.join(sorted(names))}" for start, names in starts.items())
+    lines = [printable(f"Starts of the attacks: {'; '.join(texts)}")] if texts else []
+    return lines + [
         printable(f"{row.name}: also there, not shown: {'; '.join(row.not_shown)}")
         for row in rows
         if row.not_shown
