@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from nuat.checkpoints.fields import ONLY_WITH_INIT, parse_metadata
 from nuat.checkpoints.run import Run, find_weights
 from nuat.checkpoints.weights_io import read_weights
 from nuat.config.parsing import parse_call
+from nuat.data.image_folder import summarize
 from nuat.errors import InputError
 from nuat.models import model_name
 from nuat.models.normalize import STATISTICS
@@ -38,6 +39,7 @@ class InitialWeights:
         weights: the tensors that are loaded.
         new_keys: the tensors of the head, which keep their random initialization.
         source_classes, classes: the number of classes of the source, and of the new model.
+        class_names: the names of the source's classes by label, or None if they are not recorded.
     """
 
     source: str
@@ -45,6 +47,7 @@ class InitialWeights:
     new_keys: tuple[str, ...]
     source_classes: int
     classes: int
+    class_names: tuple[str, ...] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -54,6 +57,17 @@ class InitialWeights:
     def apply(self, model: nn.Module) -> None:
         """Load the weights into the model."""
         load_plain_state_dict(model, self.weights, strict=False)
+
+    def notes(self, classes: Sequence[str]) -> list[str]:
+        """Describe for the user what is loaded, and whether the head is for other `classes`."""
+        notes = [str(self)]
+        if not self.new_keys and self.class_names not in (None, tuple(classes)):
+            assert self.class_names is not None
+            notes.append(
+                f"the head of {self.source} is for the classes {summarize(self.class_names)}; it "
+                f"is kept, and trained for {summarize(classes)}"
+            )
+        return notes
 
     def __str__(self) -> str:
         """Describe what is loaded and what is new, in one line for the user."""
@@ -88,14 +102,17 @@ def load_initial_weights(
     if str(init) == "pretrained" or str(init).startswith(PREFIX):
         weights = _timm_weights(str(init), name, channels)
         metadata: dict[str, str] = {}
+        names = None
     else:
         weights, metadata = read_weights(find_weights(Path(init)))
-        check_data(parse_metadata(metadata, init), None, channels, init)
+        parsed = parse_metadata(metadata, init)
+        names = parsed.classes
+        check_data(parsed, None, channels, init)
     check_architecture(model, name, metadata, init)
     own = plain_state_dict(model)
     if "model" not in metadata:
         weights = remap_keys(weights, own)
-    return _split_head(str(init), weights, own, name, classes)
+    return replace(_split_head(str(init), weights, own, name, classes), class_names=names)
 
 
 def resolve_init(

@@ -25,6 +25,7 @@ from nuat.config.imports import is_import_path
 from nuat.config.parsing import parse_call
 from nuat.errors import InputError
 from nuat.models import build_model, is_torch_container, model_registry, requires_trust
+from nuat.models.class_names import record_class_names
 from nuat.models.normalize import STATISTICS
 from nuat.models.timm_nets import PREFIX
 from nuat.nn.state_dict import plain_state_dict
@@ -108,6 +109,8 @@ def load_model(
         weights = remap_keys(weights, plain_state_dict(net))
     load_weights(net, weights, path, name)
     check_probe(net, parsed, path, name)
+    if parsed.classes is not None:
+        record_class_names(net, parsed.classes)
     return LoadedModel(
         model=net.to(get_device(device)).eval(),
         model_name=name,

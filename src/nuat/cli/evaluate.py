@@ -155,16 +155,18 @@ def _load_splits(data: str, bad_images: str | None) -> Splits:
 
 def _load(source: Path, model: str | None, splits: Splits, device: str | None) -> LoadedModel:
     """The model for these data, on the GPU of this rank or on `device`."""
-    from nuat.checkpoints import load_model
+    from nuat.checkpoints import load_model, read_metadata
     from nuat.runtime.device import get_device
     from nuat.runtime.ranks import local_device
 
     if device in (None, "cuda"):
         device = local_device() or device
+    # evaluate compares the names of the classes, if they are recorded
+    is_named = "classes" in read_metadata(source)
     return load_model(
         source,
         model,
-        classes=len(splits.classes),
+        classes=None if is_named else len(splits.classes),
         channels=splits.train.channels,
         device=get_device(device),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,12 +18,14 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    Subset,
     TensorDataset,
     default_collate,
 )
 
 from nuat.data.augment import Augment
 from nuat.data.base import ImageDataset
+from nuat.data.classes import match_classes
 from nuat.data.conversion import image_to_tensor, is_array, to_label, to_labels, to_tensor
 from nuat.data.loader import StreamedDataset
 from nuat.data.names import split_of
@@ -57,9 +59,12 @@ def as_splits(data: Any, name: str = "data") -> Splits:
             "have train, and may have val, test and classes"
         )
     splits = {split: as_dataset(data[keys[split]]) for split in SPLIT_NAMES if split in keys}
+    if own_names := splits["train"].classes:
+        for split, images in splits.items():
+            owner = f"{name}, train split"
+            splits[split], _ = match_classes(images, own_names, owner, subset=True)
     filled, notes = fill_missing_splits(splits, name)
-    class_names = data.get("classes") or getattr(data[keys["train"]], "classes", None)
-    classes = class_names or range(int(splits["train"].y.max()) + 1)
+    classes = data.get("classes") or own_names or range(int(splits["train"].y.max()) + 1)
     return Splits(**filled, classes=tuple(map(str, classes)), name=name, notes=notes)
 
 
@@ -80,6 +85,11 @@ def as_dataset(images: Any) -> ImageDataset:
     """
     if isinstance(images, ImageDataset):
         return images
+    dataset = _read(images)
+    return replace(dataset, classes=_class_names(images, dataset.y))
+
+
+def _read(images: Any) -> InMemoryDataset | TorchDatasetAdapter:
     if isinstance(images, tuple | list) and len(images) == 2 and all(map(is_array, images)):
         return InMemoryDataset(to_tensor(images[0]), to_labels(images[1]))
     if isinstance(images, DataLoader) and _reads_each_image_once(images):
@@ -93,6 +103,16 @@ def as_dataset(images: Any) -> ImageDataset:
     if isinstance(images, Iterable) and not isinstance(images, str | Mapping | Tensor):
         return _read_into_memory(images)
     raise InputError(f"images were given as a {type(images).__name__}, not as {ACCEPTED}")
+
+
+def _class_names(data: Any, y: Tensor) -> tuple[str, ...] | None:
+    """Return the class names that a torch Dataset has in `classes`, as torchvision's have."""
+    while isinstance(data, DataLoader | Subset):
+        data = data.dataset
+    names = getattr(data, "classes", None)
+    if not isinstance(names, list | tuple) or (y.numel() and len(names) <= int(y.max())):
+        return None
+    return tuple(map(str, names)) or None
 
 
 def _reads_each_image_once(loader: DataLoader[Any]) -> bool:
@@ -137,7 +157,7 @@ def _gray_hint(*channels: int) -> str:
     return '; convert gray images with image.convert("RGB")' if set(channels) == {1, 3} else ""
 
 
-def _from_torch_dataset(dataset: Any, workers: int) -> ImageDataset:
+def _from_torch_dataset(dataset: Any, workers: int) -> InMemoryDataset | TorchDatasetAdapter:
     if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
         return InMemoryDataset(*dataset.tensors)
     if not len(dataset):
@@ -181,6 +201,8 @@ class TorchDatasetAdapter(StreamedDataset):
         workers: worker processes that read ahead.
         device: the device of the batches.
         indices: indices [N] into `dataset` if this is a subset; None for all images.
+        classes: names of the classes by label, or None if they have no names.
+        labels: for each label in `dataset`, the one in `y`; None if they are the same.
     """
 
     dataset: Any
@@ -189,6 +211,8 @@ class TorchDatasetAdapter(StreamedDataset):
     workers: int | None = 0
     device: torch.device | str = "cpu"
     indices: Tensor | None = None
+    classes: tuple[str, ...] | None = None
+    labels: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -209,6 +233,12 @@ class TorchDatasetAdapter(StreamedDataset):
         """Return the same images on a device."""
         return replace(self, y=self.y.to(device), device=device)
 
+    def with_classes(self, classes: Sequence[str], labels: Sequence[int]) -> TorchDatasetAdapter:
+        """Return the same images of other classes: the label k becomes `labels[k]`."""
+        renamed = super().with_classes(classes, labels)
+        before = range(len(labels)) if self.labels is None else self.labels
+        return replace(renamed, labels=tuple(labels[label] for label in before))
+
     def subset(self, indices: Tensor) -> TorchDatasetAdapter:
         """Return the images at these indices [M]."""
         own_indices = indices.cpu() if self.indices is None else self.indices[indices.cpu()]
@@ -219,6 +249,8 @@ class TorchDatasetAdapter(StreamedDataset):
         source_index = index if self.indices is None else int(self.indices[index])
         with seeded(derive_seed(seed, "item", index)):
             x, y = _read_item(self.dataset, source_index)
+        if self.labels is not None and 0 <= y < len(self.labels):
+            y = self.labels[y]
         try:
             check_images(x[None])
         except InputError as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass, replace
 from typing import Self
 
 import torch
@@ -18,9 +19,11 @@ class ImageDataset(ABC):
 
     Attributes:
         y: labels [N], int64.
+        classes: names of the classes by label, or None if they have no names.
     """
 
     y: Tensor
+    classes: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -58,6 +61,19 @@ class ImageDataset(ABC):
     @abstractmethod
     def subset(self, indices: Tensor) -> Self:
         """Return the images at these indices [M], in this order."""
+
+    def with_classes(self, classes: Sequence[str], labels: Sequence[int]) -> Self:
+        """Return the same images of other classes: the label k becomes `labels[k]`.
+
+        Subclasses that are no dataclasses with the fields `y` and `classes` override this.
+        """
+        if not (is_dataclass(self) and {"y", "classes"} <= {field.name for field in fields(self)}):
+            raise InputError(
+                f"{type(self).__name__} cannot change its labels: define with_classes, or order "
+                f"its classes as {', '.join(classes)}"
+            )
+        y = torch.tensor(labels, device=self.y.device)[self.y]
+        return replace(self, y=y, classes=tuple(classes))
 
     @abstractmethod
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ class ImageFileDataset(StreamedDataset):
     size: int
     workers: int | None = None
     device: torch.device | str = "cpu"
+    classes: tuple[str, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,10 +25,12 @@ class InMemoryDataset(ImageDataset):
     Attributes:
         x: images [N, C, H, W], uint8 in 0..255 or float in [0, 1].
         y: labels [N], whole numbers, which become int64.
+        classes: names of the classes by label, or None if they have no names.
     """
 
     x: Tensor
     y: Tensor
+    classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "x", to_tensor(self.x))
@@ -48,7 +50,7 @@ class InMemoryDataset(ImageDataset):
 
     def to(self, device: torch.device | str) -> InMemoryDataset:
         """Return the same images on a device."""
-        return InMemoryDataset(self.x.to(device), self.y.to(device))
+        return replace(self, x=self.x.to(device), y=self.y.to(device))
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return images [B, C, H, W], float32 in [0, 1], and labels [B] at these indices [B]."""
@@ -58,7 +60,7 @@ class InMemoryDataset(ImageDataset):
     def subset(self, indices: Tensor) -> InMemoryDataset:
         """Return the images at these indices [M]."""
         indices = indices.to(self.y.device)
-        return InMemoryDataset(self.x[indices], self.y[indices])
+        return replace(self, x=self.x[indices], y=self.y[indices])
 
     def shuffled_batches(
         self, batch_size: int, seed: int, augment: Augment | None = None, start: int = 0
@@ -102,7 +104,8 @@ class Splits:
                 "a classifier needs two or more"
             )
         for split in SPLIT_NAMES:
-            images = self[split]
+            images = _named(self[split], self.classes)
+            object.__setattr__(self, split, images)
             _check_split(images, f"{self.name}, {split} split", len(self.classes))
             if images.shape != self.train.shape:
                 raise InputError(
@@ -120,6 +123,16 @@ class Splits:
         """Return the same data on a device."""
         train, val, test = (self[split].to(device) for split in SPLIT_NAMES)
         return replace(self, train=train, val=val, test=test)
+
+
+def _named(images: ImageDataset, classes: Sequence[str]) -> ImageDataset:
+    """Return the images with these class names, if their kind can hold any."""
+    has_field = is_dataclass(images) and any(each.name == "classes" for each in fields(images))
+    if not has_field or images.classes == tuple(classes):
+        return images
+    # mypy does not narrow to dataclasses that are ImageDatasets
+    named: ImageDataset = replace(images, classes=tuple(classes))  # type: ignore[type-var]
+    return named
 
 
 def limit_per_class(

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from nuat.attacks import Attack, Ensemble, canonical_name, parse_attack
 from nuat.config.serialization import to_dict
 from nuat.data import ImageDataset, as_dataset, class_balanced
+from nuat.data.classes import match_classes
 from nuat.data.validation import check_images
 from nuat.errors import InputError, check_positive_int, check_seed
 from nuat.evaluation.log import FORMAT_VERSION
 from nuat.evaluation.per_image import Parts
 from nuat.evaluation.sanity_checks import check_model
 from nuat.evaluation.search_model import Precision, SearchModel, build_search_model
+from nuat.models.class_names import class_names
 from nuat.nn.fingerprint import digest, fingerprint
 from nuat.nn.validation import check_logits, check_network
 from nuat.rng import derive_seed
@@ -119,7 +121,8 @@ def resolve_request(
             "is nuat.load_model(PATH).model"
         )
     check_network(model)
-    images = as_dataset(images).to(device_of(model))
+    images, class_notes = match_classes(as_dataset(images), class_names(model) or ())
+    images = images.to(device_of(model))
     images.check()
     attacks = parse_attacks(attacks, ball)
     check_seed(seed)
@@ -134,7 +137,7 @@ def resolve_request(
     images.check(classes)
     parts, notes = applicable_attacks(attacks, classes)
     search_model = build_search_model(model, x, search_precision)
-    notes += [*check_model(model, x, y), *search_model.notes]
+    notes += [*class_notes, *check_model(model, x, y), *search_model.notes]
     return EvaluationRequest(
         model=model,
         search_model=search_model,

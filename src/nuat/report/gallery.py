@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nuat.attacks import Attack, Ensemble, is_robust
 from nuat.data import ImageDataset, class_balanced
+from nuat.data.classes import match_classes
 from nuat.nn.freeze import frozen_eval
 from nuat.nn.validation import check_logits
 from nuat.rng import PerImageNoise, derive_seed
@@ -70,6 +71,7 @@ def build_gallery(
     Raises:
         InputError: the images do not fit the model or the classes.
     """
+    images, _ = match_classes(images, classes)
     images.check(len(classes))
     check_logits(model, images.batch(torch.arange(1))[0].to(device_of(model)), len(classes))
     indices = _choose(model, images, min(count, len(images)), seed)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from nuat.checkpoints.run import Run
+from nuat.models.class_names import record_class_names
 from nuat.nn.precision import set_memory_format
 from nuat.recipes import Recipe
 from nuat.runtime.grad_mode import gradients_enabled
@@ -78,7 +79,9 @@ def fit(
         cuda_graphs=cuda_graphs,
     )
     with torch_settings(plan):
-        return Trainer(plan).run()
+        run = Trainer(plan).run()
+    record_class_names(plan.model, plan.splits.classes)
+    return run
 
 
 @contextmanager

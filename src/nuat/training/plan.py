@@ -118,7 +118,7 @@ def resolve(
         check_weights(model)
         _check_method(recipe, model, x, y, classes)
         memory_format, format_note = select_memory_format(model, x, recipe.channels_last)
-    init_notes = [str(initial_weights)] if initial_weights is not None else []
+    init_notes = [] if initial_weights is None else initial_weights.notes(splits.classes)
     tf32_note = (
         "convolutions compute in TF32 on this GPU, as torch does by default: --set tf32=False for "
         "float32"
