@@ -156,17 +156,19 @@ def _load_splits(data: str, bad_images: str | None) -> Splits:
 def _load(source: Path, model: str | None, splits: Splits, device: str | None) -> LoadedModel:
     """The model for these data, on the GPU of this rank or on `device`."""
     from nuat.checkpoints import load_model, read_metadata
+    from nuat.checkpoints.fields import parse_metadata
+    from nuat.data.classes import match_classes
     from nuat.runtime.device import get_device
     from nuat.runtime.ranks import local_device
 
     if device in (None, "cuda"):
         device = local_device() or device
-    # evaluate compares the names of the classes, if they are recorded
-    is_named = "classes" in read_metadata(source)
+    recorded = parse_metadata(read_metadata(source), source)
+    match_classes(splits.test, recorded.classes or ())  # an error before the model is built
     return load_model(
         source,
         model,
-        classes=None if is_named else len(splits.classes),
+        classes=len(splits.classes),
         channels=splits.train.channels,
         device=get_device(device),
     )
