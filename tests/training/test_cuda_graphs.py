@@ -52,7 +52,7 @@ def test_a_captured_step_equals_the_step(name):
     messages, epochs = [], (0, 1, 40, 41)
     graphs = CudaGraphs(ROWS[name].method, messages.append, run_at_replay)
     with_graphs = train(ROWS[name], graphs, epochs)
-    assert not messages and len(graphs.steps) == ROWS[name].method.num_cuda_graphs
+    assert not messages and len(graphs.steps) == ROWS[name].method.graph_period
     assert equal(with_graphs, train(ROWS[name], epochs=epochs))
 
 

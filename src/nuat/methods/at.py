@@ -18,7 +18,7 @@ class Standard(Method):
     """Standard training minimizes  CE(f(x), y)."""
 
     @property
-    def num_cuda_graphs(self) -> int | None:
+    def graph_period(self) -> int | None:
         return 1
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
@@ -46,7 +46,7 @@ class AT(Method):
     inner: Attack = PGD(steps=10, rel_step_size=Constant(1 / 4))
 
     @property
-    def num_cuda_graphs(self) -> int | None:
+    def graph_period(self) -> int | None:
         return 1
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:

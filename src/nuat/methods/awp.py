@@ -45,8 +45,8 @@ class AWP(Method):
     gamma: Schedule = StartAt(0.005, epoch=9)
 
     @property
-    def num_cuda_graphs(self) -> int | None:
-        return self.base.num_cuda_graphs
+    def graph_period(self) -> int | None:
+        return self.base.graph_period
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
         x_adv = self.base.attack(model, x, y, ctx)

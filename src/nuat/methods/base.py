@@ -95,11 +95,11 @@ class Method:
         raise NotImplementedError
 
     @property
-    def num_cuda_graphs(self) -> int | None:
-        """Number of CUDA graphs that an epoch of this method needs; None if it cannot be captured.
+    def graph_period(self) -> int | None:
+        """After how many batches the steps repeat, each a CUDA graph; None if they cannot be captured.
 
         A number promises that a step yields one loss and depends on nothing but its inputs,
-        `ctx.epoch` and `ctx.batch % num_cuda_graphs`; not on `ctx.lr` or `ctx.memory`.
+        `ctx.epoch` and `ctx.batch % graph_period`; not on `ctx.lr` or `ctx.memory`.
         """
         return None
 

@@ -60,7 +60,7 @@ class GAT(Method):
         check_reference(self.reference)
 
     @property
-    def num_cuda_graphs(self) -> int | None:
+    def graph_period(self) -> int | None:
         return 2 if self.alternate else 1
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:

@@ -114,7 +114,7 @@ class NuAT(_NuclearNormMethod):
         check_reference(self.reference)
 
     @property
-    def num_cuda_graphs(self) -> int | None:
+    def graph_period(self) -> int | None:
         return 2 if self.alternate else 1
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
@@ -185,7 +185,7 @@ class NuAT2(_NuclearNormMethod):
     attack_ema_decay: float | None = None
 
     @property
-    def num_cuda_graphs(self) -> int | None:
+    def graph_period(self) -> int | None:
         return 1
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:

@@ -36,7 +36,7 @@ class RMGM(Method):
     lam: Schedule = Constant(0.1)
 
     @property
-    def num_cuda_graphs(self) -> int | None:
+    def graph_period(self) -> int | None:
         return 1
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:

@@ -48,7 +48,7 @@ class TRADES(Method):
     clean_first: bool = True
 
     @property
-    def num_cuda_graphs(self) -> int | None:
+    def graph_period(self) -> int | None:
         return 1
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:

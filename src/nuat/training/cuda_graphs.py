@@ -91,7 +91,7 @@ class CudaGraphs:
         self.method, self.notify, self.capture = method, notify, capture
         self.steps: dict[int, CapturedStep] = {}
         self.epoch, self.warmup_steps, self.capturable = -1, 0, True
-        if method.num_cuda_graphs is None:
+        if method.graph_period is None:
             self._give_up("its steps may depend on more than the epoch")
 
     def captured_step(
@@ -101,7 +101,7 @@ class CudaGraphs:
 
         The first two periods run in Python to warm up the device, as does a smaller last batch.
         """
-        period = self.method.num_cuda_graphs
+        period = self.method.graph_period
         if not self.capturable or period is None or len(x) != ctx.batch_size:
             return None
         if self.warmup_steps < 2 * period:
