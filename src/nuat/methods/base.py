@@ -96,7 +96,7 @@ class Method:
 
     @property
     def graph_period(self) -> int | None:
-        """After how many batches the steps repeat, each a CUDA graph; None if they cannot be captured.
+        """Number of batches after which the steps repeat; None if they cannot be captured as graphs.
 
         A number promises that a step yields one loss and depends on nothing but its inputs,
         `ctx.epoch` and `ctx.batch % graph_period`; not on `ctx.lr` or `ctx.memory`.
