@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nuat.attacks import FGSM
 from nuat.checkpoints import InitialWeights, check_weights, resolve_init
 from nuat.config.serialization import to_dict
 from nuat.data import Splits, as_splits, dataset_slug, load_dataset
@@ -166,6 +167,7 @@ def _check_method(recipe: Recipe, model: nn.Module, x: Tensor, y: Tensor, classe
         loss = next(recipe.method.step(model.train(), x, y, ctx))
         check_loss(loss)
         loss.backward()
+        FGSM(recipe.ball)(model, x, y)  # as validation after the first epoch will do
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
