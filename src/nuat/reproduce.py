@@ -8,6 +8,7 @@ from pathlib import Path
 from nuat.attacks import canonical_name, parse_attack
 from nuat.checkpoints import load_model
 from nuat.checkpoints.run import Run
+from nuat.config.numbers import plain
 from nuat.config.serialization import to_dict
 from nuat.data import Splits, load_dataset
 from nuat.errors import check_positive_int
@@ -50,6 +51,7 @@ def reproduce(
     Raises:
         InputError: an argument cannot be used; nothing was trained.
     """
+    seeds = plain(seeds)
     check_positive_int("seeds", seeds)
     out, splits = Path(out), load_dataset(data)
     chosen = [get_recipe(name, data) for name in recipes]

@@ -11,11 +11,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from nuat.config.numbers import plain_fields
 from nuat.errors import InputError
 
 
 class Schedule:
     """A value over the epochs of a run: `schedule(epoch) -> float`."""
+
+    def __post_init__(self) -> None:
+        if dataclasses.is_dataclass(self):
+            plain_fields(self)
 
     def __call__(self, epoch: float) -> float:
         """The value at this epoch."""
@@ -63,6 +68,7 @@ class Piecewise(Schedule):
     points: tuple[tuple[float, float], ...]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         epochs = [epoch for epoch, _ in self.points]
         if not epochs or epochs != sorted(epochs):
             raise InputError(
@@ -119,8 +125,10 @@ def triangle(low: float, peak: float, up: float, down: float) -> Piecewise:
 def coerce_schedules(value: Any) -> None:
     """Replace numbers by `Constant` in the fields of a frozen dataclass that default to a schedule.
 
+    Numbers of numpy and torch in any field become Python's own (see `nuat.config.numbers`).
     Raises InputError if such a field holds neither a schedule nor a number.
     """
+    plain_fields(value)
     for field in dataclasses.fields(value):
         current = getattr(value, field.name)
         if not isinstance(field.default, Schedule) or isinstance(current, Schedule):

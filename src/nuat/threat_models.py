@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from inspect import signature
 
 import torch
 from torch import Tensor
 
+from nuat.config.numbers import plain, plain_fields
 from nuat.config.parsing import parse_value
 from nuat.config.registry import Registry
 from nuat.errors import InputError
@@ -27,6 +28,7 @@ class Ball:
     eps: float
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         number = isinstance(self.eps, int | float) and not isinstance(self.eps, bool)
         if not number or not 0 <= self.eps < math.inf:
             raise InputError(f"eps is {self.eps!r}, but must be a number from 0 up, such as 8/255")
@@ -156,7 +158,7 @@ def parse_eps(eps: float | str) -> float:
     """Parse `0.03`, `"0.03"` or `"8/255"` as a number. Raises InputError for anything else."""
     wrong = InputError(f"eps is {eps!r}, but must be a number such as 8/255 or 0.03")
     try:
-        value = parse_value(eps) if isinstance(eps, str) else eps
+        value = parse_value(eps) if isinstance(eps, str) else plain(eps)
     except InputError:
         raise wrong from None
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -210,6 +212,10 @@ def _ball_of_radius(eps: object) -> str:
 
 class Start:
     """The initial point of an attack: `start(x, ball, noise) -> x_adv`."""
+
+    def __post_init__(self) -> None:
+        if is_dataclass(self):
+            plain_fields(self)
 
     def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
         """The initial point, in [0, 1] unless `clamp=False`."""

@@ -22,6 +22,7 @@ from nuat.checkpoints.probe import check_probe
 from nuat.checkpoints.run import Run, find_run, find_weights
 from nuat.checkpoints.weights_io import read_file_metadata, read_weights
 from nuat.config.imports import is_import_path
+from nuat.config.numbers import plain
 from nuat.config.parsing import parse_call
 from nuat.errors import InputError
 from nuat.models import build_model, is_torch_container, model_registry, requires_trust
@@ -91,6 +92,7 @@ def load_model(
         InputError: there are no such weights, they do not fit the model, or they belong to another
             architecture or to other data.
     """
+    classes, channels = plain(classes), plain(channels)
     if _is_factory(source):
         return _load_factory(str(source), model, classes, channels, device)
     path = Path(source)

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from nuat.config.numbers import plain
+
 
 def to_dict(value: Any) -> Any:
     """The value as plain JSON; a dataclass becomes {"is": name of its class, field: value, ...}."""
@@ -16,6 +18,7 @@ def to_dict(value: Any) -> Any:
         return [to_dict(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): to_dict(item) for key, item in value.items()}
+    value = plain(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return getattr(value, "__name__", None) or repr(value)

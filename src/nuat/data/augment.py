@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from nuat.config.numbers import plain_fields
 from nuat.errors import InputError, unknown_name
 
 PadMode = Literal["constant", "reflect"]
@@ -32,6 +33,7 @@ class Augment:
     pad_mode: PadMode = "constant"
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if isinstance(self.pad, bool) or not isinstance(self.pad, int) or self.pad < 0:
             raise InputError(f"pad is {self.pad!r}, but must be a whole number from 0 up")
         if self.pad_mode not in get_args(PadMode):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks import Attack, Ensemble, canonical_name, parse_attack
+from nuat.config.numbers import plain
 from nuat.config.serialization import to_dict
 from nuat.data import ImageDataset, as_dataset, class_balanced
 from nuat.data.classes import match_classes
@@ -121,6 +122,7 @@ def resolve_request(
             "is nuat.load_model(PATH).model"
         )
     check_network(model)
+    classes, samples, batch_size, seed = map(plain, (classes, samples, batch_size, seed))
     images, class_notes = match_classes(as_dataset(images), class_names(model) or ())
     images = images.to(device_of(model))
     images.check()
@@ -150,7 +152,7 @@ def resolve_request(
         batch_size=batch_size or DEFAULT_BATCH_SIZES.get(x.device.type, 128),
         seed=seed,
         out=None if out is None else Path(out),
-        metadata=dict(metadata or {}),
+        metadata=to_dict(metadata or {}),
         save_adversarial=save_adversarial,
         notes=notes,
         content_hash=_content_hash(x, images.y[sorted(chosen)]),

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 
 from nuat.config.instances import find_instance
+from nuat.config.numbers import plain
 from nuat.errors import InputError, check_positive_int
 from nuat.rng import Noise
 from nuat.schedules import Constant, Schedule, coerce_schedules
@@ -134,6 +135,7 @@ class Method:
             InputError: a schedule is not the default, so that the number of epochs that it is made
                 for is unknown.
         """
+        epochs = plain(epochs)
         check_positive_int("epochs", epochs)
         changed: dict[str, Any] = {}
         for f in fields(self):

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from nuat.config.imports import import_object, import_path, is_import_path
+from nuat.config.numbers import plain
 from nuat.config.parsing import parse_call
 from nuat.errors import InputError, check_positive_int, explain_type_error
 from nuat.models.architecture import is_torch_container, trusted_models
@@ -40,6 +41,7 @@ def build_model(text: str, classes: int, channels: int) -> nn.Module:
     Raises:
         InputError: the name or a setting is unknown or has a wrong value.
     """
+    classes, channels = plain(classes), plain(channels)
     check_positive_int("classes", classes)
     check_positive_int("channels", channels)
     name, settings = parse_call(text, STATISTICS if "normalize" in text else {})

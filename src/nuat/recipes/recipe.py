@@ -9,6 +9,7 @@ from typing import Any
 from nuat import attacks, methods
 from nuat.attacks import Attack, parse_attack
 from nuat.config.instances import replace_instances
+from nuat.config.numbers import plain
 from nuat.config.overrides import set_field
 from nuat.data import Augment
 from nuat.errors import InputError, check_positive_int, unknown_name
@@ -130,6 +131,7 @@ class Recipe:
 
     def with_epochs(self, epochs: int) -> Recipe:
         """The same recipe for another number of epochs, with every schedule rescaled to it."""
+        epochs = plain(epochs)
         check_positive_int("epochs", epochs)
         factor = epochs / self.epochs
         return replace(

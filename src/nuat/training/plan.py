@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nuat.attacks import FGSM
 from nuat.checkpoints import InitialWeights, check_weights, resolve_init
+from nuat.config.numbers import plain
 from nuat.config.serialization import to_dict
 from nuat.data import Splits, as_splits, dataset_slug, load_dataset
 from nuat.errors import InputError, check_positive_int, check_seed
@@ -94,6 +95,7 @@ def resolve(
     recipe, splits = _resolve_recipe_and_data(recipe, data)
     if isinstance(model, str):
         recipe = replace(recipe, model=model)
+    seed, threads, max_time = map(plain, (seed, threads, max_time))
     device = get_device(device)
     if cuda_graphs and device.type != "cuda":
         raise InputError(f"CUDA graphs need a cuda device, but the device is {device}")
