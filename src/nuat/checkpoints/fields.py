@@ -182,6 +182,23 @@ def check_metrics(line: Any, source: object) -> None:
             )
 
 
+CHECKPOINT = {
+    "model": mapping_of(ANYTHING),
+    "optimizer": mapping_of(ANYTHING),
+    "emas": mapping_of(ANYTHING),
+    "memory": mapping_of(ANYTHING),
+    "epoch": COUNT,
+    "batch": COUNT,
+    "finished": FLAG,
+    "best": Field("numbers", lambda value: isinstance(value, list | tuple)),
+    "seconds": SECONDS,
+    "losses": list_of(NUMBER, 2, 2),
+    "logs.totals": mapping_of(NUMBER),
+    "logs.counts": mapping_of(COUNT),
+}
+"""The fields of checkpoint.pt (docs/file_formats.md)."""
+
+
 @dataclass(frozen=True)
 class WeightsMetadata:
     """The metadata of a weights file (docs/file_formats.md); None is what the file lacks."""

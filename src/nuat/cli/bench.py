@@ -22,6 +22,7 @@ from nuat.cli.options import (
     refuse_torchrun,
 )
 from nuat.cli.terminal import console, print_line
+from nuat.runtime.text import escape_unprintable
 
 
 def bench_command(
@@ -73,6 +74,7 @@ def bench_command(
 
 def _cost_table(results: dict[str, Any]) -> Table:
     title = "{model} on {data}, batches of {batch_size}, {device}, {precision}".format(**results)
+    title = escape_unprintable(title)
     table = Table(title=title)
     table.add_column("recipe", no_wrap=True)
     headings = "forwards", "/ 3", "standard steps", "quartiles", "ms", "images/s"

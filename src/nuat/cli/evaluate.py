@@ -187,8 +187,14 @@ def _results_name(parts: list[str], **options: object) -> str:
 
 def _results_folder(out: Path | None, loaded: LoadedModel, name: str) -> Path | None:
     """The folder given with `--out`, or a folder in the run; None for other weights."""
+    from nuat.runtime.files import check_inside
+
     if out is None:
-        return None if loaded.run is None else loaded.run.path / "scores" / name
+        if loaded.run is None:
+            return None
+        folder = loaded.run.path / "scores" / name
+        check_inside(folder, loaded.run.path)
+        return folder
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: there is no folder {out.parent}")
     if out.is_file():
@@ -224,6 +230,7 @@ def _print_result(result: EvaluationResult, title: str) -> None:
     """Print accuracies with their 95 % Wilson intervals, and what a reader should know."""
     from nuat.attacks import Attack, parse_attack
     from nuat.evaluation.intervals import wilson
+    from nuat.runtime.text import escape_unprintable
     from nuat.threat_models import parse_ball
 
     total = len(result.indices)
@@ -231,15 +238,17 @@ def _print_result(result: EvaluationResult, title: str) -> None:
     counts |= {name: sum(robust) for name, robust in result.robust.items()}
     if len(result.robust) > 1:
         counts["worst case"] = round(result.worst_case_accuracy * total)
-    table = Table("", "accuracy", "images", "95% interval", title=title)
+    table = Table("", "accuracy", "images", "95% interval", title=escape_unprintable(title))
     for name, count in counts.items():
         low, high = wilson(count, total)
-        table.add_row(name, f"{count / total:.1%}", f"{count}", f"{low:.1%} to {high:.1%}")
+        cells = f"{count / total:.1%}", f"{count}", f"{low:.1%} to {high:.1%}"
+        table.add_row(escape_unprintable(name), *cells)
         # of an ensemble, what remains robust after each part
         for part, figures in result.parts.get(name, {}).items():
             if part != name:
                 left = int(figures["images"] - figures["broken"])
-                table.add_row(f"  after {part}", f"{left / total:.1%}", f"{left}", "", style="dim")
+                cells = f"{left / total:.1%}", f"{left}", ""
+                table.add_row(f"  after {escape_unprintable(part)}", *cells, style="dim")
     console.print(table)
     for name in result.attacks:
         attack = parse_attack(name, parse_ball(result.ball))

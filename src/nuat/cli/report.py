@@ -26,6 +26,10 @@ def report_command(
     model: Annotated[
         str | None, typer.Option(help="For weights without metadata, or of a model of your own.")
     ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="A path or function that runs name as their data; repeatable."),
+    ] = None,
     data_dir: DataDir = None,
     imports: Imports = None,
 ) -> None:
@@ -34,8 +38,11 @@ def report_command(
     The folders are those of `nuat train` and of `nuat evaluate --out`.
     """
     apply_common_options(imports, data_dir)
+    from nuat.data import trust_dataset
     from nuat.report import open_item, write_page
 
+    for name in data or []:
+        trust_dataset(name)
     items = [open_item(folder) for folder in _without_pages(folders)]
     models = _load_models(items, model)
     print_table(items, models)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from nuat.runtime.text import escape_unprintable, plain_console
 
-console = Console()
+console = plain_console()
 
 
 def print_line(text: str) -> None:
-    """Print one line to stdout, without markup and without wrapping."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    """Print one line to stdout as it is, without wrapping; control characters are escaped."""
+    console.print(escape_unprintable(text), soft_wrap=True)
 
 
 def print_warning(text: str) -> None:
@@ -23,4 +23,4 @@ def print_error(text: str) -> None:
 
 
 def _print_stderr(text: str) -> None:
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+    plain_console(stderr=True).print(escape_unprintable(text), soft_wrap=True)

@@ -113,16 +113,22 @@ def train_command(
     )
     if run.finished:
         print_line(f"The weights are in {run.path}/model.safetensors. To attack them:")
-        print_line(_evaluate_command(run.path, model or recipe.model, imports or []))
+        print_line(_evaluate_command(run.path, model or recipe.model, data, imports or []))
 
 
-def _evaluate_command(run: Path, model: str, imports: list[Path]) -> str:
-    """The `nuat evaluate` command for a run; a model from the user's code needs --model."""
+def _evaluate_command(run: Path, model: str, data: str, imports: list[Path]) -> str:
+    """The `nuat evaluate` command for a run.
+
+    Code and paths that only its files name are not opened, so they are named again.
+    """
+    from nuat.data import is_path_or_function
     from nuat.models.timm_nets import PREFIX
 
     name = model.partition("(")[0]
     is_users = is_import_path(name) and not name.startswith(PREFIX)
     options = ["--model", model] if is_users else []
+    if is_path_or_function(data):
+        options += ["--data", data]
     for file in imports:
         options += ["--import", str(file)]
     return shlex.join(["nuat", "evaluate", str(run), *options])

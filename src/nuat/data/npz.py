@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,9 @@ from nuat.errors import InputError
 
 X_NAMES, Y_NAMES = ("x", "images", "image", "data"), ("y", "labels", "label", "targets")
 """What the name of an array contains beside that of its split: `x_train`, or `train_images`."""
+
+MAX_CLASSES = 1_000_000
+"""Labels count the classes, so a larger one would ask for more memory than the file has."""
 
 Array = NDArray[Any]
 
@@ -56,6 +58,8 @@ def load_npz(path: str, val: float = 0.1, test: float = 0.2, seed: int = 0) -> S
     names = arrays.get("classes")
     if names is None:
         classes = tuple(map(str, range(int(splits["train"].y.max()) + 1)))
+    elif names.ndim != 1:
+        raise InputError(f"{file}: classes is of shape {list(names.shape)}, but must be a list")
     else:
         classes = tuple(map(str, names))
     return Splits(**filled, classes=classes, name=f"npz:{path}", notes=notes)
@@ -80,7 +84,7 @@ def _read_arrays(file: Path) -> Mapping[str, Array]:
             f"{file} holds Python objects (a pickle), which could run code, or is not an archive: "
             "save arrays of numbers with numpy.savez"
         ) from None
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy and zipfile raise errors of any kind for a damaged archive
         raise InputError(f"{file} cannot be read as a numpy archive: {error}") from None
 
 
@@ -129,5 +133,9 @@ def _to_labels(y: Array, description: str) -> Tensor:
         raise InputError(
             f"{description} is {y.dtype} of shape {list(y.shape)}, but labels are whole numbers "
             f"[N] from 0{fix}"
+        )
+    if len(labels) and int(labels.max()) >= MAX_CLASSES:
+        raise InputError(
+            f"{description} has a label {int(labels.max())}, but labels are below {MAX_CLASSES:,}"
         )
     return labels

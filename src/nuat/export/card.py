@@ -12,9 +12,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from nuat.checkpoints import LoadedModel
+from nuat.checkpoints.fields import ONLY_WITH_INIT, RUN_CONFIG, check_fields
+from nuat.errors import InputError
 from nuat.evaluation import EvaluationResult
 from nuat.evaluation.intervals import wilson
 from nuat.nn.fingerprint import fingerprint
+from nuat.runtime.text import escape_unprintable
 from nuat.runtime.versions import versions
 
 UNKNOWN = "Unknown: nothing is recorded with these weights."
@@ -51,8 +54,10 @@ def model_card(loaded: LoadedModel, license: str = "unknown") -> str:
     config = loaded.run.config if loaded.run else {}
     scores = loaded.run.scores if loaded.run else {}
     weights = fingerprint(loaded.model)
+    if loaded.run is not None:
+        check_fields(config, RUN_CONFIG, f"{loaded.run.path}/config.json", optional=ONLY_WITH_INIT)
     evaluations = {
-        name: EvaluationResult.from_dict(each)
+        name: _read_result(name, each)
         for name, each in scores.items()
         if each.get("model_fingerprint") == weights
     }
@@ -71,7 +76,7 @@ def model_card(loaded: LoadedModel, license: str = "unknown") -> str:
         ball=loaded.ball,
         norm=type(loaded.ball).__name__,
         accuracies=rows,
-        notes=[_printable(note) for note in notes],
+        notes=notes,
         other_evaluations=len(scores) - len(evaluations),
         training=json.dumps(_training(config), indent=2) if config else None,
         parameters=config.get("parameters"),
@@ -79,7 +84,7 @@ def model_card(loaded: LoadedModel, license: str = "unknown") -> str:
         recipe=recipe,
         data=data,
         sizes=config.get("data"),
-        classes=[_printable(name) for name in loaded.classes or ()],
+        classes=loaded.classes or (),
         image_shape=_image_shape(loaded.metadata),
         versions=", ".join(f"{name} {version}" for name, version in recorded.items()),
     )
@@ -102,12 +107,20 @@ def _template() -> Template:
     )
     # jinja2's own tojson escapes for HTML: a quote in a name would become \u0027
     environment.filters["tojson"] = json.dumps
+    environment.filters |= {"text": markdown_text, "code": markdown_code}
     return environment.get_template("card.md.j2")
 
 
 def _title(model_name: str, recipe: str | None, data: str | None) -> str:
     training = f" trained with {recipe}" if recipe else ""
-    return _printable(f"{model_name}{training}{f' on {data}' if data else ''}")
+    return f"{model_name}{training}{f' on {data}' if data else ''}"
+
+
+def _read_result(name: str, scores: Mapping[str, Any]) -> EvaluationResult:
+    try:
+        return EvaluationResult.from_dict(scores)
+    except InputError as error:
+        raise InputError(f"scores/{name}.json: {error}") from None
 
 
 def _rows(name: str, result: EvaluationResult) -> Iterator[AccuracyRow]:
@@ -151,6 +164,14 @@ def _image_shape(metadata: Mapping[str, str]) -> str:
     return f"[B, {metadata['channels']}, {height}, {width}]"
 
 
-def _printable(text: str) -> str:
-    """Replace control characters, which may come from names of files, by blanks."""
-    return "".join(c if c.isprintable() else " " for c in text)
+def markdown_text(text: str) -> str:
+    """Write a name of the user or of a file so that Markdown and HTML show it as it is."""
+    escaped = re.sub(r"([\\`*\[\]<>|~&$]|(?<!\w)_|_(?!\w)|^[#+=-])", r"\\\1", str(text))
+    return escape_unprintable(escaped)
+
+
+def markdown_code(text: object) -> str:
+    """Write a text as code, between more backticks than it contains in a row."""
+    code = escape_unprintable(str(text))
+    ticks = "`" * (1 + max(map(len, re.findall("`+", code)), default=0))
+    return f"{ticks} {code} {ticks}" if "`" in code else f"`{code}`"

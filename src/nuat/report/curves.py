@@ -41,17 +41,30 @@ class RunCurve:
         return [
             key
             for key, value in first.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
+            if _is_number(value)
             if key not in NO_SCHEDULES and key.startswith("val_") == validation
         ]
 
     def starts(self, key: str) -> list[float]:
         """Return when the events that `key` counts started, in epochs."""
-        return [epoch for line in self.metrics for epoch in line.get(f"{key}_began", [])]
+        lists = (line.get(f"{key}_began") for line in self.metrics)
+        return [
+            epoch
+            for starts in lists
+            if isinstance(starts, list)
+            for epoch in starts
+            if _is_number(epoch)
+        ]
 
     def points(self, key: str, scale: float = 1) -> list[tuple[float, float]]:
         """Return (epoch, value) of each epoch that has the key."""
-        return [(line["epoch"], scale * line[key]) for line in self.metrics if key in line]
+        numbers = [(line["epoch"], line[key]) for line in self.metrics if _is_number(line.get(key))]
+        return [(epoch, scale * value) for epoch, value in numbers]
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a logged value can be drawn: a number that is finite, with room for the axes."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e100
 
 
 def plot_training(items: Sequence[ReportItem]) -> list[dict[str, str]]:
@@ -131,7 +144,7 @@ def _title(key: str) -> str:
 
 
 def _last_values(curves: Sequence[RunCurve], key: str, text: Callable[[Any], str]) -> str:
-    last = [(curve.name, curve.metrics[-1]) for curve in curves if key in curve.metrics[-1]]
+    last = [(c.name, c.metrics[-1]) for c in curves if _is_number(c.metrics[-1].get(key))]
     return ", ".join(f"{name} {text(line[key])}" for name, line in last)
 
 

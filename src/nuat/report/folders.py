@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nuat.checkpoints.fields import ONLY_WITH_INIT, RUN_CONFIG, check_fields, parse_json
 from nuat.checkpoints.run import Run
 from nuat.errors import InputError
 from nuat.evaluation import EvaluationResult
@@ -39,7 +39,9 @@ def open_item(path: Path | str) -> ReportItem:
         raise InputError(f"{path} is not a run folder or an evaluation folder: {_reason(path)}")
     config = _read_json(path / "config.json")
     if {"recipe", "data"} <= config.keys():
-        return Run.open(path)
+        run = Run.open(path)
+        check_fields(run.config, RUN_CONFIG, path / "config.json", optional=ONLY_WITH_INIT)
+        return run
     if {"model_fingerprint", "attacks"} <= config.keys():
         return EvaluationFolder(path, _read_scores(path))
     raise InputError(f"{path}/config.json describes neither a run nor an evaluation of nuat")
@@ -76,7 +78,7 @@ def _reason(path: Path) -> str:
 def _read_json(file: Path) -> dict[str, Any]:
     """Return the JSON object in a file, or {} if the file holds anything else."""
     try:
-        content = json.loads(file.read_text())
-    except ValueError:
+        content = parse_json(file.read_text(errors="replace"), file)
+    except InputError:
         return {}
     return content if isinstance(content, dict) else {}

@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nuat.checkpoints.fields import shorten
+from nuat.errors import InputError
 from nuat.report.folders import EvaluationFolder, ReportItem
+from nuat.runtime.text import escape_unprintable
 from nuat.threat_models import Ball, norms
 
 
@@ -55,15 +58,18 @@ def _describe(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def printable(text: str) -> str:
-    """Replace control characters, and whatever else cannot be printed, by blanks."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    """Show control characters, and whatever else cannot be printed, by their escapes."""
+    return escape_unprintable(text)
 
 
 def read_ball(described: Mapping[str, Any]) -> Ball | None:
     """Return the ball that a config.json describes, or None if its norm is not registered."""
     norm = next((norm for norm in norms.values() if norm.__name__ == described["is"]), None)
     fields = {name: value for name, value in described.items() if name != "is"}
-    return norm(**fields) if norm else None
+    try:
+        return norm(**fields) if norm else None
+    except TypeError:
+        raise InputError(f"{shorten(dict(described))} is not a threat model of nuat") from None
 
 
 def ball_text(described: Mapping[str, Any]) -> str:

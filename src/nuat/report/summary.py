@@ -34,7 +34,7 @@ def _node(name: str, value: Any) -> dict[str, Any]:
         text = value_text(value)
     elif "is" not in value:
         items = recipe_tree(value)
-    elif value["is"] in {norm.__name__ for norm in norms.values()}:
+    elif value["is"] in [norm.__name__ for norm in norms.values()]:
         text = ball_text(value)
     elif any(isinstance(part, Mapping) for part in value.values()):
         text, items = str(value["is"]), recipe_tree(value)

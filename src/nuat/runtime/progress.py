@@ -5,7 +5,6 @@ from __future__ import annotations
 from time import monotonic
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,6 +13,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as ProgressBar
+
+from nuat.runtime.text import escape_unprintable, plain_console
 
 LINE_INTERVAL = 30.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -34,19 +35,20 @@ class Progress:
             done: the number of steps that are done already.
             hidden: print nothing at all.
         """
-        self.console = Console(quiet=hidden)
+        self.console = plain_console(quiet=hidden)
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[values]}"),
+            TextColumn("{task.fields[values]}", markup=False),
         )
         self.is_live = self.console.is_terminal and not hidden
         self.bar = ProgressBar(
             *columns, console=self.console, transient=True, disable=not self.is_live
         )
+        title = escape_unprintable(title)
         self.task = self.bar.add_task(title, total=total, completed=done, values="")
         self.values: dict[str, str] = {}
         self.done_before = done
@@ -68,7 +70,7 @@ class Progress:
         """Add steps; each value is shown beside the bar until it is replaced."""
         self.values |= values
         text = "  ".join(f"{name} {value}" for name, value in self.values.items())
-        self.bar.update(self.task, advance=steps, values=text)
+        self.bar.update(self.task, advance=steps, values=escape_unprintable(text))
         if not self.is_live and monotonic() - self.last_line >= LINE_INTERVAL:
             self.last_line = monotonic()
             self.print_line(self._format_line(text))
@@ -85,7 +87,7 @@ class Progress:
 
     def print_line(self, text: str) -> None:
         """Print a line above the bar."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(escape_unprintable(text), soft_wrap=True)
 
 
 def format_duration(seconds: float) -> str:

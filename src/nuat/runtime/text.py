@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Any
+
+from rich.console import Console
 
 
 def escape_unprintable(text: str) -> str:
@@ -12,6 +15,11 @@ def escape_unprintable(text: str) -> str:
     bytes of file names that are no text. Spaces and letters of all scripts stay as they are.
     """
     return "".join(c if _is_visible(c) else _escape(c) for c in text)
+
+
+def plain_console(**options: Any) -> Console:
+    """A console that shows text as it is: `[a]` is no markup for it, and `:cat:` no emoji."""
+    return Console(markup=False, emoji=False, highlight=False, **options)
 
 
 def _is_visible(character: str) -> bool:

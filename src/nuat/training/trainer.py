@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from nuat.checkpoints import probe_metadata
+from nuat.checkpoints.fields import CHECKPOINT, check_fields
 from nuat.checkpoints.run import Run
+from nuat.errors import InputError
 from nuat.methods.cost import forward_equivalents
 from nuat.models import class_name
 from nuat.nn.state_dict import load_plain_state_dict, plain_state_dict
@@ -257,13 +259,25 @@ class Trainer:
         self.saved = time.monotonic()
 
     def load_checkpoint(self) -> None:
-        """Restore the run from its checkpoint, if it has one."""
+        """Restore the run from its checkpoint, if it has one.
+
+        Raises:
+            InputError: the checkpoint is damaged, or is not one of this run.
+        """
         state = self.folder.load_checkpoint(self.plan.device)
+        if state is not None:
+            check_fields(state, CHECKPOINT, f"the checkpoint in {self.folder.path}")
         # a run killed between the two files has metrics of an epoch that it will repeat
         self.metrics = self.folder.truncate_metrics(state["epoch"] if state else 0)
         if state is None:
             return
-        self.train_step.load_state_dict(state)
+        try:
+            self.train_step.load_state_dict(state)
+        except Exception as error:  # torch raises errors of any kind for state that does not fit
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(
+                f"the checkpoint in {self.folder.path} does not fit this run: {reason}"
+            ) from error
         self.epoch, self.batch, self.finished = state["epoch"], state["batch"], state["finished"]
         self.best = tuple(state["best"])
         self.timer.elapsed = state["seconds"]
