@@ -73,7 +73,7 @@ def _read_arrays(file: Path) -> Mapping[str, Array]:
         if isinstance(archive, numpy.ndarray):
             raise InputError(f"{file} holds one array; save an archive with numpy.savez")
         with archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
     except InputError:
         raise
     except ValueError as error:
@@ -86,6 +86,10 @@ def _read_arrays(file: Path) -> Mapping[str, Array]:
         ) from None
     except Exception as error:  # numpy and zipfile raise errors of any kind for a damaged archive
         raise InputError(f"{file} cannot be read as a numpy archive: {error}") from None
+    for name, array in arrays.items():
+        if not isinstance(array, numpy.ndarray):  # numpy returns the bytes of any other member
+            raise InputError(f"{file}: {name} is not an array: save arrays with numpy.savez")
+    return arrays
 
 
 def _find_splits(file: Path, names: Iterable[str]) -> dict[str, tuple[str, str]]:

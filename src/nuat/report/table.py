@@ -179,7 +179,7 @@ def render_table(rows: Sequence[Row], columns: Sequence[Column] | None = None) -
     No number and no word of usual length is broken, so that lines can be longer than the terminal:
     print the table with `crop=False`.
     """
-    caption = Text(" \N{MIDDLE DOT} ".join(shared_settings(rows)))
+    caption = Text(printable(" \N{MIDDLE DOT} ".join(shared_settings(rows))))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, caption=caption)
     columns = build_columns(rows) if columns is None else columns
     for column in columns:
@@ -194,7 +194,8 @@ def render_table(rows: Sequence[Row], columns: Sequence[Column] | None = None) -
         )
     for i in range(len(columns[0].cells)):
         styles = ["bold" if i in column.marked else "" for column in columns]
-        table.add_row(*(Text(c.cells[i], style=s) for c, s in zip(columns, styles, strict=True)))
+        cells = (printable(column.cells[i]) for column in columns)
+        table.add_row(*(Text(cell, style=s) for cell, s in zip(cells, styles, strict=True)))
     return table
 
 
