@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import nuat
 from nuat.checkpoints import read_weights, write_weights
@@ -53,7 +54,11 @@ def run(tmp_path_factory):
     metadata = {"data": "digits", "split": "test", "model": loaded.model_name}
     result = nuat.evaluate(
         loaded.model, images, loaded.ball, ["fgsm"], samples=10, metadata=metadata,
-        out=folder / "scores" / "test-10-fgsm", save_adversarial=True,
+        out=folder / "scores" / "test-10-fgsm",
+    )  # fmt: skip
+    nuat.evaluate(
+        loaded.model, images, loaded.ball, ["fgsm"], samples=10, metadata=metadata,
+        out=folder / "adv", save_adversarial=True,
     )  # fmt: skip
     nuat.checkpoints.Run(folder).save_scores("test-10-fgsm", result.to_dict())
     return folder
@@ -294,7 +299,10 @@ CASES = {
     "config versions a list": (edit("config.json", versions=[1]), REPORT),
     "metrics without epoch": (edit("metrics.jsonl", epoch=...), REPORT),
     "metrics of words": (edit("metrics.jsonl", loss="low", val_clean=[1]), REPORT),
-    "metrics infinite": (content("run/metrics.jsonl", '{"epoch": 1e999}\n'), REPORT),
+    "metrics infinite": (
+        content("run/metrics.jsonl", '{"format_version": 1, "epoch": 1e999}\n'),
+        REPORT,
+    ),
     "metrics with odd schedules": (edit("metrics.jsonl", lam=1e308, mu="x", lam_began=3), REPORT),
     "metrics of bytes": (content("run/metrics.jsonl", b"\xff\xfe\0\0\n"), REPORT),
     "scores a list": (content("run/scores/a.json", "[1]"), REPORT),
@@ -318,6 +326,16 @@ CASES = {
     "log of another part": (edit("scores/test-10-fgsm/log-0.jsonl", part="canary"), RUN),
     "log nested": (content("run/scores/test-10-fgsm/log-0.jsonl", DEEP + "\n"), RUN),
     "evaluation config a list": (content("run/scores/test-10-fgsm/config.json", "[]"), RUN),
+    "adversarial images that are none": (
+        content("run/adv/adversarial-0-000000.safetensors", "dear diary"),
+        f"{RUN} --save-adversarial --out run/adv",
+    ),
+    "adversarial images without metadata": (
+        lambda work: save_file(
+            {"index": torch.zeros(1)}, work / "run/adv/adversarial-0-000000.safetensors"
+        ),
+        f"{RUN} --save-adversarial --out run/adv",
+    ),
     "evaluation scores nested": (
         content("run/scores/test-10-fgsm/scores.json", DEEP),
         "report run/scores/test-10-fgsm",

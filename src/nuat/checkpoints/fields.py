@@ -92,7 +92,7 @@ def number(low: float, high: float) -> Field:
 def list_of(item: Field, low: int = 0, high: int = MAX_COUNT) -> Field:
     """A list of `low` to `high` items that fit."""
     return Field(
-        f"a list; each item {item.description}",
+        f"a list of {item.description} each",
         lambda value: (
             isinstance(value, list) and low <= len(value) <= high and all(map(item.fits, value))
         ),
@@ -102,7 +102,7 @@ def list_of(item: Field, low: int = 0, high: int = MAX_COUNT) -> Field:
 def mapping_of(item: Field) -> Field:
     """An object whose values fit."""
     return Field(
-        f"an object; each value {item.description}",
+        f"an object of {item.description} each",
         lambda value: isinstance(value, Mapping) and all(map(item.fits, value.values())),
     )
 
@@ -115,7 +115,7 @@ def either(*fields: Field) -> Field:
     )
 
 
-ANYTHING = Field("anything", lambda value: True)
+ANYTHING = Field("any value", lambda value: True)
 TEXT = Field(
     f"text of at most {MAX_TEXT:,} characters",
     lambda value: isinstance(value, str) and len(value) <= MAX_TEXT,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,8 +180,11 @@ class Run:
         try:
             state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
         except Exception as error:  # torch raises errors of any kind for a file that is damaged
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            if isinstance(error, pickle.UnpicklingError):
+                reason = "it is not what nuat writes, or is a pickle with code or objects"
             raise InputError(
-                f"{file} is damaged: {error}. Delete it to resume from the checkpoint before it"
+                f"{file} is damaged: {reason}. Delete it to resume from the checkpoint before it"
             ) from None
         if not isinstance(state, dict):
             raise InputError(f"{file} holds a {type(state).__name__}, but must hold a dict")

@@ -274,7 +274,7 @@ class Trainer:
         try:
             self.train_step.load_state_dict(state)
         except Exception as error:  # torch raises errors of any kind for state that does not fit
-            reason = f"{type(error).__name__}: {error}"
+            reason = " ".join(f"{type(error).__name__}: {error}"[:300].split())
             raise InputError(
                 f"the checkpoint in {self.folder.path} does not fit this run: {reason}"
             ) from error
