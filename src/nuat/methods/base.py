@@ -97,7 +97,7 @@ class Method:
 
     @property
     def graph_period(self) -> int | None:
-        """Number of batches after which the steps repeat; None if they cannot be captured as graphs.
+        """Number of batches after which the steps repeat; None if graphs cannot capture them.
 
         A number promises that a step yields one loss and depends on nothing but its inputs,
         `ctx.epoch` and `ctx.batch % graph_period`; not on `ctx.lr` or `ctx.memory`.
