@@ -228,7 +228,7 @@ def _parse_indices(text: str) -> list[int]:
 
 def _print_result(result: EvaluationResult, title: str) -> None:
     """Print accuracies with their 95 % Wilson intervals, and what a reader should know."""
-    from nuat.attacks import Attack, parse_attack
+    from nuat.attacks import parse_attack
     from nuat.evaluation.intervals import wilson
     from nuat.runtime.text import escape_unprintable
     from nuat.threat_models import parse_ball
@@ -251,8 +251,7 @@ def _print_result(result: EvaluationResult, title: str) -> None:
                 table.add_row(f"  after {escape_unprintable(part)}", *cells, style="dim")
     console.print(table)
     for name in result.attacks:
-        attack = parse_attack(name, parse_ball(result.ball))
-        if isinstance(attack, Attack) and (description := attack.describe()):
+        if description := parse_attack(name, parse_ball(result.ball)).describe():
             print_line(f"{name}: {description}")
     for note in result.notes:
         print_line(f"note: {note}")
