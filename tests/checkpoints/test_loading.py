@@ -1,5 +1,6 @@
 """Loading models, checking that weights belong to them, and fine-tuning."""
 
+import dataclasses
 import importlib
 import json
 import shlex
@@ -315,6 +316,20 @@ def test_init_changes_the_final_weights(tmp_path):
     plain = nuat.fit(recipe(), data=splits(3), out=tmp_path / "plain")
     tuned = nuat.fit(recipe(), data=splits(3), out=tmp_path / "tuned", init=tmp_path / "one")
     assert not torch.equal(plain.weights()["head.weight"], tuned.weights()["head.weight"])
+
+
+@pytest.mark.parametrize(
+    ("classes", "kept"), [("abc", False), ("cab", True), ("xyz", True), ("abcd", False)]
+)
+def test_a_head_that_is_kept_for_other_classes_is_noted(tmp_path, capsys, classes, kept):
+    one, other = (
+        dataclasses.replace(splits(len(names)), classes=tuple(names)) for names in ("abc", classes)
+    )
+    nuat.fit(recipe(), data=one, out=tmp_path / "one")
+    capsys.readouterr()
+    nuat.fit(recipe(), data=other, out=tmp_path / "two", init=tmp_path / "one")
+    note = f"is for the classes a, b, c; it is kept, and trained for {', '.join(classes[:3])}"
+    assert (note in capsys.readouterr().out) == kept
 
 
 def test_resume_without_init_file_is_bit_equal(tmp_path, monkeypatch, capsys):
