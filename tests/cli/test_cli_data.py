@@ -84,3 +84,35 @@ def test_what_there_is(call):
     listed = call("list data").out
     for words in ("folder:PATH", "npz:PATH", "cifar100", "imagenet100"):
         assert words in listed
+
+
+@pytest.mark.filterwarnings("default:there is no recipe")
+def test_a_normalization_is_printed_and_works_on_a_function(pets_folder, call):
+    (pets_folder / "net.py").write_text(
+        "from nuat.models import SmallCNN\n\n\ndef make(classes, channels):\n"
+        "    return SmallCNN(classes, channels, 2)\n"
+    )
+    model = "--model 'net:make(normalize=mnist)' --import net.py"
+    train = f"train normal --data npz:a.npz --epochs 1 --eps 4/255 {model} --out run"
+    numbers = "the first layer normalizes the images, mean (0.1307), std (0.3081)"
+    assert numbers in call(train).out
+    done = call(f"evaluate run {model} --attack fgsm")
+    assert done.status == 0 and numbers in done.out, done.err
+
+
+@pytest.mark.filterwarnings("default:there is no recipe")
+@pytest.mark.parametrize("classes", [(), ("none", "cat", "dog", "bird", "fish")])
+def test_labels_that_count_from_1_are_noticed(pets_folder, call, classes):
+    x = numpy.random.RandomState(0).randint(256, size=(40, 8, 8), dtype=numpy.uint8)
+    names = {"classes": numpy.array(classes)} if classes else {}
+    numpy.savez(pets_folder / "one.npz", x_train=x, y_train=numpy.arange(40) % 4 + 1, **names)
+    (pets_folder / "ones.py").write_text(
+        "import torch\n\ndef make():\n"
+        "    return torch.rand(40, 1, 8, 8), torch.arange(40) % 4 + 1\n"
+    )
+    for data in ("npz:one.npz", "ones:make"):
+        outcome = call(f"train normal --data {data} {TINY} --max-time 0s --out none")
+        if not classes or data == "ones:make":
+            assert outcome.status == 2, outcome
+            assert "run from 1 to 4 and none is 0" in outcome.err and "subtract 1" in outcome.err
+    sys.modules.pop("ones", None)

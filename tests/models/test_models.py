@@ -1,11 +1,13 @@
 """The built-in models: size, cost, independence of the images of a batch, published layouts."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 import nuat
-from nuat.models import build_model
+from nuat.models import build_model, normalization_notes, startup_notes
 from nuat.models.mnist import MNISTNet, TradesMNISTNet
 from nuat.models.normalize import STATISTICS
 from nuat.models.preact import WideResNet
@@ -387,6 +389,21 @@ def test_published_trades_mnist_weights_have_the_names_of_the_model():
 
 
 # normalization
+
+
+def test_the_numbers_of_a_normalization_are_documented():
+    text = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
+    for name, (mean, std) in STATISTICS.items():
+        row = " | ".join([f"`{name}`", *(", ".join(map(str, each)) for each in (mean, std))])
+        assert f"| {row} |" in text
+
+
+def test_the_numbers_of_a_normalization_are_printed():
+    named = build_model("small-cnn(normalize=cifar10)", 10, 3)
+    expected = "the first layer normalizes the images, mean (0.4914, 0.4822, 0.4465), std (0.2471"
+    for notes in (normalization_notes(named), startup_notes(named)):
+        assert expected in notes[0]
+    assert normalization_notes(build_model("small-cnn", 10, 3)) == []
 
 
 @pytest.mark.parametrize("given", [*STATISTICS, "((0.1, 0.2, 0.3), (0.5, 0.6, 1))"])

@@ -158,20 +158,24 @@ def _load(source: Path, model: str | None, splits: Splits, device: str | None) -
     from nuat.checkpoints import load_model, read_metadata
     from nuat.checkpoints.fields import parse_metadata
     from nuat.data.classes import match_classes
+    from nuat.models import normalization_notes
     from nuat.runtime.device import get_device
-    from nuat.runtime.ranks import local_device
+    from nuat.runtime.ranks import local_device, rank
 
     if device in (None, "cuda"):
         device = local_device() or device
     recorded = parse_metadata(read_metadata(source), source)
     match_classes(splits.test, recorded.classes or ())  # an error before the model is built
-    return load_model(
+    loaded = load_model(
         source,
         model,
         classes=len(splits.classes),
         channels=splits.train.channels,
         device=get_device(device),
     )
+    for note in normalization_notes(loaded.model) if rank() == 0 else ():
+        print_line(note)
+    return loaded
 
 
 def _results_name(parts: list[str], **options: object) -> str:

@@ -30,7 +30,7 @@ from nuat.data.conversion import image_to_tensor, is_array, to_label, to_labels,
 from nuat.data.loader import StreamedDataset
 from nuat.data.names import split_of
 from nuat.data.splits import SPLIT_NAMES, InMemoryDataset, Splits, fill_missing_splits
-from nuat.data.validation import check_images, check_labels
+from nuat.data.validation import check_images, check_labels, number_classes
 from nuat.errors import InputError
 from nuat.rng import derive_seed
 
@@ -63,8 +63,10 @@ def as_splits(data: Any, name: str = "data") -> Splits:
         for split, images in splits.items():
             owner = f"{name}, train split"
             splits[split], _ = match_classes(images, own_names, owner, subset=True)
+    classes = data.get("classes") or own_names
+    if not classes:
+        classes = number_classes(splits["train"].y, [each.y for each in splits.values()], name)
     filled, notes = fill_missing_splits(splits, name)
-    classes = data.get("classes") or own_names or range(int(splits["train"].y.max()) + 1)
     return Splits(**filled, classes=tuple(map(str, classes)), name=name, notes=notes)
 
 

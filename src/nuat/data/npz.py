@@ -14,6 +14,7 @@ from torch import Tensor
 from nuat.data.conversion import to_labels, to_tensor
 from nuat.data.names import split_of
 from nuat.data.splits import SPLIT_NAMES, InMemoryDataset, Splits, fill_missing_splits
+from nuat.data.validation import number_classes
 from nuat.errors import InputError
 
 X_NAMES, Y_NAMES = ("x", "images", "image", "data"), ("y", "labels", "label", "targets")
@@ -54,14 +55,15 @@ def load_npz(path: str, val: float = 0.1, test: float = 0.2, seed: int = 0) -> S
         raise InputError(
             f"{file} holds {', '.join(arrays) or 'nothing'}; it should hold x_train and y_train"
         )
-    filled, notes = fill_missing_splits(splits, f"npz:{path}", val, test, seed)
     names = arrays.get("classes")
     if names is None:
-        classes = tuple(map(str, range(int(splits["train"].y.max()) + 1)))
+        labels = [images.y for images in splits.values()]
+        classes = number_classes(splits["train"].y, labels, str(file))
     elif names.ndim != 1:
         raise InputError(f"{file}: classes is of shape {list(names.shape)}, but must be a list")
     else:
         classes = tuple(map(str, names))
+    filled, notes = fill_missing_splits(splits, f"npz:{path}", val, test, seed)
     return Splits(**filled, classes=classes, name=f"npz:{path}", notes=notes)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -67,3 +69,22 @@ def check_labels(y: Tensor, images: int, classes: int | None = None) -> None:
             f"labels run from {low} to {high}, but with {classes} classes must lie in "
             f"0 to {classes - 1}{fix}"
         )
+
+
+def number_classes(train: Tensor, labels: Iterable[Tensor], name: str) -> tuple[str, ...]:
+    """Return "0", "1", ... as the names of the classes of the labels `train`.
+
+    `labels` are those of all splits.
+
+    Raises:
+        InputError: the labels of the data set `name` are 1, ..., K without a 0.
+    """
+    present = torch.cat([y.flatten().cpu().long() for y in labels]).unique().tolist()
+    last = present[-1]
+    if last > 1 and present == list(range(1, last + 1)):
+        raise InputError(
+            f"the labels of {name} run from 1 to {last} and none is 0, but labels count from 0: "
+            f"subtract 1. If there is a class 0 without images, give the names of all {last + 1} "
+            "classes as `classes`"
+        )
+    return tuple(map(str, range(int(train.max()) + 1)))

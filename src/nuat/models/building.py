@@ -77,12 +77,17 @@ def class_name(model: nn.Module) -> str:
     return import_path(cls) or cls.__qualname__
 
 
+def normalization_notes(model: nn.Module) -> list[str]:
+    """Return one line with the mean and standard deviation of the setting `normalize`, if any."""
+    if not isinstance(model, Normalized):
+        return []
+    mean, std = (_format(values.flatten().tolist()) for values in model.normalize.buffers())
+    return [f"{model_name(model)}: the first layer normalizes the images, mean {mean}, std {std}"]
+
+
 def startup_notes(model: nn.Module) -> list[str]:
     """Return what the user should know about a model before training, one line each."""
-    notes, name = [], model_name(model)
-    if name.startswith(PREFIX) and isinstance(model, Normalized):
-        mean, std = (_format(values.flatten().tolist()) for values in model.normalize.buffers())
-        notes.append(f"{name}: the first layer normalizes the images, mean {mean}, std {std}")
+    notes, name = normalization_notes(model), model_name(model)
     reopen = (
         "so the run can be reopened only with a function that builds the model: "
         "--model module:factory"
