@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 import nuat
 from nuat.checkpoints import read_weights, write_weights
+from nuat.data import registry
 from nuat.models import architecture
 from tests.command_line import (
     call,  # noqa: F401
@@ -76,8 +77,8 @@ def work(run, tmp_path, monkeypatch):
     (work / "canary.py").write_text(CANARY.format(mark=str(outside / "mark")))
     monkeypatch.chdir(work)
     monkeypatch.syspath_prepend(work)
-    monkeypatch.setattr(architecture, "trusted_models", set())
-    monkeypatch.setattr(nuat.data.registry, "trusted_datasets", set())
+    architecture.trusted_models.clear()
+    registry.trusted_datasets.clear()
     yield work
     sys.modules.pop("canary", None)
 
@@ -393,3 +394,35 @@ def test_the_canary_sings_if_the_user_names_it(work, call):  # noqa: F811
     call(f"{WEIGHTS} --model canary:make")
     assert (work.parent / "outside" / "mark").exists() and os.getcwd() == str(work)
     assert "canary" in sys.modules
+
+
+def test_a_path_is_followed_if_the_user_types_it(work, call):  # noqa: F811
+    """Training, the command it prints, a report: the name is typed again each time."""
+    arrays()(work)
+    trained = call(f"{NPZ} --eps 0.1 --set batch_size=8 --set 'augment=Augment()'")
+    assert trained.status == 0 and "nuat evaluate new --data npz:d.npz" in trained.out
+    registry.trusted_datasets.clear()
+    for line in ("evaluate new --attack fgsm", "evaluate new --attack fgsm --data-dir ."):
+        refused = call(line)
+        assert refused.status == 2 and "add --data 'npz:d.npz'" in refused.err
+    assert "without images" in call("report new").err
+    done = call("evaluate new --attack fgsm --data npz:d.npz")
+    assert (done.status, done.err) == (0, "") and (work / "new" / "scores").exists()
+    registry.trusted_datasets.clear()
+    reported = call("report new --data npz:d.npz")
+    assert (reported.status, reported.err) == (0, "") and "fgsm" in reported.out
+
+
+def test_a_class_is_trusted_in_the_process_that_passed_an_object_of_it(work):
+    from nuat.models import model_name, requires_trust
+    from nuat.models.small import SmallCNN
+
+    name = "nuat.models.small:SmallCNN"
+    assert requires_trust(name) and model_name(SmallCNN(classes=3)) == name
+    assert not requires_trust(name) and requires_trust(f"{name}(width=3)")
+
+
+@pytest.mark.parametrize("indices", ["0-99999999999999", "9" * 5000, "w.safetensors"])
+def test_indices_have_bounds(work, call, indices):  # noqa: F811
+    outcome = call(f"evaluate w.safetensors --attack fgsm --indices {indices}")
+    assert outcome.status == 2 and outcome.err.count("\n") == 1 and "--indices" in outcome.err

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nuat.evaluation import EvaluationResult
 
 MAX_NAME_LENGTH = 120
+MAX_INDEX = 100_000_000
 
 Split = Annotated[str, typer.Option(help="train, val or test.")]
 Samples = Annotated[
@@ -218,12 +219,16 @@ def _parse_indices(text: str) -> list[int]:
     """The indices in `0,7,20-29`, or in the file of that name."""
     # a list of indices may be too long for a file's name, which `is_file` answers with an OSError
     if len(text) < 256 and Path(text).is_file():
-        text = ",".join(Path(text).read_text().split())
+        text = ",".join(Path(text).read_text(errors="replace").split())
     indices: list[int] = []
     for part in text.split(","):
         if not (match := re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)):
             raise InputError(f"--indices takes 0,7,20-29 or a file, not {part!r}")
+        if len(part) > 40:
+            raise InputError(f"--indices {part[:40]}... is too long for an index or a range")
         first, last = int(match[1]), int(match[2] or match[1])
+        if last >= MAX_INDEX:
+            raise InputError(f"--indices {part.strip()}: indices are below {MAX_INDEX:,}")
         if last < first:
             raise InputError(f"--indices {part.strip()} runs backwards; write {last}-{first}")
         indices += range(first, last + 1)
