@@ -255,7 +255,7 @@ def test_a_radius_is_answered_with_the_ball_wherever_one_is_given():
         with pytest.raises(nuat.InputError, match="--eps and --norm"):
             recipe.with_override(path, "0.1")
     for name in ("eps", "epsilon", "ball"):
-        with pytest.raises(nuat.InputError, match="--eps and --norm"):
+        with pytest.raises(nuat.InputError, match=r"--eps and --norm|takes a Ball"):
             nuat.parse_attack(f"pgd-20({name}=0.1)", BALL)
 
 
