@@ -8,12 +8,12 @@ from pathlib import Path
 from nuat.attacks import canonical_name, parse_attack
 from nuat.checkpoints import load_model
 from nuat.checkpoints.run import Run
-from nuat.config.numbers import plain
 from nuat.config.serialization import to_dict
 from nuat.data import Splits, load_dataset
 from nuat.errors import check_positive_int
 from nuat.evaluation import DEFAULT_ATTACKS, EvaluationResult, evaluate
 from nuat.nn.fingerprint import fingerprint
+from nuat.numbers import plain
 from nuat.recipes import get_recipe
 from nuat.report import write_page
 from nuat.rng import derive_seed

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from nuat.config.numbers import plain_fields
 from nuat.errors import InputError
+from nuat.numbers import plain_fields
 
 
 class Schedule:
@@ -125,7 +125,7 @@ def triangle(low: float, peak: float, up: float, down: float) -> Piecewise:
 def coerce_schedules(value: Any) -> None:
     """Replace numbers by `Constant` in the fields of a frozen dataclass that default to a schedule.
 
-    Numbers of numpy and torch in any field become Python's own (see `nuat.config.numbers`).
+    Numbers of numpy and torch in any field become Python's own (see `nuat.numbers`).
     Raises InputError if such a field holds neither a schedule nor a number.
     """
     plain_fields(value)

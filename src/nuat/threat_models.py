@@ -14,10 +14,10 @@ from inspect import signature
 import torch
 from torch import Tensor
 
-from nuat.config.numbers import plain, plain_fields
 from nuat.config.parsing import parse_value
 from nuat.config.registry import Registry
 from nuat.errors import InputError
+from nuat.numbers import plain, plain_fields
 from nuat.rng import Noise
 
 

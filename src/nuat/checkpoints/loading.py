@@ -22,7 +22,6 @@ from nuat.checkpoints.probe import check_probe
 from nuat.checkpoints.run import Run, find_run, find_weights
 from nuat.checkpoints.weights_io import read_file_metadata, read_weights
 from nuat.config.imports import is_import_path
-from nuat.config.numbers import plain
 from nuat.config.parsing import parse_call
 from nuat.errors import InputError
 from nuat.models import build_model, is_torch_container, model_registry, requires_trust
@@ -30,6 +29,7 @@ from nuat.models.class_names import record_class_names
 from nuat.models.normalize import STATISTICS
 from nuat.models.timm_nets import PREFIX
 from nuat.nn.state_dict import plain_state_dict
+from nuat.numbers import plain
 from nuat.runtime.device import get_device
 from nuat.threat_models import Ball
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from nuat.config.numbers import plain
+from nuat.numbers import plain
 
 
 def to_dict(value: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from nuat.config.numbers import plain_fields
 from nuat.errors import InputError, unknown_name
+from nuat.numbers import plain_fields
 
 PadMode = Literal["constant", "reflect"]
 

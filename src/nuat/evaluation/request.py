@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks import Attack, Ensemble, canonical_name, parse_attack
-from nuat.config.numbers import plain
 from nuat.config.serialization import to_dict
 from nuat.data import ImageDataset, as_dataset, class_balanced
 from nuat.data.classes import match_classes
@@ -24,6 +23,7 @@ from nuat.evaluation.search_model import Precision, SearchModel, build_search_mo
 from nuat.models.class_names import class_names
 from nuat.nn.fingerprint import digest, fingerprint
 from nuat.nn.validation import check_logits, check_network
+from nuat.numbers import plain
 from nuat.rng import derive_seed
 from nuat.runtime.device import device_of
 from nuat.runtime.ranks import world_size

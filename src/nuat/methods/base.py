@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 
 from nuat.config.instances import find_instance
-from nuat.config.numbers import plain
 from nuat.errors import InputError, check_positive_int
+from nuat.numbers import plain
 from nuat.rng import Noise
 from nuat.schedules import Constant, Schedule, coerce_schedules
 from nuat.threat_models import Ball, check_ball, refuse_eps

@@ -12,7 +12,6 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from nuat.config.imports import import_object, import_path, is_import_path
-from nuat.config.numbers import plain
 from nuat.config.parsing import parse_call
 from nuat.errors import InputError, check_positive_int, explain_type_error
 from nuat.models.architecture import is_torch_container, trusted_models
@@ -20,6 +19,7 @@ from nuat.models.normalize import STATISTICS, Normalized, check_statistics
 from nuat.models.registry import model_registry
 from nuat.models.timm_nets import PREFIX, build_timm, timm_statistics
 from nuat.nn.state_dict import innermost_model
+from nuat.numbers import plain
 
 _built_from: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 """For each model that `build_model` returned, the text that it was built from."""

@@ -9,12 +9,12 @@ from typing import Any
 from nuat import attacks, methods
 from nuat.attacks import Attack, parse_attack
 from nuat.config.instances import replace_instances
-from nuat.config.numbers import plain
 from nuat.config.overrides import set_field
 from nuat.data import Augment
 from nuat.errors import InputError, check_positive_int, unknown_name
 from nuat.methods import Method
 from nuat.nn.precision import check_precision
+from nuat.numbers import plain
 from nuat.schedules import Constant, Schedule, StartAt, coerce_schedules, triangle
 from nuat.threat_models import EPS_NAMES, Ball, Linf, check_ball, norms
 

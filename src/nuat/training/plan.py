@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from nuat.attacks import FGSM
 from nuat.checkpoints import InitialWeights, check_weights, resolve_init
-from nuat.config.numbers import plain
 from nuat.config.serialization import to_dict
 from nuat.data import Splits, as_splits, dataset_slug, load_dataset
 from nuat.errors import InputError, check_positive_int, check_seed
@@ -26,6 +25,7 @@ from nuat.nn.validation import (
     check_network,
     check_trainable,
 )
+from nuat.numbers import plain
 from nuat.recipes import Recipe, get_recipe
 from nuat.rng import derive_seed
 from nuat.runtime.device import get_device

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import nuat
-from nuat.config.numbers import plain
 from nuat.config.serialization import to_dict
+from nuat.numbers import plain
 from nuat.schedules import Constant, LinearRamp, Piecewise, StartAt, StepDecay
 from nuat.threat_models import Bernoulli, Gaussian, parse_eps
 
