@@ -73,6 +73,22 @@ def test_what_is_no_number_is_refused(wrong):
         nuat.PGD(steps=wrong)
 
 
+@pytest.mark.parametrize(
+    "given", [{"samples": 2.5}, {"samples": "4"}, {"indices": [0, 1.5]}, {"indices": ["0"]}]
+)
+def test_fractions_of_images_are_refused(given):
+    net = nuat.build_model("small-cnn(width=2)", classes=3, channels=1)
+    with pytest.raises(nuat.InputError, match="whole number"):
+        nuat.evaluate(net, (X, Y), nuat.Linf(0.1), "fgsm", **given)
+
+
+@pytest.mark.parametrize("indices", [numpy.array([3, 0]), torch.tensor([3, 0]), (3, 0), range(2)])
+def test_indices_of_any_kind(indices):
+    net = nuat.build_model("small-cnn(width=2)", classes=3, channels=1)
+    result = nuat.evaluate(net, (X, Y), nuat.Linf(0.1), "fgsm", indices=indices)
+    assert sorted(result.indices) == sorted(int(index) for index in indices)
+
+
 def test_other_values_stay_as_they_are():
     values = ["a", numpy.str_("a"), None, (1, "b"), numpy.zeros(2), torch.zeros(1), nuat.Linf(0.1)]
     assert all(plain(value) is value or plain(value) == value for value in values[:4])

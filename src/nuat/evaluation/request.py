@@ -191,10 +191,14 @@ def select_indices(
     if indices is None:
         if samples is None:
             return list(range(len(images)))
+        check_positive_int("samples", samples)
         return class_balanced(images.y, samples, derive_seed(seed, "samples")).tolist()
     if samples is not None:
         raise InputError("samples and indices are both given; give only one of them")
-    chosen = [int(index) for index in indices]
+    chosen = [plain(index) for index in indices]
+    for index in chosen:
+        if not isinstance(index, int) or isinstance(index, bool):
+            raise InputError(f"the index {index!r} of an image is not a whole number")
     outside = [index for index in chosen if not 0 <= index < len(images)]
     problem = (
         "there are none" if not chosen
