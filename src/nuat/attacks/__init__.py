@@ -3,7 +3,14 @@
 from nuat.attacks.apgd import APGD, APGDDLR, APGDT
 from nuat.attacks.autoattack import AutoAttack, Ensemble
 from nuat.attacks.base import Attack
-from nuat.attacks.criteria import classes_by_logit, correct, is_robust, logits
+from nuat.attacks.criteria import (
+    classes_by_logit,
+    correct,
+    is_correct,
+    is_robust,
+    logits,
+    predict,
+)
 from nuat.attacks.fab import FAB, FABT
 from nuat.attacks.gama import GAMA, GAMAFW, GAMAMT
 from nuat.attacks.logit_norm import FrobeniusAttack, NuclearAttack
@@ -44,10 +51,12 @@ __all__ = [
     "classes_by_logit",
     "correct",
     "custom",
+    "is_correct",
     "is_robust",
     "list_attacks",
     "logits",
     "parse_attack",
+    "predict",
     "register_attack",
     "run_attack",
     "value_and_grad",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nuat.attacks.apgd import APGD, APGDDLR, APGDT
 from nuat.attacks.base import TORCH_NOISE, Attack
-from nuat.attacks.criteria import is_robust, logits
+from nuat.attacks.criteria import is_correct, is_robust, logits
 from nuat.attacks.fab import FAB, FABT
 from nuat.attacks.square import Square
 from nuat.errors import InputError, unknown_name
@@ -90,7 +90,7 @@ class Ensemble:
         """
         z = logits(model, x)
         parts, _ = self.applicable(z.shape[1])
-        x_adv, remaining = x.clone(), (z.argmax(1) == y).nonzero()[:, 0]
+        x_adv, remaining = x.clone(), is_correct(z, y).nonzero()[:, 0]
         for name, part in parts.items():
             if not len(remaining):
                 break

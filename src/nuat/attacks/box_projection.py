@@ -35,7 +35,7 @@ def project_to_hyperplane(x: Tensor, w: Tensor, b: Tensor, ball: Ball) -> Tensor
     """
     flat, normal = x.flatten(1), w.flatten(1)
     level = (flat * normal).sum(1) + b
-    normal = normal * torch.where(level < 0, -1.0, 1.0)[:, None]
+    normal = torch.where((level < 0)[:, None], -normal, normal)
     weight, room = normal.abs(), torch.where(normal > 0, flat, 1 - flat)
     speed = torch.ones_like(weight) if isinstance(ball, Linf) else weight
     move = _solve(weight, room, speed, level.abs())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nuat.attacks.apgd import random_boundary_point
 from nuat.attacks.base import TORCH_NOISE, Attack
 from nuat.attacks.box_projection import project_to_hyperplane
-from nuat.attacks.criteria import classes_by_logit
+from nuat.attacks.criteria import classes_by_logit, is_correct
 from nuat.attacks.runner import SuccessAt
 from nuat.attacks.state import AttackState, TargetedState, input_gradient, value_and_grad
 from nuat.losses import targeted_margin
@@ -74,7 +74,7 @@ class FAB(Attack):
             state.x_adv = self.step(state, *self.linearize(model, state))
             with torch.no_grad():
                 z = model(state.x_adv)
-            state.z, state.misclassified = z, z.argmax(1) != state.y
+            state.z, state.misclassified = z, ~is_correct(z, state.y)
             yield state
             pulled = state.x + self.beta * (state.x_adv - state.x)
             state.x_adv = torch.where(state.misclassified[:, None, None, None], pulled, state.x_adv)
@@ -127,7 +127,7 @@ class FAB(Attack):
         with frozen_eval(model) as frozen_model:
             z = frozen_model(x)
             nearest = x
-            distance = torch.where(z.argmax(1) == y, torch.inf, 0.0).to(x.dtype)
+            distance = torch.where(is_correct(z, y), torch.inf, 0.0).to(x.dtype)
             for run in range(self.num_runs(z.shape[1])):
                 rank, restart = divmod(run, self.restarts)
                 target = classes_by_logit(z, y)[:, rank]

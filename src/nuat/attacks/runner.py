@@ -35,6 +35,7 @@ class AttackResult:
         margin: max_{j != y} z_j - z_y, [B]: at `x_adv` where the image is misclassified, otherwise
             the largest that the search has seen (-inf if it has seen no point in the ball).
         snapshots: for each snapshot, whether the image is robust at that iterate, [B] bool.
+        bad_gradients: the number of input gradients with NaN or infinite entries.
     """
 
     x_adv: Tensor
@@ -44,12 +45,13 @@ class AttackResult:
     backwards: Tensor
     margin: Tensor
     snapshots: dict[int, Tensor] = field(default_factory=dict)
+    bad_gradients: int = 0
 
     @staticmethod
     def initial(x: Tensor) -> AttackResult:
         """The result before the first iterate."""
         zeros = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        unknown = torch.full((len(x),), torch.nan, device=x.device)
+        unknown = x.new_full((len(x),), torch.nan)
         return AttackResult(x.clone(), zeros.bool(), zeros, zeros.clone(), zeros.clone(), unknown)
 
     def set_rows(self, indices: Tensor, adversarial: bool, **values: Tensor) -> None:
@@ -60,24 +62,39 @@ class AttackResult:
 
 
 class PassCounter(nn.Module):
-    """Counts forward and backward passes through a network; pads small batches."""
+    """Counts forward and backward passes through a network; pads small batches.
+
+    Attributes:
+        forwards, backwards: the number of passes.
+        bad_gradients: the number of input gradients, one per image and backward pass, with NaN or
+            infinite entries. It is a tensor, so that a GPU need not synchronize.
+    """
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
         self.forwards = self.backwards = 0
+        self.bad_gradients: Tensor | int = 0
+        self._last_x: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of `x`."""
+        """Logits of `x`, in its dtype."""
         self.forwards += 1
         # padding would enter BatchNorm's batch statistics in train mode
         z = self.model(x) if self.model.training else forward_padded(self.model, x)
         if z.requires_grad:
             z.register_hook(self._count_backward)
-        return z
+        if x.requires_grad and x is not self._last_x:  # EOT passes the same x several times
+            x.register_hook(self._count_bad_gradients)
+            self._last_x = x
+        return z.to(x.dtype)
 
     def _count_backward(self, gradient: Tensor) -> None:
         self.backwards += 1
+
+    def _count_bad_gradients(self, gradient: Tensor) -> None:
+        # the sum of an image is NaN or infinite if one of its entries is; hence one pass
+        self.bad_gradients += (~gradient.flatten(1).sum(1).isfinite()).sum()
 
 
 @torch.no_grad()
@@ -110,8 +127,11 @@ def run_attack(
     counter = PassCounter(search_model)
     iterates = attack.iterates(counter, x, y, target, noise.fold_in("restart", restart), restart)
     if attack.success_at == "any":
-        return _run_until_adversarial(attack, model, counter, x, iterates)
-    return _run_to_last(attack, model, counter, x, y, iterates)
+        result = _run_until_adversarial(attack, model, counter, x, iterates)
+    else:
+        result = _run_to_last(attack, model, counter, x, y, iterates)
+    result.bad_gradients = int(counter.bad_gradients)
+    return result
 
 
 Passes = Sequence[tuple[int, int]]
@@ -169,7 +189,7 @@ class Candidates:
         """No candidate for any image of the batch."""
         index = torch.arange(len(x), device=x.device)
         zeros = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        lowest = torch.full((len(x),), -torch.inf, device=x.device)
+        lowest = x.new_full((len(x),), -torch.inf)
         return Candidates(index, lowest, zeros.bool(), x, zeros, x, lowest, zeros)
 
 
@@ -217,10 +237,11 @@ def record_candidates(
 
     Selects with masks rather than with `if`, so that a GPU need not synchronize at every iterate.
     """
-    misclassified, lead = z.argmax(1) != state.y, margin(z, state.y)
+    lead = margin(z, state.y)
+    misclassified = (z.argmax(1) != state.y) | lead.isnan()  # the opposite of `is_correct`
     if (in_ball := attack.in_ball(state)) is not None:
         misclassified, lead = misclassified & in_ball, lead.masked_fill(~in_ball, -torch.inf)
-    candidates.margin = torch.maximum(candidates.margin, lead)
+    candidates.margin = torch.fmax(candidates.margin, lead)  # ignores NaN
     first = misclassified & ~candidates.exists
     better = misclassified & candidates.exists & (lead > candidates.runner_up_margin)
     if misclassified.is_cpu and not misclassified.any():

@@ -78,7 +78,7 @@ class Square(Attack):
         proposals = LinfProposals(self) if isinstance(self.ball, Linf) else L2Proposals(self)
         x_adv = proposals.start(x, noise)
         z = model(x_adv)
-        state = SquareState(x=x, y=y, noise=noise, x_adv=x_adv, z=z, margin_best=margin(z, y))
+        state = SquareState(x=x, y=y, noise=noise, x_adv=x_adv, z=z, margin_best=_margin(z, y))
         yield state
         for k in range(self.steps):
             if k % QUERIES_PER_DRAW == 0:
@@ -87,7 +87,7 @@ class Square(Attack):
             u = state.randoms[:, k % QUERIES_PER_DRAW]
             proposal = proposals.propose(state, u, self.side(k, state.x))
             z = model(proposal)
-            proposed_margin = margin(z, state.y)
+            proposed_margin = _margin(z, state.y)
             accepted = (proposed_margin > state.margin_best) | (proposed_margin >= 0)
             state.x_adv = torch.where(accepted[:, None, None, None], proposal, state.x_adv)
             state.z = torch.where(accepted[:, None], z, state.z)
@@ -124,7 +124,7 @@ class LinfProposals:
     def propose(self, state: SquareState, u: Tensor, side: int) -> Tensor:
         """The best point with x +- eps in a square, with one sign for each channel."""
         mask = square_mask(self.attack, state.x, u[:, 0], u[:, 1], side)
-        signs = torch.where(u[:, 2:] < 0.5, -1.0, 1.0)[:, :, None, None]
+        signs = _signs(u[:, 2:])
         changed = (state.x + self.attack.ball.eps * signs).clamp(0, 1)
         return torch.where(mask, changed, state.x_adv)
 
@@ -243,7 +243,19 @@ def l2_norm(d: Tensor, all_channels: bool = False) -> Tensor:
 
 
 def _with_signs(eta: Tensor, u: Tensor) -> Tensor:
-    return eta * torch.where(u < 0.5, -1.0, 1.0)[:, :, None, None]
+    return eta * _signs(u)
+
+
+def _signs(u: Tensor) -> Tensor:
+    """-1 where u [B, C] is below 1/2, else 1, of the dtype of u: [B, C, 1, 1]."""
+    signs = torch.where(u < 0.5, -u.new_ones(()), 1)
+    return signs[:, :, None, None]
+
+
+def _margin(z: Tensor, y: Tensor) -> Tensor:
+    """The margin, which is infinite where it is undefined: NaN counts as misclassified."""
+    margins = margin(z, y)
+    return margins.masked_fill(margins.isnan(), torch.inf)
 
 
 def _window_indices(corner: tuple[Tensor, Tensor], side: int) -> tuple[Any, ...]:

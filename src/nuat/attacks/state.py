@@ -68,7 +68,7 @@ def value_and_grad(
 
     For a randomized network, the gradient is the mean over `eot_samples` forward passes
     (expectation over transformation, arXiv:1707.07397); logits and objective are those of the
-    last pass.
+    last pass. NaN entries of the gradient count as 0.
 
     Raises:
         InputError: the network does not pass gradients to its input.
@@ -85,7 +85,10 @@ def value_and_grad(
 
 
 def input_gradient(value: Tensor, x_adv: Tensor, retain_graph: bool = False) -> Tensor:
-    """The gradient of the scalar `value` at `x_adv`.
+    """The gradient of the scalar `value` at `x_adv`, with 0 for NaN entries.
+
+    The sign of NaN is NaN, so that one undefined entry would end the attack on its image. Infinite
+    entries become the largest finite number.
 
     Raises:
         InputError: the network does not pass gradients to its input.
@@ -105,4 +108,4 @@ def input_gradient(value: Tensor, x_adv: Tensor, retain_graph: bool = False) -> 
             f"the network does not pass gradients to its input: {reason} (only the attack "
             "'square' works without gradients)"
         ) from error
-    return gradient
+    return gradient.nan_to_num()
