@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -120,3 +124,24 @@ def derive_seed(*path: int | str) -> int:
     """A seed for a named part of the work: a hash of its path, an integer from 0 below 2**63."""
     digest = hashlib.blake2b(repr(path).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed torch, numpy and Python's random within the block, and restore their states after it.
+
+    Args:
+        seed: the seed, from 0.
+        device: a device whose generator is restored besides that of the CPU.
+    """
+    python_state, numpy_state = random.getstate(), numpy.random.get_state()
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        numpy.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            numpy.random.set_state(numpy_state)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor
 from torch.utils.data import (
@@ -32,7 +29,7 @@ from nuat.data.names import split_of
 from nuat.data.splits import SPLIT_NAMES, InMemoryDataset, Splits, fill_missing_splits
 from nuat.data.validation import check_images, check_labels, number_classes
 from nuat.errors import InputError
-from nuat.rng import derive_seed
+from nuat.rng import derive_seed, seeded
 
 ACCEPTED = "a pair of tensors (x, y), a torch Dataset or DataLoader, or an iterable of (x, y)"
 
@@ -267,18 +264,3 @@ class TorchDatasetAdapter(StreamedDataset):
             )
         generator = torch.Generator().manual_seed(derive_seed(seed, "image", index))
         return augment(x[None], generator)[0] if augment else x
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch, numpy and Python's random within the block, and restore their states after it."""
-    python_state, numpy_state = random.getstate(), numpy.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        numpy.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            numpy.random.set_state(numpy_state)

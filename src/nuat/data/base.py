@@ -11,7 +11,11 @@ import torch
 from torch import Tensor
 
 from nuat.data.augment import Augment
+from nuat.data.hashing import combine_hashes, hash_images
 from nuat.errors import InputError
+
+MAX_HASHED = 1000
+"""How many images of a data set that is not in memory enter its content hash."""
 
 
 class ImageDataset(ABC):
@@ -83,6 +87,20 @@ class ImageDataset(ABC):
         """Yield (indices, images, labels) of all images in order; the last batch may be smaller."""
         for indices in torch.arange(len(self)).split(batch_size):
             yield indices, *self.batch(indices)
+
+    def content_hash(self) -> str:
+        """Return a hash of the data: of all labels, and of up to 1,000 images, evenly spread.
+
+        Subclasses whose images are quick to read hash all of them.
+        """
+        return self._content_hash(max_images=MAX_HASHED)
+
+    def _content_hash(self, max_images: int) -> str:
+        step = max(1, -(-len(self) // max_images))
+        labels = repr(self.y.tolist()).encode()
+        batches = (self.batch(part) for part in torch.arange(0, len(self), step).split(100))
+        images = (image for x, y in batches for image in hash_images(x, y))
+        return combine_hashes([labels, *images])
 
     @abstractmethod
     def shuffled_batches(

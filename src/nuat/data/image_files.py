@@ -11,6 +11,8 @@ from torch import Tensor
 
 from nuat.data import image_io
 from nuat.data.augment import Augment
+from nuat.data.base import MAX_HASHED
+from nuat.data.hashing import combine_hashes
 from nuat.data.loader import StreamedDataset, default_workers
 from nuat.data.validation import NO_IMAGES, check_labels
 from nuat.errors import InputError
@@ -47,6 +49,14 @@ class ImageFileDataset(StreamedDataset):
     def to(self, device: torch.device | str) -> ImageFileDataset:
         """Return the same images on a device."""
         return replace(self, y=self.y.to(device), device=device)
+
+    def content_hash(self) -> str:
+        """Return a hash of the names, sizes and labels of all files, and of up to 1,000 of them."""
+        pairs = zip(self.files, self.y.tolist(), strict=True)
+        names = [(f.parent.name, f.name, f.stat().st_size, label) for f, label in pairs]
+        step = max(1, -(-len(self) // MAX_HASHED))
+        content = (file.read_bytes() for file in self.files[::step])
+        return combine_hashes([repr((self.size, names)).encode(), *content])
 
     def subset(self, indices: Tensor) -> ImageFileDataset:
         """Return the images at these indices [M]."""

@@ -57,6 +57,10 @@ class InMemoryDataset(ImageDataset):
         indices = indices.to(self.y.device)
         return to_float(self.x[indices]), self.y[indices]
 
+    def content_hash(self) -> str:
+        """Return a hash of all images and labels."""
+        return self._content_hash(max_images=len(self))
+
     def subset(self, indices: Tensor) -> InMemoryDataset:
         """Return the images at these indices [M]."""
         indices = indices.to(self.y.device)

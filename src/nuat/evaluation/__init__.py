@@ -11,7 +11,7 @@ from torch import nn
 from nuat.evaluation.log import EvaluationLog
 from nuat.evaluation.request import DEFAULT_ATTACKS, Attacks, resolve_request
 from nuat.evaluation.result import EvaluationResult, summarize, write_results
-from nuat.evaluation.runner import EvaluationRunner
+from nuat.evaluation.runner import BatchSize, EvaluationRunner, predict_clean
 from nuat.evaluation.search_model import Precision
 from nuat.runtime.grad_mode import gradients_enabled
 from nuat.runtime.precision import full_precision
@@ -42,11 +42,11 @@ def evaluate(
 
     An attack succeeds on an image if it returns an x_adv that is finite, in [0, 1], within
     eps + 1e-6 of the image, and misclassified by `model` itself in eval mode, in float32, with TF32
-    off. The verdict on an image is whether it is robust: classified correctly, and the attack does
-    not succeed. Attacks run on the search model, a faster copy of `model` (see
-    `nuat.evaluation.search_model`). Each image has its own noise, so a verdict depends neither on
-    the batch size, nor on the order of images, nor on the number of processes, nor on
-    interruptions; on a CPU the verdicts are bitwise identical.
+    off; logits that are NaN are never correct. The verdict on an image is whether it is robust:
+    classified correctly, and the attack does not succeed. Attacks run on the search model, a faster
+    copy of `model` (see `nuat.evaluation.search_model`). Each image has its own noise, so a verdict
+    depends neither on the batch size, nor on the order of images, nor on the number of processes,
+    nor on interruptions; on a CPU the verdicts are bitwise identical.
 
     With `out`, every finished batch is logged, and calling `evaluate` again with the same arguments
     resumes an interrupted evaluation. Under torchrun each process attacks a part of the images.
@@ -82,10 +82,14 @@ def evaluate(
         batch_size=batch_size, seed=seed, out=out, metadata=metadata,
         save_adversarial=save_adversarial, search_precision=search_precision,
     )  # fmt: skip
-    log = EvaluationLog.open(request.out, request.config(), rank())
-    runner = EvaluationRunner(request, log)
+    EvaluationLog.check_folder(request.out, request.config())
+    size = BatchSize(request.batch_size)
+    clean = predict_clean(request, size)
+    log = EvaluationLog.open(request.out, request.config(clean), rank())
+    runner = EvaluationRunner(request, log, clean, size)
     record = runner.run(quiet)
-    result = summarize(request, record, notes=[*request.notes, *runner.batch_size.notes])
+    notes = [*request.notes, *runner.notes, *size.notes]
+    result = summarize(request, record, notes)
     if request.out is not None and rank() == 0:
         write_results(request.out, log, record, result)
     return result

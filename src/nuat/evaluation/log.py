@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -33,6 +33,7 @@ from nuat.checkpoints.fields import (
 )
 from nuat.config.serialization import diff
 from nuat.errors import InputError
+from nuat.evaluation.probe import probes_differ
 from nuat.runtime.files import atomic_write, check_inside
 
 FORMAT_VERSION = 1
@@ -69,12 +70,14 @@ class LogEntry:
         seconds: how long the batch took.
         outcomes: the outcome for each image of the batch.
         snapshots: for each snapshot step, whether each image is robust at that iterate.
+        bad_gradients: the number of input gradients with NaN or infinite entries.
     """
 
     key: RunKey
     seconds: float
     outcomes: tuple[AttackOutcome, ...]
     snapshots: dict[int, list[bool]] = field(default_factory=dict)
+    bad_gradients: int = 0
 
     def to_json(self) -> str:
         """Return the entry as one line of JSON."""
@@ -88,6 +91,7 @@ class LogEntry:
             "seconds": self.seconds,
             "outcomes": columns,
             "snapshots": self.snapshots,
+            "bad_gradients": self.bad_gradients,
         }
         return json.dumps(line)
 
@@ -106,6 +110,7 @@ class LogEntry:
             seconds=line["seconds"],
             outcomes=tuple(AttackOutcome(*values) for values in zip(*columns, strict=True)),
             snapshots={int(step): robust for step, robust in line["snapshots"].items()},
+            bad_gradients=line["bad_gradients"],
         )
 
 
@@ -122,6 +127,7 @@ _LOG_LINE = {
     "outcomes.margin": list_of(either(NUMBER, NOTHING)),
     "outcomes.distance": list_of(NUMBER),
     "snapshots": mapping_of(list_of(FLAG)),
+    "bad_gradients": COUNT,
 }
 """The fields of a line of the log (docs/file_formats.md)."""
 
@@ -161,6 +167,16 @@ class EvaluationLog:
             atomic_write(own, lambda part: part.write_text(text))
             own.replace(file)
         return EvaluationLog(folder, rank)
+
+    @staticmethod
+    def check_folder(folder: Path | None, config: dict[str, Any]) -> None:
+        """Check all of `config` but the images, which are not read yet; see `open`."""
+        if folder is None:
+            return
+        if (folder / "config.json").exists():
+            _check_config(json.loads(json.dumps(config)), folder, ignored=("images", "model_probe"))
+        elif folder.exists() and _is_occupied(folder):
+            raise _not_an_evaluation(folder)
 
     def append(self, entry: LogEntry, x_adv: Tensor | None = None) -> None:
         """Append an entry; before it, store its adversarial images `x_adv` [F, C, H, W], if any."""
@@ -229,15 +245,22 @@ def _read_entries(file: Path) -> Iterator[LogEntry]:
             ) from error
 
 
-def _check_config(config: dict[str, Any], folder: Path) -> None:
+def _check_config(config: dict[str, Any], folder: Path, ignored: Sequence[str] = ()) -> None:
     """Raise InputError unless the folder contains the evaluation that `config` describes."""
     try:
         stored = parse_json((folder / "config.json").read_text(), folder / "config.json")
         stored["model_fingerprint"], stored["attacks"]
     except (ValueError, KeyError, TypeError):
         raise _not_an_evaluation(folder) from None
-    # an evaluation may resume under another version of torch
-    if differences := diff(config | {"versions": {}}, stored | {"versions": {}}):
+    # an evaluation may resume under another version of torch, and on a device that rounds otherwise
+    apart = {*ignored, "versions", "model_probe"}
+    here, there = ({k: v for k, v in each.items() if k not in apart} for each in (config, stored))
+    differences = diff(here, there)
+    if "model_probe" not in ignored and not differences:
+        probe, stored_probe = config.get("model_probe", []), stored.get("model_probe", [])
+        if probes_differ(probe, stored_probe):
+            differences = ["the logits of the model for the same images (model_probe)"]
+    if differences:
         raise InputError(
             f"{folder} contains another evaluation; it differs in {'; '.join(differences)}. "
             "Choose another folder with --out, or delete this one"

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from nuat.attacks import Attack
+from nuat.data.hashing import combine_hashes
 from nuat.errors import InputError
 from nuat.evaluation.log import FORMAT_VERSION, AttackOutcome, LogEntry
 from nuat.evaluation.sanity_checks import check_outcome
@@ -22,20 +23,26 @@ class CleanPredictions:
 
     Attributes:
         label: the true class.
-        predicted: the predicted class.
+        predicted: the predicted class; -1 where the logits are NaN, so that no class is right.
         margin: max_{j != y} z_j - z_y, negative where the image is classified correctly; None where
             it is not finite.
         ranking: the target classes: the other classes by descending logit.
+        hashes: a hash of the image and its label.
     """
 
     label: dict[int, int] = field(default_factory=dict)
     predicted: dict[int, int] = field(default_factory=dict)
     margin: dict[int, float | None] = field(default_factory=dict)
     ranking: dict[int, list[int]] = field(default_factory=dict)
+    hashes: dict[int, bytes] = field(default_factory=dict)
 
     def is_correct(self, index: int) -> bool:
         """Return whether the image is classified correctly."""
         return self.label[index] == self.predicted[index]
+
+    def content_hash(self) -> str:
+        """Return a hash of all images and labels, by index."""
+        return combine_hashes(self.hashes[index] for index in sorted(self.hashes))
 
 
 class AttackHistory:
@@ -171,15 +178,37 @@ class EvaluationRecord:
         }
 
     def notes(self) -> list[str]:
-        """Return signs in the outcome that the robust accuracy is overstated."""
+        """Return what a reader of the accuracies should know about the outcome."""
         notes = []
+        if undefined := sum(self.clean.predicted[index] < 0 for index in self.indices):
+            notes.append(
+                f"the logits of {undefined} of {len(self.indices)} images are NaN or infinite: "
+                "these images count as misclassified"
+            )
         for name, parts in self.parts.items():
             runs = [self.histories[name].broken_by(index) for index in self.indices]
             successes = [run for run in runs if run is not None]
             broken = {part: sum(success[0] == part for success in successes) for part in parts}
             by_restarts = sum(run % parts[part].restarts > 0 for part, run, _ in successes)
             found = check_outcome(len(self.indices), broken, by_restarts)
+            found += self._nan_notes(name, [outcome for _, _, outcome in successes])
             notes += [f"{name}: {note}" for note in found]
+        return notes
+
+    def _nan_notes(self, name: str, successes: Sequence[AttackOutcome]) -> list[str]:
+        """Return notes on NaN logits and gradients that the attack `name` came upon."""
+        notes = []
+        if undefined := sum(outcome.margin is None for outcome in successes):
+            notes.append(
+                f"the logits of {undefined} adversarial images are NaN or infinite: these images "
+                "count as broken"
+            )
+        bad = sum(entry.bad_gradients for entry in self.entries if entry.key.attack == name)
+        if bad:
+            notes.append(
+                f"{bad} input gradients, one per image and step, had NaN or infinite entries; NaN "
+                "counts as 0, so the attack may be weaker than it looks"
+            )
         return notes
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nuat.attacks import Attack, Ensemble, canonical_name, parse_attack
 from nuat.config.serialization import to_dict
@@ -17,11 +17,17 @@ from nuat.data.classes import match_classes
 from nuat.data.validation import check_images
 from nuat.errors import InputError, check_positive_int, check_seed
 from nuat.evaluation.log import FORMAT_VERSION
-from nuat.evaluation.per_image import Parts
+from nuat.evaluation.per_image import CleanPredictions, Parts
+from nuat.evaluation.probe import probe_model
 from nuat.evaluation.sanity_checks import check_model
-from nuat.evaluation.search_model import Precision, SearchModel, build_search_model
+from nuat.evaluation.search_model import (
+    Precision,
+    SearchModel,
+    build_search_model,
+    probe_batches,
+)
 from nuat.models.class_names import class_names
-from nuat.nn.fingerprint import digest, fingerprint
+from nuat.nn.fingerprint import fingerprint
 from nuat.nn.validation import check_logits, check_network
 from nuat.numbers import plain
 from nuat.rng import derive_seed
@@ -59,7 +65,7 @@ class EvaluationRequest:
         metadata: stored with the results.
         save_adversarial: whether adversarial images are stored.
         notes: warnings about the model and the attacks.
-        content_hash: a hash of the first images and of all labels.
+        model_probe: see `nuat.evaluation.probe.probe_model`.
     """
 
     model: nn.Module
@@ -76,19 +82,23 @@ class EvaluationRequest:
     metadata: dict[str, Any]
     save_adversarial: bool
     notes: list[str]
-    content_hash: str
+    model_probe: list[float | None]
 
-    def config(self) -> dict[str, Any]:
-        """Return the content of config.json, which identifies the evaluation."""
+    def config(self, clean: CleanPredictions | None = None) -> dict[str, Any]:
+        """Return the content of config.json, which identifies the evaluation.
+
+        `content_hash` is None as long as the images have not been read for the clean predictions.
+        """
         return {
             "format_version": FORMAT_VERSION,
             "model_fingerprint": fingerprint(self.model),
+            "model_probe": self.model_probe,
             "ball": repr(self.ball),
             "attacks": {name: to_dict(attack) for name, attack in self.attacks.items()},
             "images": {
                 "count": len(self.indices),
                 "indices_hash": derive_seed(*sorted(self.indices)),
-                "content_hash": self.content_hash,
+                "content_hash": clean.content_hash() if clean else None,
             },
             "seed": self.seed,
             "search_precision": self.search_model.precision,
@@ -134,11 +144,15 @@ def resolve_request(
     _check_options(search_precision, out, save_adversarial)
     x, y = images.batch(torch.tensor(sorted(chosen)[:NUM_PROBES]))
     check_images(x)
-    # check_model reports a softmax as a note, which is stored with the result
-    classes = check_logits(model, x, classes, warn_of_softmax=False)
+    # check_model reports a softmax as a note, which is stored with the result; NaN logits are
+    # counted over all images, unless there is nothing else
+    classes = check_logits(model, x, classes, warn_of_softmax=False, some_finite=True)
     images.check(classes)
     parts, notes = applicable_attacks(attacks, classes)
-    search_model = build_search_model(model, x, search_precision)
+    x_spread = images.batch(torch.tensor(_spread(sorted(chosen))))[0]
+    check_images(x_spread)
+    search_model = build_search_model(model, x_spread, search_precision)
+    train_mode = any(attack.train_mode for each in parts.values() for attack in each.values())
     notes += [*class_notes, *check_model(model, x, y), *search_model.notes]
     return EvaluationRequest(
         model=model,
@@ -155,7 +169,7 @@ def resolve_request(
         metadata=to_dict(metadata or {}),
         save_adversarial=save_adversarial,
         notes=notes,
-        content_hash=_content_hash(x, images.y[sorted(chosen)]),
+        model_probe=probe_model(model, probe_batches(x_spread), train_mode),
     )
 
 
@@ -249,6 +263,7 @@ def _check_options(search_precision: str, out: Path | str | None, save_adversari
         raise InputError("save_adversarial and torchrun need a folder for the results: give out")
 
 
-def _content_hash(x: Tensor, y: Tensor) -> str:
-    """Hash images and labels; 16 bits per pixel, since devices differ in the last bits."""
-    return digest({"x": (x * 65535).round().int(), "y": y})
+def _spread(indices: list[int]) -> list[int]:
+    """Return the first NUM_PROBES indices, and as many of the others, evenly spread."""
+    first, others = indices[:NUM_PROBES], indices[NUM_PROBES:]
+    return first + others[:: max(1, -(-len(others) // NUM_PROBES))]

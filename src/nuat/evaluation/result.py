@@ -15,6 +15,7 @@ from nuat.checkpoints.fields import (
     ANYTHING,
     COUNT,
     FLAG,
+    MAX_COUNT,
     NOTHING,
     NUMBER,
     SECONDS,
@@ -24,6 +25,7 @@ from nuat.checkpoints.fields import (
     either,
     list_of,
     mapping_of,
+    whole_number,
 )
 from nuat.errors import InputError
 from nuat.evaluation.intervals import wilson
@@ -39,7 +41,8 @@ class EvaluationResult:
 
     Attributes:
         indices: the index of each evaluated image in its split.
-        labels, predicted: the true class of each image, and the one predicted without an attack.
+        labels, predicted: the true class of each image, and the one predicted without an attack;
+            the latter is -1 where the logits are NaN.
         robust: for each attack, whether each image is classified correctly and withstands the
             attack; the snapshots of an attack are listed as `NAME at STEP`.
         seconds: for each attack, the run time summed over its batches.
@@ -140,7 +143,7 @@ _INDICES = list_of(COUNT, low=1)
 _SCORES = {
     "indices": _INDICES,
     "labels": _INDICES,
-    "predicted": _INDICES,
+    "predicted": list_of(whole_number(-1, MAX_COUNT), low=1),
     "robust": mapping_of(list_of(FLAG)),
     "seconds": mapping_of(SECONDS),
     "ball": TEXT,

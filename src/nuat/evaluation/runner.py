@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from nuat.attacks import Attack, AttackResult, classes_by_logit, logits, run_attack
+from nuat.attacks import Attack, AttackResult, classes_by_logit, logits, predict, run_attack
+from nuat.data.hashing import hash_images
 from nuat.data.validation import check_images
 from nuat.evaluation.log import AttackOutcome, EvaluationLog, LogEntry, RunKey
 from nuat.evaluation.per_image import CleanPredictions, EvaluationRecord, Parts
-from nuat.evaluation.request import EvaluationRequest, count_runs, max_targets
+from nuat.evaluation.request import (
+    NUM_PROBES,
+    EvaluationRequest,
+    count_runs,
+    max_targets,
+)
+from nuat.evaluation.search_model import without_copy
 from nuat.losses import margin
 from nuat.nn.freeze import frozen_eval
 from nuat.rng import PerImageNoise
@@ -40,51 +47,58 @@ class BatchSize:
             torch.cuda.empty_cache()
 
 
+def predict_clean(request: EvaluationRequest, batch_size: BatchSize) -> CleanPredictions:
+    """Predict and hash all clean images; every rank does, to choose targets and correct images."""
+    clean, remaining = CleanPredictions(), list(request.indices)
+    while remaining:
+        indices = remaining[: batch_size.value]
+        try:
+            with unify_oom_errors():
+                x, y = request.images.batch(torch.tensor(indices))
+                check_images(x)
+                z = logits(request.model, x)
+        except torch.OutOfMemoryError as error:
+            batch_size.halve(error)
+            continue
+        columns = {
+            "label": y.tolist(),
+            "predicted": predict(z).tolist(),
+            "margin": [round_float32(value) for value in margin(z, y).tolist()],
+            "ranking": classes_by_logit(z, y)[:, : max_targets(request.parts)].tolist(),
+            "hashes": hash_images(x, y),
+        }
+        for name, values in columns.items():
+            getattr(clean, name).update(zip(indices, values, strict=True))
+        remaining = remaining[len(indices) :]
+    return clean
+
+
 class EvaluationRunner:
     """Runs the attacks of a request, and appends the outcome of each batch to the log."""
 
-    def __init__(self, request: EvaluationRequest, log: EvaluationLog):
+    def __init__(
+        self,
+        request: EvaluationRequest,
+        log: EvaluationLog,
+        clean: CleanPredictions,
+        batch_size: BatchSize,
+    ):
         self.request, self.log = request, log
-        self.batch_size = BatchSize(request.batch_size)
-        self.clean = CleanPredictions()
+        self.clean, self.batch_size = clean, batch_size
+        self.search_model, self.notes = request.search_model, list[str]()
         self.progress = Progress("attacking", 0, hidden=True)
 
     def run(self, quiet: bool = True) -> EvaluationRecord:
-        """Predict the clean images, run every attack, and wait for the other ranks."""
+        """Run every attack, and wait for the other ranks."""
         request = self.request
         total = count_runs(request.parts, request.classes) * len(request.indices)
         with Progress("attacking", math.ceil(total / world_size()), hidden=quiet) as progress:
             self.progress = progress
-            self.clean = self.predict_clean()
             for name, parts in request.parts.items():
                 self.run_parts(name, parts)
             barrier()
         self.log.reload()
         return EvaluationRecord(request.indices, self.clean, request.parts, self.log.entries)
-
-    def predict_clean(self) -> CleanPredictions:
-        """Predict all clean images; every rank does, to choose targets and correct images."""
-        clean, remaining = CleanPredictions(), list(self.request.indices)
-        while remaining:
-            indices = remaining[: self.batch_size.value]
-            try:
-                with unify_oom_errors():
-                    x, y = self.load_batch(indices)
-                    check_images(x)
-                    z = logits(self.request.model, x)
-            except torch.OutOfMemoryError as error:
-                self.batch_size.halve(error)
-                continue
-            columns = {
-                "label": y.tolist(),
-                "predicted": z.argmax(1).tolist(),
-                "margin": [round_float32(value) for value in margin(z, y).tolist()],
-                "ranking": classes_by_logit(z, y)[:, : max_targets(self.request.parts)].tolist(),
-            }
-            for name, values in columns.items():
-                getattr(clean, name).update(zip(indices, values, strict=True))
-            remaining = remaining[len(indices) :]
-        return clean
 
     def run_parts(self, name: str, parts: Parts) -> None:
         """Run the parts of an attack, each on the images on which no earlier part succeeds."""
@@ -149,7 +163,8 @@ class EvaluationRunner:
         result, distance = attempt
         snapshots = {step: robust.tolist() for step, robust in result.snapshots.items()}
         outcomes = tuple(_outcomes(indices, result, distance))
-        entry = LogEntry(key, time.monotonic() - start, outcomes, snapshots)
+        seconds = time.monotonic() - start
+        entry = LogEntry(key, seconds, outcomes, snapshots, result.bad_gradients)
         save = self.request.save_adversarial
         self.log.append(entry, result.x_adv[result.adversarial] if save else None)
         self.progress.advance(len(indices))
@@ -159,19 +174,26 @@ class EvaluationRunner:
     ) -> tuple[AttackResult, Tensor]:
         """Run an attack on one batch; return the result and the distances of x_adv from x, [B]."""
         request = self.request
-        x, y = self.load_batch(indices)
+        x, y = request.images.batch(torch.tensor(indices))
         noise = PerImageNoise(request.seed, torch.tensor(indices), key.part)
         ranking = torch.tensor([self.clean.ranking[index] for index in indices], device=x.device)
         targets = ranking if attack.targets else None
         with frozen_eval(request.model, attack.train_mode) as frozen_model:
             # The search model is in eval mode, and batch statistics cannot be folded.
-            search_model = frozen_model if attack.train_mode else request.search_model
+            search_model = frozen_model if attack.train_mode else self.search_model
             result = run_attack(attack, request.model, search_model, x, y, noise, key.run, targets)
+        if not attack.train_mode and not self.copy_agrees(result.x_adv):
+            return self.attempt(key, attack, indices)
         return result, attack.ball.distance(result.x_adv, x)
 
-    def load_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return images [B, C, H, W] and labels [B] on the model's device."""
-        return self.request.images.batch(torch.tensor(indices))
+    def copy_agrees(self, x_adv: Tensor) -> bool:
+        """Compare the copy with the model after an attack; if they differ, give up the copy."""
+        model = self.request.model
+        if self.search_model.agrees_with(model, x_adv[:NUM_PROBES]):
+            return True
+        self.search_model = without_copy(model, self.search_model.precision)
+        self.notes += self.search_model.notes
+        return False
 
 
 def _outcomes(

@@ -86,6 +86,7 @@ def check_logits(
     classes: int | None = None,
     warn_of_softmax: bool = True,
     training: bool = False,
+    some_finite: bool = False,
 ) -> int:
     """Check that a network returns finite logits [B, K] for images `x`, and return K.
 
@@ -98,11 +99,12 @@ def check_logits(
         warn_of_softmax: whether to warn if the outputs look like the probabilities of a softmax.
         training: whether to call it in train mode, which may change buffers other than those of
             BatchNorm.
+        some_finite: accept NaN and infinite logits, unless every image has one.
 
     Raises:
         InputError: the network does not accept the images, changes them in place, or returns
             anything else than logits.
-        NonFiniteError: a logit is NaN or infinite.
+        NonFiniteError: a logit is NaN or infinite; with `some_finite`, one of each image.
     """
     z = _forward(model, x, training)
     if not isinstance(z, Tensor):
@@ -116,7 +118,8 @@ def check_logits(
             f"the network returns {list(z.shape)} for {len(x)} images, "
             f"not logits [{len(x)}, {'K' if classes is None else classes}]"
         )
-    if not torch.isfinite(z).all():
+    is_finite = torch.isfinite(z).all(1)
+    if not (is_finite.any() if some_finite else is_finite.all()):
         raise NonFiniteError("the network returns NaN or infinite logits")
     if warn_of_softmax and looks_like_probabilities(z):
         warnings.warn(
