@@ -2,7 +2,7 @@
 
 from nuat.checkpoints.finetune import InitialWeights, load_initial_weights, resolve_init
 from nuat.checkpoints.loading import LoadedModel, load_model, read_metadata
-from nuat.checkpoints.probe import probe_metadata
+from nuat.checkpoints.probe import check_probe, probe_metadata
 from nuat.checkpoints.run import Run
 from nuat.checkpoints.weights_io import check_weights, read_weights, write_weights
 
@@ -11,6 +11,7 @@ __all__ = [
     "check_weights",
     "LoadedModel",
     "Run",
+    "check_probe",
     "load_initial_weights",
     "load_model",
     "probe_metadata",

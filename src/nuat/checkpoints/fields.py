@@ -195,6 +195,7 @@ CHECKPOINT = {
     "losses": list_of(NUMBER, 2, 2),
     "logs.totals": mapping_of(NUMBER),
     "logs.counts": mapping_of(COUNT),
+    "probe": mapping_of(TEXT),
 }
 """The fields of checkpoint.pt (docs/file_formats.md)."""
 

@@ -13,10 +13,11 @@ from nuat.attacks import FGSM
 from nuat.checkpoints import InitialWeights, check_weights, resolve_init
 from nuat.config.serialization import to_dict
 from nuat.data import Splits, as_splits, dataset_slug, load_dataset
+from nuat.data.splits import SPLIT_NAMES
 from nuat.errors import InputError, check_positive_int, check_seed
 from nuat.methods import StepContext
 from nuat.models import build_model, model_name, startup_notes
-from nuat.nn.ema import EMAs
+from nuat.nn.ema import EMAs, check_copy
 from nuat.nn.precision import select_memory_format
 from nuat.nn.validation import (
     check_last_batch,
@@ -103,6 +104,7 @@ def resolve(
         check_positive_int("threads", threads)
     check_seed(seed)
     splits.train.check_augment(recipe.augment)
+    content = {name: splits[name].content_hash() for name in SPLIT_NAMES}
     splits = splits.to(device)
     folder = Path(out or Path("runs") / f"{recipe.name}-{dataset_slug(splits.name)}-{seed}")
     classes, channels = len(splits.classes), splits.train.channels
@@ -119,7 +121,9 @@ def resolve(
         initial_weights, init_config = resolve_init(init, model, classes, channels, folder)
         check_last_batch(model, x, len(splits.train), recipe.batch_size)
         check_weights(model)
-        _check_method(recipe, model, x, y, classes)
+        uses_ema = _check_method(recipe, model, x, y, classes)
+        if uses_ema or recipe.ema_decay is not None:
+            check_copy(model, x)
         memory_format, format_note = select_memory_format(model, x, recipe.channels_last)
     init_notes = [] if initial_weights is None else initial_weights.notes(splits.classes)
     tf32_note = (
@@ -134,7 +138,7 @@ def resolve(
         model=model,
         splits=splits,
         folder=folder,
-        config=_config(recipe, model, splits, seed, threads) | init_config,
+        config=_config(recipe, model, splits, content, seed, threads) | init_config,
         initial_weights=initial_weights,
         seed=seed,
         device=device,
@@ -156,8 +160,12 @@ def _resolve_recipe_and_data(recipe: Recipe | str, data: Any) -> tuple[Recipe, S
     return recipe, splits or load_dataset(data or recipe.data)
 
 
-def _check_method(recipe: Recipe, model: nn.Module, x: Tensor, y: Tensor, classes: int) -> None:
-    """Raise InputError unless the recipe can take a step on two images; restore the model."""
+def _check_method(recipe: Recipe, model: nn.Module, x: Tensor, y: Tensor, classes: int) -> bool:
+    """Raise InputError unless the recipe can take a step on two images; restore the model.
+
+    Returns:
+        Whether the method uses an EMA.
+    """
     state = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [(module, module.training) for module in model.modules()]
     emas = EMAs(model)
@@ -180,17 +188,24 @@ def _check_method(recipe: Recipe, model: nn.Module, x: Tensor, y: Tensor, classe
         model.load_state_dict(state)
         for module, was_training in modes:
             module.training = was_training
+    return len(emas) > 0
 
 
 def _config(
-    recipe: Recipe, model: nn.Module, splits: Splits, seed: int, threads: int | None
+    recipe: Recipe,
+    model: nn.Module,
+    splits: Splits,
+    content: dict[str, str],
+    seed: int,
+    threads: int | None,
 ) -> dict[str, Any]:
-    sizes = {name: len(splits[name]) for name in ("train", "val", "test")}
+    sizes = {name: len(splits[name]) for name in SPLIT_NAMES}
+    classes = list(splits.classes)
     return {
         "recipe": to_dict(recipe),
         "model": model_name(model),
         "parameters": sum(weight.numel() for weight in model.parameters()),
-        "data": {"name": splits.name, "classes": list(splits.classes), **sizes},
+        "data": {"name": splits.name, "classes": classes, **sizes, "content_hash": content},
         "channels": splits.train.channels,
         "seed": seed,
         "threads": threads or torch.get_num_threads(),

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nuat.checkpoints import probe_metadata
-from nuat.checkpoints.fields import CHECKPOINT, check_fields
+from nuat.checkpoints import check_probe, probe_metadata
+from nuat.checkpoints.fields import CHECKPOINT, check_fields, parse_metadata
 from nuat.checkpoints.run import Run
 from nuat.errors import InputError
 from nuat.methods.cost import forward_equivalents
@@ -254,6 +254,7 @@ class Trainer:
             "seconds": self.timer.seconds,
             "losses": [self.losses.total, self.losses.count],
             "logs": self.logs.state_dict(),
+            "probe": probe_metadata(self.plan.model, self.splits.train.batch(torch.arange(1))[0]),
         }
         self.folder.save_checkpoint(state)
         self.saved = time.monotonic()
@@ -278,6 +279,9 @@ class Trainer:
             raise InputError(
                 f"the checkpoint in {self.folder.path} does not fit this run: {reason}"
             ) from error
+        source = self.folder.path / "checkpoint.pt"
+        probe = parse_metadata(state["probe"], source)
+        check_probe(self.plan.model, probe, source, self.plan.config["model"])
         self.epoch, self.batch, self.finished = state["epoch"], state["batch"], state["finished"]
         self.best = tuple(state["best"])
         self.timer.elapsed = state["seconds"]
