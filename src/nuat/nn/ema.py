@@ -161,8 +161,11 @@ def _perturb(tensors: Iterable[Tensor]) -> None:
 @torch.no_grad()
 def _logits(model: nn.Module, batches: Sequence[Tensor], reverse: bool = False) -> Tensor:
     """Return logits [N, K] of all batches in eval mode; with `reverse`, restore their order."""
-    with frozen_eval(model) as frozen_model, seeded(0, batches[0].device):
-        logits = [frozen_model(x) for x in batches]
+    logits = []
+    with frozen_eval(model) as frozen_model:
+        for x in batches:
+            with seeded(0, x.device):  # of each batch, whatever comes before it
+                logits.append(frozen_model(x))
     return torch.cat(logits[::-1] if reverse else logits)
 
 
