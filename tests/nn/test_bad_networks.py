@@ -34,7 +34,7 @@ class Net(nn.Module):
         (Net(), X * torch.nan, Y, None, InputError, "must lie in"),
         (Net(), X, Y, 10, InputError, r"not logits \[6, 10\]"),
         (Net(), X, Y + 1, None, InputError, "count from 1"),
-        (Net(), X, Y.float(), None, InputError, "not integers"),
+        (Net(), X, Y + 0.5, None, InputError, "whole numbers"),
         (Net(), X, Y[:4], None, InputError, "labels"),
         (Net(), X[:, :1], Y, None, InputError, r"does not take images \[6, 1, 8, 8\]"),
         (Net(channels=1), X, Y, None, InputError, r"does not take images \[6, 3, 8, 8\]"),
