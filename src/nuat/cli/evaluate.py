@@ -99,8 +99,7 @@ def evaluate_command(
         search=None if search_precision == "fp32" else search_precision,
     )
     folder = _results_folder(out, loaded, name)
-    if folder is None and rank() == 0:
-        print_line("The result will not be saved; --out FOLDER saves it, image by image.")
+    _print_unless_saved(folder)
     configure_threads(threads)
     result = evaluate(
         loaded.model,
@@ -123,6 +122,13 @@ def evaluate_command(
         if loaded.run is not None and out is None and is_run_data:
             loaded.run.save_scores(name, result.to_dict())
         _print_folder(folder, is_in_reports=is_run_data or out is not None)
+
+
+def _print_unless_saved(folder: Path | None) -> None:
+    from nuat.runtime.ranks import rank
+
+    if folder is None and rank() == 0:
+        print_line("The result will not be saved; --out FOLDER saves it, image by image.")
 
 
 def _choose_data(source: Path, data: str | None) -> tuple[str, bool]:
