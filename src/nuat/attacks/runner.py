@@ -92,7 +92,9 @@ class PassCounter(nn.Module):
     def _count_backward(self, gradient: Tensor) -> None:
         self.backwards += 1
 
-    def _count_bad_gradients(self, gradient: Tensor) -> None:
+    def _count_bad_gradients(self, gradient: Tensor | None) -> None:
+        if gradient is None:  # no gradient reaches the images; the attack says so
+            return
         # the sum of an image is NaN or infinite if one of its entries is; hence one pass
         self.bad_gradients += (~gradient.flatten(1).sum(1).isfinite()).sum()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from nuat.evaluation.result import EvaluationResult, summarize, write_results
 from nuat.evaluation.runner import BatchSize, EvaluationRunner, predict_clean
 from nuat.evaluation.search_model import Precision
 from nuat.runtime.grad_mode import gradients_enabled
+from nuat.runtime.locks import lock_folder
 from nuat.runtime.precision import full_precision
 from nuat.runtime.ranks import rank
 from nuat.threat_models import Ball
@@ -86,12 +88,14 @@ def evaluate(
     size = BatchSize(request.batch_size)
     clean = predict_clean(request, size)
     log = EvaluationLog.open(request.out, request.config(clean), rank())
-    runner = EvaluationRunner(request, log, clean, size)
-    record = runner.run(quiet)
-    notes = [*request.notes, *runner.notes, *size.notes]
-    result = summarize(request, record, notes)
-    if request.out is not None and rank() == 0:
-        write_results(request.out, log, record, result)
+    with nullcontext() if request.out is None else lock_folder(request.out, f"lock-{rank()}"):
+        log.reload()  # another process may have written between our opening and our locking it
+        runner = EvaluationRunner(request, log, clean, size)
+        record = runner.run(quiet)
+        notes = [*request.notes, *runner.notes, *size.notes]
+        result = summarize(request, record, notes)
+        if request.out is not None and rank() == 0:
+            write_results(request.out, log, record, result)
     return result
 
 

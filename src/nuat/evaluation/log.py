@@ -140,7 +140,6 @@ class EvaluationLog:
         self._num_written = 0
         if folder is not None and self._file.exists():
             self._truncate_partial()
-            self._num_written = self._file.read_bytes().count(b"\n")
         self.reload()
 
     @staticmethod
@@ -200,6 +199,8 @@ class EvaluationLog:
         if self.folder is not None:
             files = sorted(self.folder.glob("log-*.jsonl"))
             self.entries = [entry for file in files for entry in _read_entries(file)]
+            if self._file.exists():
+                self._num_written = self._file.read_bytes().count(b"\n")
 
     def completed(self, key: RunKey) -> dict[int, bool]:
         """Return the images on which this run is complete, and whether it broke them."""

@@ -22,6 +22,7 @@ from nuat.methods.cost import forward_equivalents
 from nuat.models import class_name
 from nuat.nn.state_dict import load_plain_state_dict, plain_state_dict
 from nuat.rng import derive_seed
+from nuat.runtime.locks import lock_folder
 from nuat.runtime.progress import Progress
 from nuat.training.cuda_graphs import CudaGraphs
 from nuat.training.messages import epoch_summary, error_context, position
@@ -81,6 +82,10 @@ class Trainer:
 
         At the end of a finished run the model holds the weights of the best epoch.
         """
+        with lock_folder(self.folder.path):
+            return self._run()
+
+    def _run(self) -> Run:
         self.load_checkpoint()
         total = self.recipe.epochs * self.batches
         with Progress(self.recipe.name, total, self.batches_done) as bar:
