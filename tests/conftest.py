@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -21,6 +21,17 @@ from tests.command_line import (  # noqa: F401  # these are fixtures
 def seeded() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _same_data_folder() -> Iterator[None]:
+    """--data-dir sets $NUAT_DATA for the process; the next test starts without it."""
+    before = os.environ.get("NUAT_DATA")
+    yield
+    if before is None:
+        os.environ.pop("NUAT_DATA", None)
+    else:
+        os.environ["NUAT_DATA"] = before
 
 
 @pytest.fixture
