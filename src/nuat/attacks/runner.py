@@ -239,13 +239,13 @@ def record_candidates(
 
     Selects with masks rather than with `if`, so that a GPU need not synchronize at every iterate.
     """
-    lead = margin(z, state.y)
-    misclassified = (z.argmax(1) != state.y) | lead.isnan()  # the opposite of `is_correct`
+    margins = margin(z, state.y)
+    misclassified = (z.argmax(1) != state.y) | margins.isnan()  # the opposite of `is_correct`
     if (in_ball := attack.in_ball(state)) is not None:
-        misclassified, lead = misclassified & in_ball, lead.masked_fill(~in_ball, -torch.inf)
-    candidates.margin = torch.fmax(candidates.margin, lead)  # ignores NaN
+        misclassified, margins = misclassified & in_ball, margins.masked_fill(~in_ball, -torch.inf)
+    candidates.margin = torch.fmax(candidates.margin, margins)  # ignores NaN
     first = misclassified & ~candidates.exists
-    better = misclassified & candidates.exists & (lead > candidates.runner_up_margin)
+    better = misclassified & candidates.exists & (margins > candidates.runner_up_margin)
     if misclassified.is_cpu and not misclassified.any():
         return  # reading a value costs nothing on a CPU
     candidates.x_adv = torch.where(first[:, None, None, None], state.x_adv, candidates.x_adv)
@@ -255,7 +255,7 @@ def record_candidates(
         better[:, None, None, None], state.x_adv, candidates.runner_up
     )
     candidates.runner_up_step = candidates.runner_up_step.masked_fill(better, k)
-    candidates.runner_up_margin = torch.where(better, lead, candidates.runner_up_margin)
+    candidates.runner_up_margin = torch.where(better, margins, candidates.runner_up_margin)
 
 
 def verify_candidates(
