@@ -37,9 +37,10 @@ from nuat.nn.precision import check_channels_last, set_memory_format
 from nuat.profiling import Candidate, MatmulBaseline, get_clock
 from nuat.profiling.costs import paired_ratio
 from nuat.recipes import Recipe
+from nuat.runtime.cuda_graphs import capture_cuda_graph
 from nuat.runtime.flops import count_flops
 from nuat.runtime.versions import versions
-from nuat.training.cuda_graphs import CudaGraphs, capture_cuda_graph
+from nuat.training.cuda_graphs import CudaGraphs
 from nuat.training.train_step import TrainStep
 
 PUBLISHED = {"standard": 3, "nuat": 11, "nuat-wa": 11, "nuat2-wa": 14, "fbf": 6, "pgd-at": 33}
@@ -149,12 +150,12 @@ def after(bench: Bench, name: str, precision: str, graphs: bool) -> Tensor:
     f = bench.network(bench.small)
     train_step = TrainStep(recipe, f, batches=5)
     if graphs:
-        train_step.cuda_graphs = CudaGraphs(recipe.method, bench.say, bench.record)
+        train_step.cuda_graphs = CudaGraphs(bench.say, bench.record)
     torch.manual_seed(1)
     images = bench.images(36)
     for epoch in (40, 41):
         for batch, (x, y) in enumerate(images.shuffled_batches(8, epoch)):
-            for _ in train_step.step(x, y, train_step.prepare(epoch, batch)):
+            for _ in train_step.step((x, y), train_step.prepare(epoch, batch)):
                 pass
     return torch.cat([weight.detach().flatten() for weight in f.parameters()])
 
@@ -225,7 +226,7 @@ def group(bench: Bench, batch: int, precision: str, graphs: bool) -> None:
     for name in PUBLISHED:
         arm = Candidate(bench.recipe(name, batch, precision), copy.deepcopy(f), images)
         if graphs:
-            arm.train_step.cuda_graphs = CudaGraphs(arm.recipe.method, bench.say, bench.record)
+            arm.train_step.cuda_graphs = CudaGraphs(bench.say, bench.record)
         for _ in range(2 if bench.tiny else 4):
             arm.run_round()
         began = bench.clock()

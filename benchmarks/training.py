@@ -60,7 +60,7 @@ class Ours:
             set_memory_format(f, torch.channels_last)
 
     def step(self, x: Tensor, y: Tensor, epoch: int, place: int) -> None:
-        for _ in self.train_step.step(x, y, self.train_step.prepare(epoch, place)):
+        for _ in self.train_step.step((x, y), self.train_step.prepare(epoch, place)):
             pass
 
 

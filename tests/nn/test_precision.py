@@ -108,7 +108,7 @@ def test_a_step_in_bfloat16_keeps_weights_and_averages_in_float32(name):
     before = [p.clone() for p in f.parameters()]
     train_step = TrainStep(recipe, f, batches=2)
     for batch in range(2):
-        for loss in train_step.step(X, Y, train_step.prepare(60, batch)):
+        for loss in train_step.step((X, Y), train_step.prepare(60, batch)):
             assert loss.dtype is torch.float32 and loss.isfinite()
     assert isinstance(train_step.train_model, BFloat16Model) and not isinstance(
         train_step.eval_model, BFloat16Model

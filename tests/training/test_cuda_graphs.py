@@ -1,131 +1,163 @@
-"""A captured step equals the step in Python.
+"""A recorded step equals the step in Python.
 
-Without a GPU, `capture` returns a function that runs the step again. benchmarks/gpu.py checks real
+Without a GPU, `capture` returns a function that runs the step again. benchmarks/gpu checks real
 CUDA graphs.
 """
 
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import nuat
 from nuat.data import InMemoryDataset
 from nuat.models import build_model
-from nuat.recipes import list_recipes
+from nuat.recipes import Recipe, list_recipes
 from nuat.training.cuda_graphs import CudaGraphs
+from nuat.training.sgd import CapturableSGD
 from nuat.training.train_step import TrainStep
 
-CAPTURABLE = ["normal", "fbf", "r-mgm", "gat", "nuat", "nuat-wa", "nuat2", "nuat2-wa", "trades-wa"]
 ROWS = {row.name: row for row in list_recipes() if row.data == "cifar10"}
-IMAGES = InMemoryDataset(torch.rand(28, 3, 8, 8), torch.arange(28) % 10)
+RECORDED = sorted(name for name in ROWS if not name.removesuffix("-wrn").endswith("-h"))
+IMAGES = InMemoryDataset(torch.randint(256, (28, 3, 8, 8)).byte(), torch.arange(28) % 10)
+EPOCHS = (0, 1, 2, 3, 40, 41, 42, 43)
 
 
-def train(row, cuda_graphs=None, epochs=(0, 40)):
-    """Weights, EMA, losses and notes after epochs of 4 batches, of which the last is smaller."""
-    torch.manual_seed(0)
-    row = replace(row, batch_size=8, model="small-cnn(width=4)")
-    train_step = TrainStep(
-        row, build_model(row.model, 10, 3), batches=4, seed=1, cuda_graphs=cuda_graphs
-    )
-    outputs = []
-    for epoch in epochs:
-        for batch, (x, y) in enumerate(IMAGES.shuffled_batches(8, seed=epoch)):
-            ctx = train_step.prepare(epoch, batch)
-            outputs += [*train_step.step(x, y, ctx), *ctx.logs.values()]
-    models = (train_step.model, train_step.eval_model)
-    return [*(value for model in models for value in model.state_dict().values()), *outputs]
+class Training:
+    """Epochs of 4 batches, of which the last is smaller; `outcome` collects all losses and logs."""
 
+    def __init__(self, row: Recipe, epochs: Sequence[int] = EPOCHS, graphs: bool = False) -> None:
+        torch.manual_seed(0)
+        self.row = replace(row, batch_size=8, model="small-cnn(width=4)")
+        self.messages: list[str] = []
+        self.train_step = TrainStep(
+            self.row,
+            build_model(self.row.model, 10, 3),
+            batches=4,
+            seed=1,
+            make_batch=partial(IMAGES.make_batch, augment=self.row.augment),
+            cuda_graphs=CudaGraphs(self.messages.append, self.capture) if graphs else None,
+        )
+        # as on a GPU
+        self.train_step.optimizer = CapturableSGD(
+            self.train_step.model.parameters(), lr=0.0, weight_decay=row.weight_decay
+        )
+        self.epochs, self.captures, self.replays = epochs, 0, 0
 
-def equal(one, other):
-    pairs = zip(one, other, strict=True)
-    return all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
+    def outcome(self) -> list[Any]:
+        """Train; return all losses, logs, weights and averages."""
+        outputs: list[Any] = []
+        step = self.train_step
+        for epoch in self.epochs:
+            inputs = IMAGES.shuffled_inputs(8, epoch, self.row.augment)
+            for batch, rows in enumerate(inputs):
+                ctx = step.prepare(epoch, batch)
+                outputs += [*step.step(rows, ctx), *ctx.logs.values()]
+        models = (step.model, step.eval_model)
+        return [*(value for model in models for value in model.state_dict().values()), *outputs]
 
-
-def run_at_replay(work):
-    """A stand-in for `capture_cuda_graph`: the work is done at each replay."""
-    return work
-
-
-@pytest.mark.parametrize("name", [*CAPTURABLE, "awp", "pgd-at"])
-def test_a_captured_step_equals_the_step(name):
-    messages, epochs = [], (0, 1, 40, 41)
-    graphs = CudaGraphs(ROWS[name].method, messages.append, run_at_replay)
-    with_graphs = train(ROWS[name], graphs, epochs)
-    assert not messages and len(graphs.steps) == ROWS[name].method.graph_period
-    assert equal(with_graphs, train(ROWS[name], epochs=epochs))
-
-
-def test_steps_are_captured_anew_in_every_epoch():
-    replays = []
-
-    def capture(work):
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Stand in for `capture_cuda_graph`: what `work` did to tensors is undone."""
+        tensors = [*self._tensors()]
+        before = [tensor.detach().clone() for tensor in tensors]
+        random_state = torch.get_rng_state()
         work()
+        for tensor, value in zip(tensors, before, strict=True):
+            tensor.data.copy_(value)
+        torch.set_rng_state(random_state)
+        self.captures += 1
 
-        def replay():
-            replays.append(None)
+        def replay() -> None:
+            self.replays += 1
             work()
 
         return replay
 
-    row = replace(ROWS["nuat"], batch_size=8)
-    graphs = CudaGraphs(row.method, print, capture)
-    train(row, graphs, (0, 1, 2))
-    # epochs have three full batches; the first four of the run are the warm-up
-    assert len(replays) == 2 + 3
-    assert graphs.epoch == 2
+    def _tensors(self) -> Iterator[Tensor]:
+        step = self.train_step
+        yield from (*step.model.parameters(), *step.model.buffers())
+        for state in step.optimizer.state.values():
+            yield from state.values()
+        for ema in step.emas._by_decay.values():
+            yield from (*ema.model.parameters(), *ema.model.buffers())
+        yield from (value for value in step.memory.values() if isinstance(value, Tensor))
 
 
-@pytest.mark.parametrize("name", ["atf", "nuat-h"])
-def test_a_method_that_cannot_be_captured_runs_eagerly_with_a_message(name):
-    messages = []
-    graphs = CudaGraphs(ROWS[name].method, messages.append, run_at_replay)
-    assert equal(train(ROWS[name], graphs), train(ROWS[name]))
-    assert len(messages) == 1 and "cannot be captured as a CUDA graph" in messages[0]
+def equal(one: list[Any], other: list[Any]) -> bool:
+    pairs = zip(one, other, strict=True)
+    return all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
 
 
-def test_a_failed_capture_changes_nothing_and_prints_one_message():
-    def fail(work):
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_recorded_step_equals_the_step(name: str) -> None:
+    recorded = Training(ROWS[name], graphs=True)
+    outcome = recorded.outcome()
+    assert not recorded.messages
+    assert recorded.replays >= 8
+    assert equal(outcome, Training(ROWS[name]).outcome())
+
+
+def test_a_schedule_records_nothing_anew() -> None:
+    training = Training(ROWS["nuat"], epochs=range(1, 12), graphs=True)
+    training.outcome()
+    # a batch with the norm in its attack and one without; the smaller last batch has it
+    assert training.captures == 3
+    assert training.replays == 4 * 11 - 2 * 3
+
+
+def test_loaded_weights_end_the_recorded_steps() -> None:
+    training = Training(ROWS["nuat-wa"], graphs=True)
+    training.outcome()
+    step = training.train_step
+    assert step.cuda_graphs is not None and step.cuda_graphs.steps
+    step.load_state_dict(copy.deepcopy(step.state_dict()))
+    assert not step.cuda_graphs.steps
+
+
+def test_a_method_that_cannot_be_recorded_runs_eagerly_with_a_message() -> None:
+    training = Training(ROWS["nuat-h"], graphs=True)
+    assert equal(training.outcome(), Training(ROWS["nuat-h"]).outcome())
+    assert len(training.messages) == 1
+    assert "cannot be recorded as a CUDA graph" in training.messages[0]
+
+
+def test_a_failed_capture_changes_nothing_and_prints_one_message() -> None:
+    def fail(work: Callable[[], None]) -> Callable[[], None]:
         torch.rand(3)
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    messages = []
-    graphs = CudaGraphs(ROWS["nuat-wa"].method, messages.append, fail)
-    assert equal(train(ROWS["nuat-wa"], graphs), train(ROWS["nuat-wa"]))
-    assert messages == [
-        "NuAT cannot be captured as a CUDA graph (operation not permitted when stream is "
+    training = Training(ROWS["nuat-wa"], graphs=True)
+    training.train_step.cuda_graphs = CudaGraphs(training.messages.append, fail)
+    assert equal(training.outcome(), Training(ROWS["nuat-wa"]).outcome())
+    assert training.messages == [
+        "NuAT cannot be recorded as a CUDA graph (operation not permitted when stream is "
         "capturing): its steps run eagerly"
     ]
 
 
-class Twice(nuat.Standard):
-    """Declares a period, but cannot be captured."""
-
-    def step(self, model, x, y, ctx):
-        yield nuat.ce(model(x), y)
-        yield nuat.ce(model(x), y)
-
-
 class Remembers(nuat.Standard):
-    """Declares a period, but cannot be captured."""
+    """Has a key, but replaces what it keeps."""
 
-    def step(self, model, x, y, ctx):
-        ctx.memory["seen"] = 1
+    def step(
+        self, model: nn.Module, x: Tensor, y: Tensor, ctx: nuat.StepContext
+    ) -> Iterator[Tensor]:
+        ctx.memory["seen"] = ctx.memory.get("seen", 0) + 1
         yield nuat.ce(model(x), y)
 
 
-@pytest.mark.parametrize("method", [Twice(), Remembers()])
-def test_a_wrongly_declared_period_is_detected(method):
-    def capture(work):
-        work()
-        return work
-
-    messages = []
-    train(replace(ROWS["normal"], method=method), CudaGraphs(method, messages.append, capture))
-    assert len(messages) == 1 and "more than once, or uses its memory" in messages[0]
+def test_a_wrong_key_is_detected() -> None:
+    training = Training(replace(ROWS["normal"], method=Remembers()), graphs=True)
+    training.outcome()
+    assert len(training.messages) == 1 and "ctx.memory" in training.messages[0]
 
 
-def test_graphs_need_a_gpu(tmp_path):
+def test_graphs_need_a_gpu(tmp_path: Path) -> None:
     with pytest.raises(
         nuat.InputError, match="CUDA graphs need a cuda device, but the device is cpu"
     ):

@@ -37,7 +37,7 @@ def bench_command(
     ] = None,
     device: Device = None,
     threads: Threads = None,
-    cuda_graphs: CudaGraphs = False,
+    cuda_graphs: CudaGraphs = None,
     out: Annotated[Path, typer.Option(help="JSON file of the results.")] = Path("bench.json"),
     data_dir: DataDir = None,
     imports: Imports = None,

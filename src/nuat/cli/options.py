@@ -47,7 +47,11 @@ Attacks = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option(help="Number of epochs; rescales every schedule.")]
 CudaGraphs = Annotated[
-    bool, typer.Option("--cuda-graphs", help="Run the steps as CUDA graphs; needs a GPU.")
+    bool | None,
+    typer.Option(
+        "--cuda-graphs/--no-cuda-graphs",
+        help="Record the training steps as CUDA graphs; the default on a GPU.",
+    ),
 ]
 
 

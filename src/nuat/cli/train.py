@@ -71,7 +71,7 @@ def train_command(
     device: Device = None,
     max_time: MaxTime = None,
     threads: Threads = None,
-    cuda_graphs: CudaGraphs = False,
+    cuda_graphs: CudaGraphs = None,
     data_dir: DataDir = None,
     bad_images: BadImages = None,
     imports: Imports = None,

@@ -48,19 +48,27 @@ class Augment:
 
         `scale` is not applied here but where the files are read.
         """
-        batch_size = len(x)
+        return self.apply(x, self.draw(len(x), generator).to(x.device))
+
+    def draw(self, batch_size: int, generator: torch.Generator) -> Tensor:
+        """Draw what `apply` needs for a batch: left, top and whether to flip, [3, B], int64."""
+        left = top = is_flipped = torch.zeros(batch_size, dtype=torch.int64)
         if self.pad:
             left, top = (
-                _to_device_of(
-                    x, torch.randint(2 * self.pad + 1, (batch_size,), generator=generator)
-                )
+                torch.randint(2 * self.pad + 1, (batch_size,), generator=generator)
                 for _ in range(2)
             )
+        if self.flip:
+            is_flipped = (torch.rand(batch_size, generator=generator) < 0.5).long()
+        return torch.stack([left, top, is_flipped])
+
+    def apply(self, x: Tensor, draws: Tensor) -> Tensor:
+        """Crop and flip images [B, C, H, W] as `draw` decided, [3, B] on the same device."""
+        left, top, is_flipped = draws
+        if self.pad:
             x = _crop(self._padded(x), top, left, x.shape[2:])
         if self.flip:
-            is_flipped = torch.rand(batch_size, generator=generator) < 0.5
-            indices = _to_device_of(x, is_flipped.nonzero()[:, 0])
-            x = x.index_copy(0, indices, x.index_select(0, indices).flip(3))
+            x = torch.where(is_flipped.bool()[:, None, None, None], x.flip(3), x)
         return x
 
     def _padded(self, x: Tensor) -> Tensor:
@@ -80,11 +88,6 @@ def _reflected(size: int, pad: int, device: torch.device) -> Tensor:
     """The indices that mirror `pad` pixels at both ends: 2 1 0 1 2 3 2 1 for size 4 and pad 2."""
     index = torch.arange(-pad, size + pad, device=device).abs()
     return torch.minimum(index, 2 * (size - 1) - index)
-
-
-def _to_device_of(x: Tensor, values: Tensor) -> Tensor:
-    """Copy CPU values to the device of `x`, without waiting for a GPU."""
-    return values.pin_memory().to(x.device, non_blocking=True) if x.is_cuda else values
 
 
 def _is_range(scale: object) -> bool:

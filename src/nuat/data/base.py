@@ -112,6 +112,25 @@ class ImageDataset(ABC):
         skipped; the rest are the same as without skipping, so that training can resume.
         """
 
+    def shuffled_inputs(
+        self, batch_size: int, seed: int, augment: Augment | None = None, start: int = 0
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the inputs of `make_batch` for each batch of `shuffled_batches`.
+
+        Subclasses override both where a batch can be made on the device from less than its images.
+        """
+        yield from self.shuffled_batches(batch_size, seed, augment, start)
+
+    def make_batch(
+        self, inputs: Sequence[Tensor], augment: Augment | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return (images, labels) from what `shuffled_inputs` yields.
+
+        The work must not depend on the values of the inputs, so that a CUDA graph can repeat it.
+        """
+        x, y = inputs
+        return x, y
+
 
 def to_float(x: Tensor) -> Tensor:
     """Convert uint8 images in 0..255, or float images in [0, 1], to float32 in [0, 1]."""

@@ -16,6 +16,7 @@ from nuat.data.augment import Augment
 from nuat.data.base import ImageDataset, shuffled_indices, to_float
 from nuat.data.validation import check_byte_range
 from nuat.errors import InputError
+from nuat.runtime.device import copy_to
 from nuat.runtime.threads import available_cpus
 
 MAX_DEFAULT_WORKERS = 8
@@ -66,14 +67,14 @@ class StreamedDataset(ImageDataset):
         """Return images [B, C, H, W], float32 in [0, 1], and labels [B] at these indices [B]."""
         dataset = self.to("cpu")
         images = [dataset.read(index, 0, None) for index in indices.tolist()]
-        return self._to_device(torch.stack(images)), self.y[indices.to(self.y.device)]
+        return self._to_device(torch.stack(images)), copy_to(self.device, self.y.cpu()[indices])
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield (indices, images, labels) of all images in order; the last batch may be smaller."""
         index_batches = torch.arange(len(self)).split(batch_size)
-        images = self._load(index_batches, _Reader(self.to("cpu")))
+        images, y = self._load(index_batches, _Reader(self.to("cpu"))), self.y.cpu()
         for indices, x in zip(index_batches, images, strict=True):
-            yield indices, x, self.y[indices.to(self.y.device)]
+            yield indices, x, copy_to(self.device, y[indices])
 
     def shuffled_batches(
         self, batch_size: int, seed: int, augment: Augment | None = None, start: int = 0
@@ -81,8 +82,9 @@ class StreamedDataset(ImageDataset):
         """Yield (images, labels) in random order; see `ImageDataset.shuffled_batches`."""
         index_batches = shuffled_indices(len(self), batch_size, seed)[start:]
         images = self._load(index_batches, _Reader(self.to("cpu"), seed, augment or Augment()))
+        y = self.y.cpu()
         for indices, x in zip(index_batches, images, strict=True):
-            yield x, self.y[indices.to(self.y.device)]
+            yield x, copy_to(self.device, y[indices])
 
     def _load(self, index_batches: Sequence[Tensor], reader: _Reader) -> Iterator[Tensor]:
         workers = default_workers() if self.workers is None else self.workers

@@ -14,6 +14,7 @@ from nuat.data.conversion import to_labels, to_tensor
 from nuat.data.sampling import complement, first_of_each_class, stratified_holdout
 from nuat.data.validation import check_byte_range, check_images, check_labels
 from nuat.errors import InputError
+from nuat.runtime.device import copy_to
 
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -54,7 +55,7 @@ class InMemoryDataset(ImageDataset):
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return images [B, C, H, W], float32 in [0, 1], and labels [B] at these indices [B]."""
-        indices = indices.to(self.y.device)
+        indices = copy_to(self.y.device, indices)
         return to_float(self.x[indices]), self.y[indices]
 
     def content_hash(self) -> str:
@@ -70,15 +71,34 @@ class InMemoryDataset(ImageDataset):
         self, batch_size: int, seed: int, augment: Augment | None = None, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels) in random order; see `ImageDataset.shuffled_batches`."""
-        self.check_augment(augment or Augment())
-        for batch_index, indices in enumerate(shuffled_indices(len(self), batch_size, seed)):
-            if batch_index < start:
-                continue
-            indices = indices.to(self.y.device)
-            x = self.x.index_select(0, indices)
+        for inputs in self.shuffled_inputs(batch_size, seed, augment, start):
+            yield self.make_batch(inputs, augment)
+
+    def shuffled_inputs(
+        self, batch_size: int, seed: int, augment: Augment | None = None, start: int = 0
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the index and the three draws of `Augment.draw` of each image, [4, B], per batch.
+
+        Those of the whole epoch are drawn at once, and copied to the device together.
+        """
+        augment = augment or Augment()
+        self.check_augment(augment)
+        rows = []
+        for batch, indices in enumerate(shuffled_indices(len(self), batch_size, seed)):
             # One generator per batch, so that skipped batches do not shift the later ones.
-            generator = torch.Generator().manual_seed(seed + 1 + batch_index)
-            yield to_float(augment(x, generator) if augment else x), self.y[indices]
+            generator = torch.Generator().manual_seed(seed + 1 + batch)
+            rows.append(torch.cat([indices[None], augment.draw(len(indices), generator)]))
+        table = copy_to(self.y.device, torch.cat(rows[start:], dim=1)) if rows[start:] else None
+        for batch_rows in () if table is None else table.split(batch_size, dim=1):
+            yield (batch_rows,)
+
+    def make_batch(
+        self, inputs: Sequence[Tensor], augment: Augment | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return images and labels from the rows that `shuffled_inputs` yields."""
+        indices, draws = inputs[0][0], inputs[0][1:]
+        x = self.x.index_select(0, indices)
+        return to_float(augment.apply(x, draws) if augment else x), self.y[indices]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -17,9 +17,8 @@ from nuat.schedules import Constant
 class Standard(Method):
     """Standard training minimizes  CE(f(x), y)."""
 
-    @property
-    def graph_period(self) -> int | None:
-        return 1
+    def graph_key(self, ctx: StepContext) -> Hashable | None:
+        return ()
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
         yield ce(model(x), y)
@@ -45,9 +44,8 @@ class AT(Method):
 
     inner: Attack = PGD(steps=10, rel_step_size=Constant(1 / 4))
 
-    @property
-    def graph_period(self) -> int | None:
-        return 1
+    def graph_key(self, ctx: StepContext) -> Hashable | None:
+        return ()
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
         x_adv = self.attack(model, x, y, ctx)

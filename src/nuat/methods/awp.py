@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -44,9 +44,8 @@ class AWP(Method):
     base: TRADES | AT = TRADES(Linf(8 / 255), rel_step_size=1 / 4, clean_first=False)
     gamma: Schedule = StartAt(0.005, epoch=9)
 
-    @property
-    def graph_period(self) -> int | None:
-        return self.base.graph_period
+    def graph_key(self, ctx: StepContext) -> Hashable | None:
+        return (self.base.graph_key(ctx), self.gamma(ctx.epoch) == 0)
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
         x_adv = self.base.attack(model, x, y, ctx)
@@ -56,6 +55,7 @@ class AWP(Method):
             return next(self.base.losses(candidate, x, x_adv, y, ctx))
 
         warn_if_stuck_at_zero("gamma", self.gamma, model, ctx)
-        if gamma := self.gamma(ctx.epoch):
+        if self.gamma(ctx.epoch):
+            gamma = ctx.scalar(lambda ctx: self.gamma(ctx.epoch))
             model = perturb_weights(model, loss, gamma)
         yield from self.base.losses(model, x, x_adv, y, ctx)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -26,10 +26,12 @@ class StepContext:
         batches: number of batches per epoch, if known.
         batch_size: the batch size of the run; the last batch of an epoch may be smaller.
         lr: the learning rate of this step; 0 if unknown.
+        momentum: the momentum of this step; 0 if unknown.
         noise: the source of randomness of this step.
         emas: maps a decay to the EMA model, e.g. an `EMAs`; None if the training loop keeps none.
         memory: tensors and numbers that a method keeps between steps; checkpoints include them.
         logs: scalars logged by this step; training writes their mean over an epoch to the metrics.
+        record_scalar: while a CUDA graph is recorded, makes a tensor of a number; see `scalar`.
     """
 
     epoch: int = 0
@@ -37,10 +39,21 @@ class StepContext:
     batches: int | None = None
     batch_size: int | None = None
     lr: float = 0.0
+    momentum: float = 0.0
     noise: Noise = field(default_factory=Noise)
     emas: Callable[[float], nn.Module] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     logs: dict[str, Tensor | float] = field(default_factory=dict)
+    record_scalar: Callable[[Callable[[StepContext], float]], Tensor] | None = None
+
+    def scalar(self, value: Callable[[StepContext], float]) -> float | Tensor:
+        """Return value(self), a factor that may change from step to step, such as lam.
+
+        While a CUDA graph is recorded this is a tensor on the device, which is set to the value for
+        the step at hand before each replay. So a method may multiply by it, but may not branch on
+        it: what decides which kernels run belongs to `Method.graph_key`.
+        """
+        return value(self) if self.record_scalar is None else self.record_scalar(value)
 
     def log(self, **scalars: Tensor | float) -> None:
         """Log scalars of this step. Tensors are detached and stay on their device."""
@@ -95,12 +108,12 @@ class Method:
         """
         raise NotImplementedError
 
-    @property
-    def graph_period(self) -> int | None:
-        """Number of batches after which the steps repeat; None if graphs cannot capture them.
+    def graph_key(self, ctx: StepContext) -> Hashable | None:
+        """What decides which kernels a step runs; None if a CUDA graph cannot repeat the step.
 
-        A number promises that a step yields one loss and depends on nothing but its inputs,
-        `ctx.epoch` and `ctx.batch % graph_period`; not on `ctx.lr` or `ctx.memory`.
+        A key promises that steps with equal keys differ in nothing but their batch, their random
+        numbers and what `ctx.scalar` returns, and that `ctx.memory` changes only in the elements of
+        its tensors.
         """
         return None
 

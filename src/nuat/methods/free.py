@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +39,9 @@ class Free(Method):
     ball: Ball = Linf(8 / 255)
     replays: int = 8
     rel_step_size: float = 1.0
+
+    def graph_key(self, ctx: StepContext) -> Hashable | None:
+        return ()
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
         d = ctx.memory.setdefault("delta", torch.zeros_like(x))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -59,13 +59,16 @@ class GAT(Method):
         super().__post_init__()
         check_reference(self.reference)
 
-    @property
-    def graph_period(self) -> int | None:
-        return 2 if self.alternate else 1
+    def guides_attack(self, ctx: StepContext) -> bool:
+        """Whether the attack of this batch uses the distance."""
+        return self.lam(ctx.epoch) != 0 and (not self.alternate or ctx.batch % 2 == 1)
+
+    def graph_key(self, ctx: StepContext) -> Hashable | None:
+        return self.guides_attack(ctx)
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
-        weight = self.lam(ctx.epoch) / len(x)
-        attack_weight = weight * (ctx.batch % 2) if self.alternate else weight
+        weight = ctx.scalar(lambda ctx: self.lam(ctx.epoch) / len(x))
+        guides_attack = self.guides_attack(ctx)
 
         # Clean pass in train mode; its logits z serve the attack and the loss.
         if self.reference == "train":
@@ -75,16 +78,16 @@ class GAT(Method):
 
         # Attack: one ascent step on the guided loss.
         with frozen_eval(model) as frozen_model:
-            if self.reference == "eval" and attack_weight:
+            if self.reference == "eval" and guides_attack:
                 with torch.no_grad():
                     z_reference = frozen_model(x)
 
             def attack_loss(x_adv: Tensor, k: int) -> Tensor:
                 z_adv = frozen_model(x_adv)
                 loss = ce(z_adv, y)
-                if not attack_weight:
+                if not guides_attack:
                     return loss
-                return loss + attack_weight * squared_l2_of_softmax(z_adv, z_reference)
+                return loss + weight * squared_l2_of_softmax(z_adv, z_reference)
 
             x_adv = self.start(x, self.ball, ctx.noise)
             x_adv = ascend(attack_loss, x_adv, x, self.ball)

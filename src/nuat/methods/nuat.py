@@ -6,7 +6,7 @@ code. Where the formula of its talk and the code differ, the default follows the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -113,13 +113,16 @@ class NuAT(_NuclearNormMethod):
         super().__post_init__()
         check_reference(self.reference)
 
-    @property
-    def graph_period(self) -> int | None:
-        return 2 if self.alternate else 1
+    def attack_uses_norm(self, ctx: StepContext) -> bool:
+        """Whether the attack of this batch uses the nuclear norm."""
+        return self.lam(ctx.epoch) != 0 and (not self.alternate or ctx.batch % 2 == 1)
+
+    def graph_key(self, ctx: StepContext) -> Hashable | None:
+        return self.attack_uses_norm(ctx)
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
-        weight = self.loss_weight(x, ctx)
-        attack_weight = weight * (ctx.batch % 2) if self.alternate else weight
+        weight = ctx.scalar(lambda ctx: self.loss_weight(x, ctx))
+        attack_uses_norm = self.attack_uses_norm(ctx)
         warn_if_stuck_at_zero("lam", self.lam, model, ctx)
 
         # Clean pass in train mode; its logits z serve the attack and the loss.
@@ -130,16 +133,16 @@ class NuAT(_NuclearNormMethod):
 
         # Attack: one ascent step on  CE + lam |f(x') - f(x)|_* / B.
         with frozen_eval(model) as frozen_model:
-            if self.reference == "eval" and attack_weight:
+            if self.reference == "eval" and attack_uses_norm:
                 with torch.no_grad():
                     z_reference = frozen_model(x)
 
             def attack_loss(x_adv: Tensor, k: int) -> Tensor:
                 z_adv = frozen_model(x_adv)
                 loss = ce(z_adv, y)
-                if not attack_weight:
+                if not attack_uses_norm:
                     return loss
-                return loss + attack_weight * self.distance(z_adv, z_reference)
+                return loss + weight * self.distance(z_adv, z_reference)
 
             x_adv = self.start(x, self.ball, ctx.noise)
             x_adv = ascend(attack_loss, x_adv, x, self.ball)
@@ -184,16 +187,23 @@ class NuAT2(_NuclearNormMethod):
     lam: Schedule = LinearRamp(to=4.0, epochs=55)
     attack_ema_decay: float | None = None
 
-    @property
-    def graph_period(self) -> int | None:
-        return 1
+    def graph_key(self, ctx: StepContext) -> Hashable | None:
+        return (self.lam(ctx.epoch) == 0, self.attacks_ema(ctx))
+
+    def attack_weight(self, x: Tensor, ctx: StepContext) -> float:
+        """The weight of the norm in the attack: NuAT2 divides by the true size of the batch."""
+        weight = self.loss_weight(x, ctx)
+        if self.attack_ema_decay is not None:
+            return weight
+        return weight * self.divisor(x, ctx) / len(x)
+
+    def attacks_ema(self, ctx: StepContext) -> bool:
+        """Whether the first attack step sees the EMA: never in the first epoch."""
+        return self.attack_ema_decay is not None and ctx.epoch > 0
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
-        weight = self.loss_weight(x, ctx)
-        attack_weight = weight
-        if self.attack_ema_decay is None:
-            # The published attack of NuAT2 divides by the true batch size, that of NuAT2-WA by B.
-            attack_weight = weight * self.divisor(x, ctx) / len(x)
+        weight = ctx.scalar(lambda ctx: self.loss_weight(x, ctx))
+        attack_weight = ctx.scalar(lambda ctx: self.attack_weight(x, ctx))
         warn_if_stuck_at_zero("lam", self.lam, model, ctx)
         x_adv = self.start(x, self.ball, ctx.noise)
 
@@ -205,7 +215,7 @@ class NuAT2(_NuclearNormMethod):
             def attack_loss(x_adv: Tensor, k: int) -> Tensor:
                 z_adv = frozen_model(x_adv)
                 loss = ce(z_adv, y)
-                if not attack_weight:
+                if self.lam(ctx.epoch) == 0:
                     return loss
                 return loss + attack_weight * self.distance(z_adv, z)
 
@@ -225,7 +235,7 @@ class NuAT2(_NuclearNormMethod):
         """The model that the first attack step sees: the EMA, or the model itself."""
         # The EMA is requested in epoch 0 too, so that it averages from the first step on.
         ema = None if self.attack_ema_decay is None else ctx.ema(self.attack_ema_decay)
-        return model if ema is None or ctx.epoch == 0 else ema
+        return ema if ema is not None and self.attacks_ema(ctx) else model
 
 
 @dataclass(frozen=True)

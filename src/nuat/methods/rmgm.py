@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -35,13 +35,13 @@ class RMGM(Method):
     ball: Ball = Linf(8 / 255)
     lam: Schedule = Constant(0.1)
 
-    @property
-    def graph_period(self) -> int | None:
-        return 1
+    def graph_key(self, ctx: StepContext) -> Hashable | None:
+        return ()
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
         x_fgsm = FGSM(self.ball)(model, x, y, ctx.noise)
         x_rfgsm = RFGSM(self.ball)(model, x, y, ctx.noise)
         z, z_fgsm, z_rfgsm = model(x), model(x_fgsm), model(x_rfgsm)
         distance = squared_l2(z_fgsm, z_rfgsm) / len(x)
-        yield (ce(z, y) + ce(z_fgsm, y)) / 2 + self.lam(ctx.epoch) * distance
+        lam = ctx.scalar(lambda ctx: self.lam(ctx.epoch))
+        yield (ce(z, y) + ce(z_fgsm, y)) / 2 + lam * distance

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -47,9 +47,8 @@ class TRADES(Method):
     double_bn_update: bool = True
     clean_first: bool = True
 
-    @property
-    def graph_period(self) -> int | None:
-        return 1
+    def graph_key(self, ctx: StepContext) -> Hashable | None:
+        return ()
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
         x_adv = self.attack(model, x, y, ctx)
@@ -76,6 +75,7 @@ class TRADES(Method):
         with record_bn_update(model) as clean_pass:
             z = model(x)
         z_adv = model(x_adv) if z_adv is None else z_adv
-        yield ce(z, y) + self.beta(ctx.epoch) * kl(z, z_adv) / len(x)
+        beta = ctx.scalar(lambda ctx: self.beta(ctx.epoch))
+        yield ce(z, y) + beta * kl(z, z_adv) / len(x)
         if self.double_bn_update:
             clean_pass.apply_again()

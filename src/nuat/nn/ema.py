@@ -27,14 +27,14 @@ class EMA:
     Attributes:
         model: the averaged network, in eval mode; a copy of the given one until the first update.
         decay: the weight of the old average in each update, in [0, 1).
-        updates: the number of updates so far.
+        started: whether there was an update.
     """
 
     def __init__(self, model: nn.Module, decay: float):
         """Raise InputError unless `decay` is in [0, 1) and the network can be copied."""
         if not 0 <= decay < 1:
             raise InputError(f"the decay of an EMA must be in [0, 1), but is {decay!r}")
-        self.decay, self.updates = decay, 0
+        self.decay, self.started = decay, False
         self.model = _copy(unwrap_model(model))
         self._average = get_ema_multi_avg_fn(decay)
 
@@ -42,7 +42,7 @@ class EMA:
     def update(self, model: nn.Module) -> None:
         """Update the average with the current weights of `model`."""
         averaged, current = _tensors(self.model), _tensors(unwrap_model(model))
-        is_averaged = [self.updates > 0 and tensor.is_floating_point() for tensor in averaged]
+        is_averaged = [self.started and tensor.is_floating_point() for tensor in averaged]
         is_copied = [not each for each in is_averaged]
         if any(is_averaged):
             selected = (list(compress(tensors, is_averaged)) for tensors in (averaged, current))
@@ -50,16 +50,16 @@ class EMA:
         if any(is_copied):
             targets, sources = (list(compress(ts, is_copied)) for ts in (averaged, current))
             torch._foreach_copy_(targets, sources)
-        self.updates += 1
+        self.started = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the averaged weights and the number of updates."""
-        return {"model": plain_state_dict(self.model), "updates": self.updates}
+        """Return the averaged weights, and whether there was an update."""
+        return {"model": plain_state_dict(self.model), "started": self.started}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
         load_plain_state_dict(self.model, state["model"])
-        self.updates = state["updates"]
+        self.started = state["started"]
 
 
 class EMAs:

@@ -27,7 +27,7 @@ class FunctionalModel(nn.Module):
 
 
 def perturb_weights(
-    model: nn.Module, objective: Callable[[nn.Module], Tensor], gamma: float
+    model: nn.Module, objective: Callable[[nn.Module], Tensor], gamma: float | Tensor
 ) -> nn.Module:
     """Return the model at  w + v,  v_l = gamma |w_l| g_l / |g_l|,  for each layer l.
 
@@ -39,7 +39,7 @@ def perturb_weights(
     Args:
         model: the model.
         objective: maps a model to the scalar that the perturbation increases.
-        gamma: the norm of v_l relative to that of w_l.
+        gamma: the norm of v_l relative to that of w_l, a number or a scalar tensor.
 
     Source: arXiv:2004.05884, eq. 10; which weights are perturbed, and the norm per layer, are taken
     from its code.

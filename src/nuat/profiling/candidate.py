@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from nuat.data import ImageDataset
 from nuat.profiling.timers import Clock, SectionTimer, TimedModel
 from nuat.recipes import Recipe
-from nuat.runtime.device import device_of
+from nuat.runtime.device import device_of, fastest_convolutions
 from nuat.runtime.precision import convolution_precision
 from nuat.training.cuda_graphs import CudaGraphs
 from nuat.training.train_step import TrainStep
@@ -43,8 +44,13 @@ class Candidate:
         """
         self.recipe, self.images = recipe, images
         self.num_batches = len(images) // recipe.batch_size
-        self.train_step = TrainStep(recipe, model.train(), self.num_batches)
-        self.train_step.cuda_graphs = CudaGraphs(recipe.method, print_line) if cuda_graphs else None
+        self.train_step = TrainStep(
+            recipe,
+            model.train(),
+            self.num_batches,
+            make_batch=partial(images.make_batch, augment=recipe.augment),
+            cuda_graphs=CudaGraphs(print_line) if cuda_graphs else None,
+        )
         self.epoch = recipe.epochs - 1
         self.batches = self._full_batches()
         self.on_gpu = device_of(model).type == "cuda"
@@ -53,10 +59,10 @@ class Candidate:
 
     def run_round(self) -> None:
         """Take `STEPS_PER_ROUND` training steps."""
-        with convolution_precision(self.recipe.tf32):
+        with convolution_precision(self.recipe.tf32), fastest_convolutions():
             for _ in range(STEPS_PER_ROUND):
-                batch, x, y = next(self.batches)
-                for _ in self.train_step.step(x, y, self.train_step.prepare(self.epoch, batch)):
+                batch, inputs = next(self.batches)
+                for _ in self.train_step.step(inputs, self.train_step.prepare(self.epoch, batch)):
                     pass
 
     def time_round(self, clock: Clock) -> None:
@@ -81,7 +87,8 @@ class Candidate:
         train_step, timer = self.train_step, SectionTimer(clock)
         timed_model = TimedModel(train_step.train_model, timer)
         for _ in range(STEPS_PER_ROUND):
-            batch, x, y = next(self.batches)
+            batch, inputs = next(self.batches)
+            x, y = train_step.make_batch(inputs)
             timer.end_section("data")
             ctx = train_step.prepare(self.epoch, batch)
             timer.end_section("optimizer")
@@ -97,13 +104,11 @@ class Candidate:
             timer.end_section("average")
         return timer.shares
 
-    def _full_batches(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Yield (index of the batch, images, labels) for ever; partial batches are left out."""
+    def _full_batches(self) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """Yield (index of the batch, its inputs) for ever; partial batches are left out."""
         for epoch in count():
-            batches = self.images.shuffled_batches(
-                self.recipe.batch_size, epoch, self.recipe.augment
-            )
-            yield from ((index, *next(batches)) for index in range(self.num_batches))
+            inputs = self.images.shuffled_inputs(self.recipe.batch_size, epoch, self.recipe.augment)
+            yield from ((index, next(inputs)) for index in range(self.num_batches))
 
 
 def _peak_mib(on_gpu: bool) -> float:

@@ -26,6 +26,7 @@ from nuat.nn.validation import check_logits
 from nuat.profiling.candidate import Candidate
 from nuat.profiling.timers import Clock, MatmulBaseline, get_clock
 from nuat.recipes import Recipe
+from nuat.runtime.cuda_graphs import use_cuda_graphs
 from nuat.runtime.flops import count_flops
 from nuat.runtime.oom import unify_oom_errors
 from nuat.runtime.versions import versions
@@ -65,7 +66,7 @@ def benchmark(
     device: torch.device,
     *,
     rounds: int = 9,
-    cuda_graphs: bool = False,
+    cuda_graphs: bool | None = None,
     print_line: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Time recipes against standard training, with the model and batch size of the first recipe.
@@ -76,7 +77,8 @@ def benchmark(
         data: the images to train on. The trained weights are discarded.
         device: the device to time.
         rounds: number of timings per recipe; each covers two steps of the last epoch.
-        cuda_graphs: capture and replay the steps (see `nuat.training.cuda_graphs`).
+        cuda_graphs: record and replay the steps (see `nuat.training.cuda_graphs`), as is the
+            default on a GPU.
         print_line: is called with each note for the user.
 
     Returns:
@@ -86,7 +88,8 @@ def benchmark(
     Raises:
         InputError: an argument is invalid, or the batches do not fit into memory.
     """
-    _check_arguments(recipes[0], data, device, rounds, cuda_graphs)
+    _check_arguments(recipes[0], data, rounds)
+    cuda_graphs = use_cuda_graphs(cuda_graphs, device)
     torch.manual_seed(0)
     candidates = _build_candidates(recipes, data.to(device), device, cuda_graphs, print_line)
     clock, matmul = get_clock(device), MatmulBaseline(device, recipes[0].precision)
@@ -115,12 +118,8 @@ def benchmark(
     }
 
 
-def _check_arguments(
-    first: Recipe, data: Splits, device: torch.device, rounds: int, cuda_graphs: bool
-) -> None:
+def _check_arguments(first: Recipe, data: Splits, rounds: int) -> None:
     check_positive_int("rounds", rounds)
-    if cuda_graphs and device.type != "cuda":
-        raise InputError(f"CUDA graphs need a cuda device, but the device is {device}")
     if first.batch_size > len(data.train):
         raise InputError(
             f"a batch of {first.batch_size} is more than the {len(data.train)} training images "

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nuat.errors import InputError
 
@@ -12,6 +15,28 @@ def device_of(model: nn.Module) -> torch.device:
     """Return the device of the first parameter or buffer; cpu for a model that has none."""
     tensors = (*model.parameters(), *model.buffers())
     return tensors[0].device if tensors else torch.device("cpu")
+
+
+def copy_to(device: torch.device | str, values: Tensor) -> Tensor:
+    """Copy a CPU tensor to a device. The host does not wait for a GPU, as the memory is pinned."""
+    if torch.device(device).type != "cuda" or values.is_cuda:
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
+@contextmanager
+def fastest_convolutions() -> Iterator[None]:
+    """Let cuDNN try its convolution kernels once per shape and keep the fastest.
+
+    This pays where shapes repeat, as in training. It does not apply if the user asked cuDNN for
+    deterministic kernels.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or not torch.backends.cudnn.deterministic
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def get_device(name: torch.device | str | None) -> torch.device:

@@ -1,133 +1,168 @@
-"""Training steps as CUDA graphs, captured once per epoch and replayed without Python.
+"""Training steps as CUDA graphs: recorded once, then replayed by one launch.
 
-A graph covers the step up to the gradients: attack, losses and backward pass. The optimizer and the
-EMAs are a few kernel launches and stay outside, so the learning rate and the momentum may change at
-every step. Values that change with the epoch, such as lam, are constants of a graph, which is why
-every epoch captures new graphs.
+A graph covers the whole step: the batch from its indices, attack, losses, backward passes,
+optimizer and EMAs. Learning rate, momentum, and every number that a method takes from
+`StepContext.scalar`, are tensors on the device that are set before the replay, so a change of them
+records nothing anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nuat.methods import Method, StepContext
-from nuat.nn.validation import check_loss
+from nuat.methods import StepContext
+from nuat.runtime.cuda_graphs import Work, capture_cuda_graph
+from nuat.runtime.device import copy_to
 
-Work = Callable[[], None]
+if TYPE_CHECKING:
+    from nuat.training.train_step import TrainStep
 
+WARMUP = 2
+"""Steps of a kind that run eagerly first: they choose kernels and create the optimizer's state."""
 
-def capture_cuda_graph(work: Work) -> Work:
-    """Capture the kernels that `work` launches, without running them; return their replay."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    replay: Work = graph.replay
-    return replay
+MAX_SCALARS = 16
+"""How many numbers a step may take from `StepContext.scalar`, lr and momentum included."""
 
 
 @dataclass
-class CapturedStep:
-    """A captured step: input and output tensors at fixed addresses, and the replay between them."""
+class RecordedStep:
+    """A recorded step of one kind: its input and output tensors, and the replay between them.
 
-    x: Tensor
-    y: Tensor
-    weights: list[nn.Parameter]
+    Attributes:
+        inputs: the inputs of a batch, at fixed addresses.
+        numbers: the functions behind `scalars`, in their order.
+        scalars: their values on the device, [MAX_SCALARS].
+        outputs: the losses and then the logged tensors of a replay.
+        num_losses: how many of the outputs are losses.
+        logs: the names of the logged tensors, and logged numbers by name.
+    """
+
+    inputs: list[Tensor]
+    scalars: Tensor
+    numbers: list[Callable[[StepContext], float]] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    outputs: Tensor | None = None
+    num_losses: int = 0
+    logged_tensors: list[str] = field(default_factory=list)
+    logged_numbers: dict[str, float] = field(default_factory=dict)
     run_graph: Work = lambda: None
-    loss: Tensor = field(default_factory=lambda: torch.tensor(0.0))
-    logs: dict[str, Any] = field(default_factory=dict)
-    gradients: list[Tensor | None] = field(default_factory=list)
 
-    def compute(self, method: Method, model: nn.Module, ctx: StepContext) -> None:
-        """Run the step up to the gradients in Python.
+    def add_scalar(self, number: Callable[[StepContext], float]) -> Tensor:
+        """Return the tensor that holds number(ctx) of the step at hand in every replay."""
+        if len(self.numbers) == MAX_SCALARS:
+            raise RuntimeError(f"it takes more than {MAX_SCALARS} numbers from ctx.scalar")
+        self.numbers.append(number)
+        return self.scalars[len(self.numbers) - 1]
 
-        Raises RuntimeError if the method yields several losses or uses its memory, which a graph
-        cannot reproduce.
-        """
-        own_ctx = replace(ctx, memory={}, logs={})
-        for weight in self.weights:
-            weight.grad = None
-        losses = method.step(model, self.x, self.y, own_ctx)
-        loss = next(losses)
-        check_loss(loss)
-        loss.backward()
-        if next(losses, None) is not None or own_ctx.memory:
-            raise RuntimeError("it updates the weights more than once, or uses its memory")
-        self.loss, self.logs = loss.detach(), own_ctx.logs
-        self.gradients = [weight.grad for weight in self.weights]
+    def compute(self, train_step: TrainStep, ctx: StepContext) -> None:
+        """Run the step on the recorded inputs; this is what a graph records."""
+        self.numbers.clear()
+        ctx = replace(ctx, logs={}, record_scalar=self.add_scalar)
+        lr = self.add_scalar(lambda ctx: ctx.lr)
+        momentum = self.add_scalar(lambda ctx: ctx.momentum)
+        with train_step.hyperparameters(lr=lr, momentum=momentum):
+            losses = list(train_step.eager_step(self.inputs, ctx))
+        logged = {k: v for k, v in ctx.logs.items() if isinstance(v, Tensor)}
+        self.outputs = torch.stack([v.reshape(()).float() for v in (*losses, *logged.values())])
+        self.num_losses, self.logged_tensors = len(losses), list(logged)
+        self.logged_numbers = {k: v for k, v in ctx.logs.items() if not isinstance(v, Tensor)}
 
-    def replay(self, x: Tensor, y: Tensor, ctx: StepContext) -> Tensor:
-        """Return the loss of a batch; set the gradients of the weights and the logs of `ctx`."""
-        self.x.copy_(x)
-        self.y.copy_(y)
+    def replay(self, inputs: Sequence[Tensor], ctx: StepContext) -> Iterator[Tensor]:
+        """Train on a batch. Yield its losses, after all updates, and log what the step logs."""
+        for recorded, given in zip(self.inputs, inputs, strict=True):
+            recorded.copy_(given)
+        values = [number(ctx) for number in self.numbers]
+        if values != self.values:
+            self.values = values
+            self.scalars[: len(values)].copy_(
+                copy_to(self.scalars.device, torch.tensor(values)), non_blocking=True
+            )
         self.run_graph()
-        for weight, gradient in zip(self.weights, self.gradients, strict=True):
-            weight.grad = gradient
-        # the next replay overwrites the tensors of this one
-        ctx.log(**{k: v.clone() if isinstance(v, Tensor) else v for k, v in self.logs.items()})
-        return self.loss.clone()
+        assert self.outputs is not None
+        # the next replay overwrites the outputs of this one
+        losses_and_logs = self.outputs.clone().unbind()
+        logged = losses_and_logs[self.num_losses :]
+        ctx.log(**self.logged_numbers, **dict(zip(self.logged_tensors, logged, strict=True)))
+        yield from losses_and_logs[: self.num_losses]
 
 
 class CudaGraphs:
-    """The captured steps of a method: one per batch index modulo the method's period.
+    """The recorded steps of a training run, one for each kind of step.
+
+    Steps are of one kind if they have equal `Method.graph_key` and equal shapes of the inputs.
 
     Attributes:
-        capturable: whether the method can be captured; once False, every step runs in Python.
-        warmup_steps: the number of full batches so far, up to the first captured one.
-        steps: the captured steps of `epoch`, by batch index modulo the period.
+        capturable: whether the method can be recorded; once False, every step runs eagerly.
+        steps: the recorded steps by kind.
     """
 
     def __init__(
-        self,
-        method: Method,
-        notify: Callable[[str], None],
-        capture: Callable[[Work], Work] = capture_cuda_graph,
+        self, notify: Callable[[str], None], capture: Callable[[Work], Work] = capture_cuda_graph
     ):
-        """`notify` is called once, with a message, if the method cannot be captured."""
-        self.method, self.notify, self.capture = method, notify, capture
-        self.steps: dict[int, CapturedStep] = {}
-        self.epoch, self.warmup_steps, self.capturable = -1, 0, True
-        if method.graph_period is None:
-            self._give_up("its steps may depend on more than the epoch")
+        """`notify` is called once, with a message, if the method cannot be recorded."""
+        self.notify, self.capture = notify, capture
+        self.steps: dict[Hashable, RecordedStep] = {}
+        self.seen: dict[Hashable, int] = {}
+        self.capturable = True
 
-    def captured_step(
-        self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext
-    ) -> CapturedStep | None:
-        """Return the captured step for this batch, or None if it must run in Python.
+    def reset(self) -> None:
+        """Forget all recorded steps, as after other weights were loaded."""
+        self.steps.clear()
+        self.seen.clear()
 
-        The first two periods run in Python to warm up the device, as does a smaller last batch.
-        """
-        period = self.method.graph_period
-        if not self.capturable or period is None or len(x) != ctx.batch_size:
+    def recorded_step(
+        self, train_step: TrainStep, inputs: Sequence[Tensor], ctx: StepContext
+    ) -> RecordedStep | None:
+        """Return the recorded step for this batch, or None if the step must run eagerly."""
+        if not self.capturable:
             return None
-        if self.warmup_steps < 2 * period:
-            self.warmup_steps += 1
+        key = train_step.recipe.method.graph_key(ctx)
+        if key is None:
+            self._give_up(train_step, "its kernels depend on what earlier steps measured")
             return None
-        if ctx.epoch != self.epoch:
-            self.steps, self.epoch = {}, ctx.epoch
-        index = ctx.batch % period
-        if index not in self.steps:
-            self._capture_step(index, model, x, y, ctx)
-        return self.steps.get(index)
+        kind = (key, *((x.shape, x.dtype) for x in inputs))
+        if kind not in self.steps:
+            self.seen[kind] = self.seen.get(kind, 0) + 1
+            if self.seen[kind] > WARMUP:
+                self._record(kind, train_step, inputs, ctx)
+        return self.steps.get(kind)
 
-    def _capture_step(
-        self, index: int, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext
+    def _record(
+        self, kind: Hashable, train_step: TrainStep, inputs: Sequence[Tensor], ctx: StepContext
     ) -> None:
-        step = CapturedStep(x.clone(), y.clone(), list(model.parameters()))
+        device = inputs[0].device
+        step = RecordedStep([x.clone() for x in inputs], torch.zeros(MAX_SCALARS, device=device))
+        tensors = _addresses(ctx.memory)
+        train_step.optimizer.zero_grad()
         try:
-            step.run_graph = self.capture(lambda: step.compute(self.method, model, ctx))
+            step.run_graph = self.capture(lambda: step.compute(train_step, ctx))
+            if _addresses(ctx.memory) != tensors:
+                raise RuntimeError("it replaces what it keeps in ctx.memory")
         except RuntimeError as error:
-            self._give_up(str(error).splitlines()[0])
-            # the step runs in Python now, with the random numbers it would have had
-            torch.manual_seed(torch.initial_seed())
+            self._give_up(train_step, str(error).splitlines()[0])
+            # the step runs eagerly now, with the random numbers it would have had
+            train_step.set_seed(ctx)
         else:
-            self.steps[index] = step
+            self.steps[kind] = step
+        finally:
+            # what the graph has left there belongs to its memory
+            train_step.optimizer.zero_grad()
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, train_step: TrainStep, reason: str) -> None:
         self.capturable = False
-        name = type(self.method).__name__
-        self.notify(f"{name} cannot be captured as a CUDA graph ({reason}): its steps run eagerly")
+        self.reset()
+        name = type(train_step.recipe.method).__name__
+        self.notify(f"{name} cannot be recorded as a CUDA graph ({reason}): its steps run eagerly")
+
+
+def _addresses(memory: dict[str, object]) -> dict[str, object]:
+    """The address of each tensor in a method's memory, and the text of everything else."""
+    return {
+        name: value.data_ptr() if isinstance(value, Tensor) else repr(value)
+        for name, value in memory.items()
+    }

@@ -14,6 +14,7 @@ from nuat.checkpoints.run import Run
 from nuat.models.class_names import record_class_names
 from nuat.nn.precision import set_memory_format
 from nuat.recipes import Recipe
+from nuat.runtime.device import fastest_convolutions
 from nuat.runtime.grad_mode import gradients_enabled
 from nuat.runtime.precision import convolution_precision
 from nuat.runtime.threads import configure_threads
@@ -33,7 +34,7 @@ def fit(
     device: str | torch.device | None = None,
     max_time: float | None = None,
     threads: int | None = None,
-    cuda_graphs: bool = False,
+    cuda_graphs: bool | None = None,
 ) -> Run:
     """Train a model according to a recipe and write the results to the run folder `out`.
 
@@ -56,8 +57,8 @@ def fit(
         device: by default cuda if it is available, else cpu.
         max_time: stop after this many seconds with a checkpoint, from which the same call resumes.
         threads: the number of CPU threads of torch; by default torch's own choice.
-        cuda_graphs: capture the training steps as CUDA graphs. A method that does not support them
-            prints a message and trains without.
+        cuda_graphs: record the training steps as CUDA graphs, as is the default on a GPU. A method
+            that does not support them prints a message and trains without.
 
     Returns:
         The run. `run.finished` is true once all epochs are done.
@@ -96,7 +97,7 @@ def torch_settings(plan: Plan) -> Iterator[None]:
         try:
             configure_threads(plan.threads)
             set_memory_format(plan.model, plan.memory_format)
-            with convolution_precision(plan.recipe.tf32):
+            with convolution_precision(plan.recipe.tf32), fastest_convolutions():
                 yield
         finally:
             set_memory_format(plan.model, torch.contiguous_format)

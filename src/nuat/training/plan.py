@@ -29,6 +29,7 @@ from nuat.nn.validation import (
 from nuat.numbers import plain
 from nuat.recipes import Recipe, get_recipe
 from nuat.rng import derive_seed
+from nuat.runtime.cuda_graphs import use_cuda_graphs
 from nuat.runtime.device import get_device
 from nuat.runtime.precision import has_tf32
 from nuat.runtime.versions import versions
@@ -50,7 +51,7 @@ class Plan:
         threads: the number of CPU threads of torch; None keeps torch's own choice.
         memory_format: the memory format of weights and activations during training.
         max_time: the seconds after which training stops with a checkpoint; None for no limit.
-        cuda_graphs: whether to capture the training steps as CUDA graphs.
+        cuda_graphs: whether to record the training steps as CUDA graphs.
         startup_notes: messages to print when the run starts for the first time.
         runtime_notes: messages to print at every start.
     """
@@ -82,7 +83,7 @@ def resolve(
     device: str | torch.device | None = None,
     max_time: float | None = None,
     threads: int | None = None,
-    cuda_graphs: bool = False,
+    cuda_graphs: bool | None = None,
 ) -> Plan:
     """Resolve the inputs of `fit` (see there) and check them.
 
@@ -98,8 +99,7 @@ def resolve(
         recipe = replace(recipe, model=model)
     seed, threads, max_time = map(plain, (seed, threads, max_time))
     device = get_device(device)
-    if cuda_graphs and device.type != "cuda":
-        raise InputError(f"CUDA graphs need a cuda device, but the device is {device}")
+    cuda_graphs = use_cuda_graphs(cuda_graphs, device)
     if threads is not None:
         check_positive_int("threads", threads)
     check_seed(seed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,12 @@ from nuat.recipes import Recipe
 from nuat.rng import derive_seed
 from nuat.runtime.device import device_of
 from nuat.training.cuda_graphs import CudaGraphs
+from nuat.training.sgd import CapturableSGD
+
+
+def _images_and_labels(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    x, y = inputs
+    return x, y
 
 
 @dataclass
@@ -29,7 +36,9 @@ class TrainStep:
         model: the model, in float32.
         batches: the number of batches per epoch.
         seed: the seed of the run; every step derives its own from it, the epoch and the batch.
-        cuda_graphs: the captured steps, if the run uses CUDA graphs.
+        make_batch: makes images and labels of the inputs of a step, which are just these by
+            default; see `ImageDataset.make_batch`.
+        cuda_graphs: the recorded steps, if the run uses CUDA graphs.
         memory: what the method keeps between steps.
         train_model: the model that the method sees, in the recipe's precision.
         emas: the EMAs that the recipe and the method use.
@@ -39,19 +48,19 @@ class TrainStep:
     model: nn.Module
     batches: int
     seed: int = 0
+    make_batch: Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]] = _images_and_labels
     cuda_graphs: CudaGraphs | None = None
     memory: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.device = device_of(self.model)
+        sgd = CapturableSGD if self.device.type == "cuda" else torch.optim.SGD
         # the schedules set lr and momentum before every step
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(), lr=0.0, weight_decay=self.recipe.weight_decay
-        )
+        self.optimizer = sgd(self.model.parameters(), lr=0.0, weight_decay=self.recipe.weight_decay)
         self.emas = EMAs(self.model)
         if self.recipe.ema_decay is not None:
             self.emas(self.recipe.ema_decay)
         self.train_model = self.with_autocast(self.model)
-        self.on_cpu = device_of(self.model).type == "cpu"
 
     @property
     def eval_model(self) -> nn.Module:
@@ -68,39 +77,61 @@ class TrainStep:
         lr, momentum = self.recipe.lr(epoch_float), self.recipe.momentum(epoch_float)
         for group in self.optimizer.param_groups:
             group |= {"lr": lr, "momentum": momentum}
-        self._set_seed(derive_seed(self.seed, "step", epoch, batch))
-        return StepContext(
+        ctx = StepContext(
             epoch=epoch,
             batch=batch,
             batches=self.batches,
             batch_size=self.recipe.batch_size,
             lr=lr,
+            momentum=momentum,
             emas=lambda decay: self.with_autocast(self.emas(decay)),
             memory=self.memory,
         )
+        self.set_seed(ctx)
+        return ctx
 
-    def _set_seed(self, seed: int) -> None:
+    def set_seed(self, ctx: StepContext) -> None:
+        """Seed torch's generators for a step."""
+        seed = derive_seed(self.seed, "step", ctx.epoch, ctx.batch)
         # torch.manual_seed visits every kind of device, which takes 0.2 ms a step
-        (torch.default_generator.manual_seed if self.on_cpu else torch.manual_seed)(seed)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        elif self.device.type != "cpu":
+            torch.manual_seed(seed)
 
-    def step(self, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
-        """Train on a batch. Yield each loss before its update, so that the caller can refuse it."""
-        for loss in self._backward_losses(x, y, ctx):
-            yield loss.detach()
-            self.optimizer.step()
-        self.emas.update()
+    @contextmanager
+    def hyperparameters(self, **tensors: Tensor) -> Iterator[None]:
+        """Let the optimizer read lr and momentum from tensors."""
+        groups = self.optimizer.param_groups
+        before = [{name: group[name] for name in tensors} for group in groups]
+        try:
+            for group in groups:
+                group |= tensors
+            yield
+        finally:
+            for group, numbers in zip(groups, before, strict=True):
+                group |= numbers
 
-    def _backward_losses(self, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
-        """Yield each loss of the method after its backward pass."""
+    def step(self, inputs: Sequence[Tensor], ctx: StepContext) -> Iterator[Tensor]:
+        """Train on a batch, and yield each loss.
+
+        A loss of an eager step is yielded before its update, so that the caller can refuse it.
+        """
         graphs = self.cuda_graphs
-        if graphs and (captured := graphs.captured_step(self.train_model, x, y, ctx)):
-            yield captured.replay(x, y, ctx)
-            return
+        recorded = graphs.recorded_step(self, inputs, ctx) if graphs else None
+        yield from recorded.replay(inputs, ctx) if recorded else self.eager_step(inputs, ctx)
+
+    def eager_step(self, inputs: Sequence[Tensor], ctx: StepContext) -> Iterator[Tensor]:
+        """Take the step without a CUDA graph."""
+        x, y = self.make_batch(inputs)
         for loss in self.recipe.method.step(self.train_model, x, y, ctx):
             check_loss(loss)
             self.optimizer.zero_grad()
             loss.backward()
-            yield loss
+            yield loss.detach()
+            self.optimizer.step()
+        self.emas.update()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the weights, the optimizer's and the EMAs' state and the method's memory."""
@@ -117,3 +148,5 @@ class TrainStep:
         self.optimizer.load_state_dict(state["optimizer"])
         self.emas.load_state_dict(state["emas"])
         self.memory = state["memory"]
+        if self.cuda_graphs:
+            self.cuda_graphs.reset()

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,7 +59,13 @@ class Trainer:
         if plan.initial_weights is not None:
             plan.initial_weights.apply(plan.model)
         self.batches = -(-len(self.splits.train) // self.recipe.batch_size)
-        self.train_step = TrainStep(self.recipe, plan.model, self.batches, plan.seed)
+        self.train_step = TrainStep(
+            self.recipe,
+            plan.model,
+            self.batches,
+            plan.seed,
+            partial(self.splits.train.make_batch, augment=self.recipe.augment),
+        )
         self.epoch = self.batch = 0
         self.finished = False
         self.best: tuple[float, ...] = ()
@@ -91,7 +99,7 @@ class Trainer:
         with Progress(self.recipe.name, total, self.batches_done) as bar:
             self.print_notes(bar)
             if self.plan.cuda_graphs:
-                self.train_step.cuda_graphs = CudaGraphs(self.recipe.method, bar.print_line)
+                self.train_step.cuda_graphs = CudaGraphs(bar.print_line)
             while not self.finished:
                 self.train_epoch(bar)
                 if self.batch < self.batches:
@@ -116,18 +124,18 @@ class Trainer:
     def train_epoch(self, bar: Progress) -> None:
         """Train on the remaining batches of this epoch; if the time is up, save and return."""
         self.plan.model.train()
-        batches = self.splits.train.shuffled_batches(
+        batches = self.splits.train.shuffled_inputs(
             self.recipe.batch_size,
             derive_seed(self.plan.seed, "order", self.epoch),
             self.recipe.augment,
             start=self.batch,
         )
         with self.timer.running(), error_context(self):
-            for x, y in batches:
+            for inputs in batches:
                 if self.time_is_up:
                     self.save_checkpoint()
                     return
-                self.train_batch(x, y)
+                self.train_batch(inputs)
                 self.batch += 1
                 bar.advance(
                     loss=f"{self.losses.mean:.3f}", images_per_s=f"{self.images_per_s():.0f}"
@@ -136,10 +144,10 @@ class Trainer:
                     self.save_checkpoint()
             self.losses.flush()
 
-    def train_batch(self, x: Tensor, y: Tensor) -> None:
+    def train_batch(self, inputs: Sequence[Tensor]) -> None:
         """Take one training step."""
         ctx = self.train_step.prepare(self.epoch, self.batch)
-        for loss in self.train_step.step(x, y, ctx):
+        for loss in self.train_step.step(inputs, ctx):
             # on a CPU this raises before the optimizer applies a loss that is not finite
             self.losses.update(loss)
         self.logs.update(ctx.logs)

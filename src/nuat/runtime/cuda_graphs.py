@@ -1,0 +1,40 @@
+"""CUDA graphs: launches recorded once and replayed by one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from nuat.errors import InputError
+
+Work = Callable[[], None]
+
+_pools: dict[int, Any] = {}
+
+
+def use_cuda_graphs(requested: bool | None, device: torch.device) -> bool:
+    """Whether to use CUDA graphs: as requested, or by default on a GPU.
+
+    Raises:
+        InputError: they were requested on a device that is no GPU.
+    """
+    if requested and device.type != "cuda":
+        raise InputError(f"CUDA graphs need a cuda device, but the device is {device}")
+    return device.type == "cuda" if requested is None else requested
+
+
+def capture_cuda_graph(work: Work) -> Work:
+    """Record the kernels that `work` launches, without running them; return their replay.
+
+    All graphs of a device share one pool of memory. So they must not be replayed at the same time,
+    and what a replay leaves in its output tensors holds until the replay of any other graph.
+    """
+    device = torch.cuda.current_device()
+    pool = _pools.setdefault(device, torch.cuda.graph_pool_handle())
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        work()
+    replay: Work = graph.replay
+    return replay
