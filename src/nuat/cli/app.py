@@ -21,6 +21,7 @@ from nuat.cli.reproduce import reproduce_command
 from nuat.cli.terminal import print_error, print_line, print_warning
 from nuat.cli.train import train_command
 from nuat.errors import InputError, NonFiniteError
+from nuat.runtime.signals import Stopped
 
 # typer raises click's exceptions: from version 0.24 on those of the copy of click that it contains
 try:
@@ -69,15 +70,26 @@ def main() -> None:
     """Run the command line.
 
     An error of the user is printed as one line. The exit status is 2 for it, 1 for a loss that is
-    not finite, and 130 after Ctrl-C.
+    not finite, 75 after --max-time, 128 plus the number of the signal that has ended the command,
+    so 130 after Ctrl-C.
     """
     warnings.showwarning = lambda message, *_: print_warning(str(message))
     try:
         _check_empty_options(sys.argv[1:])
         status = app(standalone_mode=False) or 0
-    except (InputError, NonFiniteError, OSError) as error:
+    except (InputError, NonFiniteError) as error:
         print_error(str(error))
         sys.exit(1 if isinstance(error, NonFiniteError) else 2)
+    except OSError as error:
+        named = error.strerror and error.filename
+        print_error(f"{error.filename}: {error.strerror}" if named else str(error))
+        sys.exit(2)
+    except MemoryError as error:
+        print_error(f"there is not enough memory: {error}".removesuffix(": "))
+        sys.exit(2)
+    except Stopped as stopped:
+        print_error(str(stopped))
+        sys.exit(stopped.status)
     except UsageError as error:
         # the message is empty after `nuat` without arguments, which has printed the help
         if message := _usage_message(error):
