@@ -1,13 +1,22 @@
 """The benchmark scripts run; what they print here means nothing."""
 
+import contextlib
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
+import tarfile
+import time
 from pathlib import Path
 
+import numpy
 import pytest
+import safetensors.torch
+import torch
+
+import nuat
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -29,58 +38,95 @@ def test_training(tmp_path, monkeypatch, capsys):
     assert all(ladder["arms"]["published"]["faster"] == [1, 1, 1] for ladder in ladders)
 
 
-def test_gpu(tmp_path, monkeypatch, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        run("gpu.py", "--tiny", "--out", tmp_path, monkeypatch=monkeypatch)
-    assert stopped.value.code == 0
-    found = json.loads((tmp_path / "gpu.json").read_text())
-    assert all(found["checks"].values()) and len(found["checks"]) == 20
-    methods = {"standard", "nuat", "nuat-wa", "nuat2-wa", "fbf", "pgd-at", "trades"}
-    rows = {(row["method"], row["mode"]): row for row in found["rows"]}
-    assert set(rows) == {(method, mode) for method in methods for mode in ("eager", "graphs")}
-    assert all(row["recorded"] for (_, mode), row in rows.items() if mode == "graphs")
-    assert "checks: 20 of 20 hold" in (tmp_path / "gpu.log").read_text()
-
-
 def test_gpu_attacks(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
-        run("gpu_attacks.py", "--tiny", "--out", tmp_path, monkeypatch=monkeypatch)
+        run("gpu/attacks.py", "--tiny", "--out", tmp_path, monkeypatch=monkeypatch)
     assert stopped.value.code == 0
-    found = json.loads((tmp_path / "gpu_attacks.json").read_text())
+    found = json.loads((tmp_path / "attacks.json").read_text())
     assert [check["verdicts_that_differ"] for check in found["checks"]] == [0, 0]
     assert all(0 < check["cpu"] < check["images"] for check in found["checks"])
     rows = [row for row in found["rows"] if row["search"] != "torchattacks, fp32"]
     assert len(rows) == 5 and all(row["stood"] == row["batch"] for row in rows)
-    assert "ms an iterate" in (tmp_path / "gpu_attacks.log").read_text()
+    assert "ms an iterate" in (tmp_path / "attacks.log").read_text()
 
 
-def test_gpu_cifar10_stops_in_time_and_goes_on(tmp_path):
-    out = tmp_path / "out"
-    out.mkdir()
-    small = {
+@pytest.fixture
+def gpu_run(tmp_path):
+    """Run stages of the GPU run on a CPU, on few digits; return the folder of its results."""
+    data = nuat.load_dataset("digits")
+    arrays = {}
+    for split, count in (("train", 256), ("val", 40), ("test", 40)):
+        arrays[f"x_{split}"] = data[split].x[:count].numpy()
+        arrays[f"y_{split}"] = data[split].y[:count].numpy()
+    carry, out = tmp_path / "carry" / "small" / "digits", tmp_path / "out"
+    carry.mkdir(parents=True)
+    numpy.savez(carry / "digits.npz", **arrays)
+    own = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "TINY": "1",
+        "CARRY": str(tmp_path / "carry"),
         "WORK": str(tmp_path / "work"),
         "OUT": str(out),
-        "DATA": "digits",
-        "MORE": "--epochs 12 --model small-cnn(width=4) --device cpu",
-        "ATTACKS": "--attack pgd-2 --samples 50 --device cpu",
+        "ATTACKS": "pgd-2 square-5/20",
     }
-    script = ["bash", str(BENCHMARKS / "gpu_cifar10.sh")]
-    for limit in ("16", "600"):
-        subprocess.run([*script, limit], env=os.environ | small, check=True, capture_output=True)
-        if limit == "16":
-            assert "time is up after epoch" in (out / "gpu_cifar10.log").read_text()
-            assert not (out / "scores.json").exists()
-    epochs = [json.loads(line)["epoch"] for line in (out / "metrics.jsonl").open()]
+
+    def run_stages(*stages, kill=False):
+        script = ["bash", str(BENCHMARKS / "gpu" / "run.sh"), *stages]
+        run = subprocess.Popen(
+            script,
+            env=os.environ | own,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        if kill:
+            metrics = tmp_path / "work" / "cifar10" / "run" / "metrics.jsonl"
+            # the checkpoint of an epoch is written after its metrics
+            while not (metrics.exists() and metrics.read_bytes().count(b"\n") > 1):
+                assert run.poll() is None
+                time.sleep(0.01)
+            # a stage has a process group of its own, in the session of the script
+            for process in map(int, filter(str.isdigit, os.listdir("/proc"))):
+                with contextlib.suppress(ProcessLookupError):
+                    if os.getsid(process) == run.pid:
+                        os.kill(process, signal.SIGKILL)
+        run.wait()
+        return out
+
+    return run_stages
+
+
+def test_gpu_run_is_killed_and_goes_on(gpu_run, tmp_path):
+    gpu_run("train:200", kill=True)
+    run = tmp_path / "work" / "cifar10" / "run"
+    assert len((run / "metrics.jsonl").read_text().splitlines()) < 12
+    out = gpu_run("train:200", "attack:200", "pack")
+    log = (out / "run.log").read_text()
+    assert "resuming after epoch" in log and "every attack is through" in log
+    epochs = [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").open()]
     assert epochs == list(range(1, 13))
-    assert json.loads((out / "scores.json").read_text())["attacks"].keys() == {"pgd-2"}
-    parts = sorted(out.glob("weights.*"))
-    kept = (tmp_path / "work" / "run" / "model.safetensors").read_bytes()
-    assert b"".join(part.read_bytes() for part in parts) == kept
+    with tarfile.open(out / "results.tar.xz") as archive:
+        names = archive.getnames()
+    assert "cifar10/run/metrics.jsonl" in names and "train.log" in names
+    assert sum(name.endswith("verdicts.jsonl") for name in names) == 3
+    halves, whole = safetensors.torch.load_file(out / "weights"), nuat.load_model(run).model
+    for name, weight in whole.state_dict().items():
+        torch.testing.assert_close(halves[name].to(weight.dtype), weight, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("script", ["gpu.py", "gpu_attacks.py"])
-def test_gpu_without_one_says_so(script, monkeypatch):
+def test_gpu_steps(gpu_run, tmp_path):
+    gpu_run("steps:200")
+    rows = [json.loads(line) for line in (tmp_path / "work" / "steps.jsonl").open()]
+    assert rows[0]["name"] == "nuat-wa bf16 8 graphs"
+    assert not any("error" in row for row in rows)
+
+
+def test_gpu_run_without_time_says_so(gpu_run):
+    log = (gpu_run("steps:1", "nonsense") / "run.log").read_text()
+    assert "steps: LEFT OUT, no time" in log and "there is no stage nonsense" in log
+
+
+def test_gpu_without_one_says_so(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SystemExit, match="no CUDA GPU here; --tiny"):
-        run(script, monkeypatch=monkeypatch)
+        run("gpu/attacks.py", monkeypatch=monkeypatch)

@@ -1,7 +1,7 @@
 """The parts of AutoAttack on a CUDA GPU: verdicts first, then one table. Installs nothing.
 
-    python benchmarks/gpu_attacks.py          # under 5 minutes on an H200; log and JSON go to $OUT
-    python benchmarks/gpu_attacks.py --tiny   # an exercise on a CPU, of seconds; no times to trust
+    python benchmarks/gpu/attacks.py          # under 5 minutes on an H200; log and JSON go to $OUT
+    python benchmarks/gpu/attacks.py --tiny   # an exercise on a CPU, of seconds; no times to trust
 
 Needs torch and this repository, nothing else. First, for a small network: how many images fall on
 the GPU and on the CPU, and how many verdicts differ; the two round differently, so an image at the
@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-SOURCE = Path(__file__).parents[1] / "src"
+SOURCE = Path(__file__).parents[2] / "src"
 sys.path.insert(0, str(SOURCE))
 if importlib.util.find_spec("PIL") is None or importlib.util.find_spec("rich") is None:
     # what `import nuat` brings along is not there: its parts alone
@@ -54,22 +54,21 @@ SEARCHES = {
     "bf16": ("bf16", False, torch.contiguous_format),
     "bf16 folded channels_last": ("bf16", True, torch.channels_last),
 }
-DEADLINE = 270.0
 BEGAN = time.monotonic()
 
 
 class Bench:
     """Where to run, how much, and where to write it."""
 
-    def __init__(self, tiny: bool, out: Path):
-        self.tiny, self.out = tiny, out
+    def __init__(self, tiny: bool, out: Path, seconds: float):
+        self.tiny, self.out, self.seconds = tiny, out, seconds
         self.device = torch.device("cpu" if tiny else "cuda")
         self.model = "small-cnn(width=4)" if tiny else "resnet18-nuat"
         self.batches = (4,) if tiny else (512, 128, 1024)
         self.images = 24 if tiny else 512
         self.repeats = 1 if tiny else 3
         self.found: dict = {"torch": torch.__version__, "checks": [], "rows": []}
-        self.log = (out / "gpu_attacks.log").open("w")
+        self.log = (out / "attacks.log").open("w")
 
     def say(self, text: str = "") -> None:
         print(text, flush=True)
@@ -80,7 +79,7 @@ class Bench:
 
     @property
     def late(self) -> bool:
-        return time.monotonic() - BEGAN > DEADLINE
+        return time.monotonic() - BEGAN > self.seconds
 
     def clock(self) -> float:
         if self.device.type == "cuda":
@@ -270,13 +269,14 @@ def table(bench: Bench) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="an exercise on a CPU")
+    parser.add_argument("--seconds", type=float, default=270, help="no new group after these")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
     asked = parser.parse_args()
     if not asked.tiny and not torch.cuda.is_available():
         raise SystemExit("error: there is no CUDA GPU here; --tiny exercises this script on a CPU")
     if not asked.out.is_dir():
         raise SystemExit(f"error: --out {asked.out}: there is no such folder")
-    bench = Bench(asked.tiny, asked.out)
+    bench = Bench(asked.tiny, asked.out, asked.seconds)
     where = "a CPU" if asked.tiny else torch.cuda.get_device_name()
     bench.say(f"torch {torch.__version__}, python {sys.version.split()[0]}, {where}")
     cudnn = torch.backends.cudnn
@@ -289,7 +289,7 @@ def main() -> None:
     for setting, old in zip(settings, before, strict=True):
         setting.fp32_precision = old
     bench.say(f"{time.monotonic() - BEGAN:.0f} s in all")
-    (asked.out / "gpu_attacks.json").write_text(json.dumps(bench.found, indent=1) + "\n")
+    (asked.out / "attacks.json").write_text(json.dumps(bench.found, indent=1) + "\n")
     raise SystemExit(0 if all(row["holds"] for row in bench.found["checks"]) else 1)
 
 
