@@ -107,9 +107,9 @@ def test_training_notes_an_attack_that_cannot_cross_the_ball():
         nuat.AWP(nuat.AT(weak)),
         nuat.TRADES(BALL, rel_step_size=2 / 255),
     ):
-        assert any("all steps together" in note for note in method.startup_notes(64))
+        assert any("all steps together" in note for note in method.startup_notes(64, 10))
     for method in (nuat.AT(nuat.PGD(BALL)), nuat.AT(nuat.RFGSM(BALL)), nuat.TRADES(BALL)):
-        assert method.startup_notes(64) == []
+        assert method.startup_notes(64, 10) == []
 
 
 @pytest.mark.parametrize(

@@ -347,7 +347,6 @@ def test_dataset_slug_and_with_bad_images():
     [
         ("folder:x(size=64)", "cifar10", Augment(flip=True, scale=(0.25, 1.0))),
         ("folder:x", "imagenet100", Augment(flip=True, scale=(0.08, 1.0))),
-        ("cifar100", "cifar10", Augment(pad=4, flip=True)),
         ("npz:x.npz", "cifar10", Augment(pad=4, flip=True)),
         ("own:make", "cifar10", Augment(pad=4, flip=True)),
     ],

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import nuat
 from nuat.attacks.base import Attack
-from nuat.methods import AT, AWP, GAT, TRADES, Free, NuAT, NuATH
+from nuat.methods import AT, AWP, GAT, TRADES, Free, NuAT, NuAT2, NuATH
 from nuat.methods.cost import forward_equivalents
 from nuat.schedules import Constant
 
@@ -165,15 +165,57 @@ def test_the_distance_of_nuat_can_be_replaced():
 
 def test_lam_is_scaled_with_a_note_unless_the_batch_size_is_64():
     method = NuAT(lam=4.0)
-    x = torch.rand(64, 1, 4, 4)
-    assert method.loss_weight(x, nuat.StepContext(5, batch_size=64)) == 4.0 / 64
-    assert method.startup_notes(64) == []
-    assert method.loss_weight(x, nuat.StepContext(5, batch_size=256)) == 2 * 4.0 / 256
-    assert "sqrt(256/64) = 2" in method.startup_notes(256)[0]
+    assert method.loss_weight((64, 10), nuat.StepContext(5, batch_size=64)) == 4.0 / 64
+    assert method.startup_notes(64, 10) == []
+    assert method.loss_weight((64, 10), nuat.StepContext(5, batch_size=256)) == 2 * 4.0 / 256
+    assert "sqrt(256/64) = 2" in method.startup_notes(256, 10)[0]
     free = NuAT(lam=4.0, lam_batch_size=None)
-    assert free.loss_weight(x, nuat.StepContext(5, batch_size=256)) == 4.0 / 256
-    assert free.startup_notes(256) == []
-    assert NuATH().startup_notes(128) == NuAT().startup_notes(128)
+    assert free.loss_weight((64, 10), nuat.StepContext(5, batch_size=256)) == 4.0 / 256
+    assert free.startup_notes(256, 10) == []
+    assert NuATH().startup_notes(128, 10) == NuAT().startup_notes(128, 10)
+
+
+def test_lam_is_scaled_with_a_note_unless_there_are_ten_classes():
+    method = NuAT(lam=4.0)
+    assert method.class_scale(64, 10) == method.class_scale(256, 10) == 1
+    assert method.class_scale(None, 40) == method.class_scale(64, 40) == 0.5
+    assert method.class_scale(40, 1000) == 0.5, "a matrix of 40 rows has the rank 40 at most"
+    assert method.class_scale(64, 2) == 5**0.5
+    (note,) = method.startup_notes(64, 100)
+    assert "For 100 in batches of 64 it is multiplied by sqrt(10/64) = 0.395" in note
+    assert len(method.startup_notes(128, 100)) == 2
+    free = NuAT(lam=4.0, lam_classes=None)
+    assert free.class_scale(64, 100) == 1 and free.startup_notes(64, 100) == []
+    for wrong in (0, -10, 2.5, "10"):
+        with pytest.raises(nuat.InputError, match="lam_classes is"):
+            NuAT(lam_classes=wrong)
+    assert NuATH().startup_notes(64, 100) == method.startup_notes(64, 100)
+
+
+@pytest.mark.parametrize("kind", [NuAT, NuAT2])
+def test_the_pull_of_the_norm_on_an_image_does_not_grow_with_the_classes(kind):
+    """In a matrix of full rank, the norm's gradient has the size sqrt(min(B, K))."""
+    pulls = []
+    for classes in (10, 40):
+        method, ctx = kind(lam=4.0), nuat.StepContext(5, 1, batch_size=64)
+        z = torch.randn(64, classes, dtype=torch.float64, requires_grad=True)
+        method.regularizer(z, torch.zeros_like(z), ctx).backward()
+        pulls.append(float(z.grad.norm()))
+    assert pulls == pytest.approx([4.0 / 64 * 10**0.5] * 2)
+
+
+@pytest.mark.parametrize("reference", ["train", "eval"])
+@pytest.mark.parametrize("kind", [NuAT, NuAT2])
+def test_loss_and_attack_scale_lam_to_the_classes(kind, reference):
+    """40 classes: as a lam of half the size that is not scaled."""
+    x, y = torch.rand(64, 1, 4, 4), torch.arange(64) % 40
+    settings = {} if kind is NuAT2 else {"reference": reference}
+    losses = []
+    for method in (kind(lam=4.0, **settings), kind(lam=2.0, lam_classes=None, **settings)):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 40)).train()
+        losses += method.step(model, x, y, nuat.StepContext(5, 1, batch_size=64))
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize("kind", [NuAT, GAT])
@@ -199,7 +241,7 @@ def test_the_reference_decides_the_attack_on_a_network_with_batchnorm_alone(kind
 
 
 def test_the_divisor_of_a_smaller_last_batch():
-    short, ctx = torch.rand(40, 1, 4, 4), nuat.StepContext(5, batch_size=64)
+    short, ctx = (40, 10), nuat.StepContext(5, batch_size=64)
     assert NuAT(lam=4.0).loss_weight(short, ctx) == 4.0 / 64
     assert NuAT(lam=4.0, constant_divisor=False).loss_weight(short, ctx) == 4.0 / 40
 
@@ -257,7 +299,7 @@ def test_every_recipe_names_its_source():
 
 
 def test_every_published_data_set_has_all_recipes():
-    for data in ("digits", "cifar10", "mnist", "imagenet100"):
+    for data in {row.data for row in nuat.list_recipes()}:
         assert {row.name for row in nuat.list_recipes() if row.data == data} >= set(COSTS), data
 
 

@@ -11,7 +11,7 @@ from nuat.cli.terminal import print_line
 
 
 def download_command(
-    name: Annotated[str, typer.Argument(metavar="DATA", help="cifar10, cifar100 or mnist.")],
+    name: Annotated[str, typer.Argument(metavar="DATA", help="cifar10, cifar100, mnist or svhn.")],
     data_dir: DataDir = None,
 ) -> None:
     """Download a published data set to $NUAT_DATA or ./data, and read it once to check it."""

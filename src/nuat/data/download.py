@@ -18,10 +18,13 @@ from typing import IO
 from nuat.data.cifar import CIFAR10_SOURCE, CIFAR100_SOURCE
 from nuat.data.mnist import MNIST_SOURCE
 from nuat.data.paths import DatasetSource, RemoteFile, data_dir
+from nuat.data.svhn import SVHN_SOURCE
 from nuat.errors import InputError, unknown_name
 from nuat.runtime.progress import Progress
 
-SOURCES = {source.name: source for source in (CIFAR10_SOURCE, CIFAR100_SOURCE, MNIST_SOURCE)}
+SOURCES = {
+    source.name: source for source in (CIFAR10_SOURCE, CIFAR100_SOURCE, MNIST_SOURCE, SVHN_SOURCE)
+}
 """The data sets that can be downloaded."""
 CHUNK_BYTES = 1 << 16
 MEGABYTE = 1 << 20
@@ -36,7 +39,7 @@ def download(name: str, target: Path | None = None) -> Path:
     is then moved into place.
 
     Args:
-        name: "cifar10", "cifar100" or "mnist".
+        name: "cifar10", "cifar100", "mnist" or "svhn".
         target: the folder of the data sets; by default $NUAT_DATA or ./data.
 
     Returns:

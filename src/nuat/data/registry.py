@@ -19,6 +19,8 @@ from nuat.data.imagenet100 import load_imagenet100
 from nuat.data.mnist import load_mnist
 from nuat.data.npz import load_npz
 from nuat.data.splits import Splits
+from nuat.data.svhn import load_svhn
+from nuat.data.tiny_imagenet import load_tiny_imagenet
 from nuat.errors import InputError, explain_type_error
 
 dataset_registry: Registry[Callable[..., Splits]] = Registry("data set")
@@ -26,6 +28,8 @@ dataset_registry.add("digits", load_digits)
 dataset_registry.add("mnist", load_mnist)
 dataset_registry.add("cifar10", load_cifar10)
 dataset_registry.add("cifar100", load_cifar100)
+dataset_registry.add("svhn", load_svhn)
+dataset_registry.add("tiny-imagenet", load_tiny_imagenet)
 dataset_registry.add("imagenet100", load_imagenet100)
 dataset_registry.add("folder", load_folder)
 dataset_registry.add("npz", load_npz)

@@ -51,8 +51,8 @@ class AT(Method):
         x_adv = self.attack(model, x, y, ctx)
         yield from self.losses(model, x, x_adv, y, ctx)
 
-    def startup_notes(self, batch_size: int) -> list[str]:
-        return [*super().startup_notes(batch_size), *self.inner.notes()]
+    def startup_notes(self, batch_size: int, classes: int) -> list[str]:
+        return [*super().startup_notes(batch_size, classes), *self.inner.notes()]
 
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Tensor:
         """The adversarial images x' [B, C, H, W]."""

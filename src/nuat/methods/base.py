@@ -122,10 +122,10 @@ class Method:
         """The ball that this method trains against; None if it runs no attack."""
         return find_instance(self, Ball)
 
-    def startup_notes(self, batch_size: int) -> list[str]:
-        """What a user should know before training with this batch size, without repetition."""
+    def startup_notes(self, batch_size: int, classes: int) -> list[str]:
+        """What a user should know before training so many classes in such batches, once each."""
         inner = [value for _, value in self._fields() if isinstance(value, Method)]
-        notes = (note for method in inner for note in method.startup_notes(batch_size))
+        notes = (note for method in inner for note in method.startup_notes(batch_size, classes))
         return list(dict.fromkeys(notes))
 
     def schedules(self) -> dict[str, Schedule]:

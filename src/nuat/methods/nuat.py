@@ -6,7 +6,7 @@ code. Where the formula of its talk and the code differ, the default follows the
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks import ascend
+from nuat.errors import check_positive_int
 from nuat.losses import Distance, ce, nuclear
 from nuat.methods.base import Method, StepContext
 from nuat.methods.checks import Reference, check_reference, warn_if_stuck_at_zero
@@ -34,14 +35,23 @@ class _NuclearNormMethod(Method):
     distance: Distance = nuclear
     constant_divisor: bool = True
     lam_batch_size: int | None = 64
+    lam_classes: int | None = 10
 
-    def loss_weight(self, x: Tensor, ctx: StepContext) -> float:
-        """lam / B, scaled to the batch size of the run."""
-        return self.lam(ctx.epoch) / self.divisor(x, ctx) * self.lam_scale(ctx.batch_size)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("lam_batch_size", "lam_classes"):
+            if getattr(self, name) is not None:
+                check_positive_int(name, getattr(self, name))
 
-    def divisor(self, x: Tensor, ctx: StepContext) -> int:
+    def loss_weight(self, shape: Sequence[int], ctx: StepContext) -> float:
+        """lam / B for logits of the shape [B, K], scaled to the batch size of the run and to K."""
+        size, classes = shape
+        weight = self.lam(ctx.epoch) / self.divisor(size, ctx) * self.lam_scale(ctx.batch_size)
+        return weight * self.class_scale(ctx.batch_size, classes)
+
+    def divisor(self, size: int, ctx: StepContext) -> int:
         """B: the batch size of the run if the divisor is constant, else the size of this batch."""
-        return ctx.batch_size if self.constant_divisor and ctx.batch_size else len(x)
+        return ctx.batch_size if self.constant_divisor and ctx.batch_size else size
 
     def lam_scale(self, batch_size: int | None) -> float:
         """The factor sqrt(B / lam_batch_size) of lam. Not from the paper, whose code has B = 64."""
@@ -49,14 +59,33 @@ class _NuclearNormMethod(Method):
             return 1.0
         return (batch_size / self.lam_batch_size) ** 0.5
 
-    def startup_notes(self, batch_size: int) -> list[str]:
-        if (scale := self.lam_scale(batch_size)) == 1:
-            return []
-        return [
-            f"lam is tuned for batches of {self.lam_batch_size} images. For {batch_size} it is "
-            f"multiplied by sqrt({batch_size}/{self.lam_batch_size}) = {scale:.3g}; "
-            "lam_batch_size=None keeps it as it is"
-        ]
+    def class_scale(self, batch_size: int | None, classes: int) -> float:
+        """The factor sqrt(lam_classes / min(B, K)) of lam. Not from the paper, where K = 10."""
+        if not self.lam_classes:
+            return 1.0
+        return (self.lam_classes / min(batch_size or classes, classes)) ** 0.5
+
+    def regularizer(self, z_adv: Tensor, z: Tensor, ctx: StepContext) -> Tensor:
+        """lam |z_adv - z|_* / B."""
+        shape = z.shape
+        return ctx.scalar(lambda ctx: self.loss_weight(shape, ctx)) * self.distance(z_adv, z)
+
+    def startup_notes(self, batch_size: int, classes: int) -> list[str]:
+        notes = []
+        if (scale := self.lam_scale(batch_size)) != 1:
+            notes.append(
+                f"lam is tuned for batches of {self.lam_batch_size} images. For {batch_size} it is "
+                f"multiplied by sqrt({batch_size}/{self.lam_batch_size}) = {scale:.3g}; "
+                "lam_batch_size=None keeps it as it is"
+            )
+        if (scale := self.class_scale(batch_size, classes)) != 1:
+            rank = min(batch_size, classes)
+            notes.append(
+                f"lam is tuned for {self.lam_classes} classes. For {classes} in batches of "
+                f"{batch_size} it is multiplied by sqrt({self.lam_classes}/{rank}) = {scale:.3g}; "
+                "lam_classes=None keeps it as it is"
+            )
+        return notes
 
 
 @dataclass(frozen=True)
@@ -92,7 +121,11 @@ class NuAT(_NuclearNormMethod):
         constant_divisor: B is the batch size of the run, also for the smaller last batch.
         lam_batch_size: the batch size that lam is tuned for. At another batch size B, lam is
             multiplied by sqrt(B / lam_batch_size), because the norm divided by B shrinks like
-            1 / sqrt(B). None: lam is never scaled. Not from the paper.
+            1 / sqrt(B). None: this does not scale lam. Not from the paper.
+        lam_classes: the number of classes K that lam is tuned for. lam is multiplied by
+            sqrt(lam_classes / min(B, K)), because the gradient of the norm in a B x K matrix has
+            the Frobenius norm sqrt(min(B, K)), while that of the cross-entropy does not grow with
+            K. None: this does not scale lam. Not from the paper.
         alternate: the attack uses the norm in every other batch only, from the second batch of each
             epoch on.
         double_bn_update: apply the clean batch's BatchNorm update a second time, after backward.
@@ -121,7 +154,6 @@ class NuAT(_NuclearNormMethod):
         return self.attack_uses_norm(ctx)
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
-        weight = ctx.scalar(lambda ctx: self.loss_weight(x, ctx))
         attack_uses_norm = self.attack_uses_norm(ctx)
         warn_if_stuck_at_zero("lam", self.lam, model, ctx)
 
@@ -142,7 +174,7 @@ class NuAT(_NuclearNormMethod):
                 loss = ce(z_adv, y)
                 if not attack_uses_norm:
                     return loss
-                return loss + weight * self.distance(z_adv, z_reference)
+                return loss + self.regularizer(z_adv, z_reference, ctx)
 
             x_adv = self.start(x, self.ball, ctx.noise)
             x_adv = ascend(attack_loss, x_adv, x, self.ball)
@@ -155,7 +187,7 @@ class NuAT(_NuclearNormMethod):
         # Loss: the cross-entropy is of the clean images alone.
         clean_loss = ce(z, y)
         ctx.log(clean_loss=clean_loss)
-        yield clean_loss + weight * self.distance(z_adv, z)
+        yield clean_loss + self.regularizer(z_adv, z, ctx)
 
         if self.double_bn_update:
             clean_pass.apply_again()
@@ -174,7 +206,7 @@ class NuAT2(_NuclearNormMethod):
     published codes differ in this.
 
     Attributes:
-        ball, start, distance, lam_batch_size: as in NuAT.
+        ball, start, distance, lam_batch_size, lam_classes: as in NuAT.
         lam: weight of the nuclear norm, by epoch.
         constant_divisor: B is the batch size of the run in the loss, and in the attack of NuAT2-WA,
             also for the smaller last batch.
@@ -190,20 +222,18 @@ class NuAT2(_NuclearNormMethod):
     def graph_key(self, ctx: StepContext) -> Hashable | None:
         return (self.lam(ctx.epoch) == 0, self.attacks_ema(ctx))
 
-    def attack_weight(self, x: Tensor, ctx: StepContext) -> float:
+    def attack_weight(self, shape: Sequence[int], ctx: StepContext) -> float:
         """The weight of the norm in the attack: NuAT2 divides by the true size of the batch."""
-        weight = self.loss_weight(x, ctx)
+        weight = self.loss_weight(shape, ctx)
         if self.attack_ema_decay is not None:
             return weight
-        return weight * self.divisor(x, ctx) / len(x)
+        return weight * self.divisor(shape[0], ctx) / shape[0]
 
     def attacks_ema(self, ctx: StepContext) -> bool:
         """Whether the first attack step sees the EMA: never in the first epoch."""
         return self.attack_ema_decay is not None and ctx.epoch > 0
 
     def step(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Iterator[Tensor]:
-        weight = ctx.scalar(lambda ctx: self.loss_weight(x, ctx))
-        attack_weight = ctx.scalar(lambda ctx: self.attack_weight(x, ctx))
         warn_if_stuck_at_zero("lam", self.lam, model, ctx)
         x_adv = self.start(x, self.ball, ctx.noise)
 
@@ -211,6 +241,8 @@ class NuAT2(_NuclearNormMethod):
         with frozen_eval(self.attack_model(model, ctx)) as frozen_model:
             with torch.no_grad():
                 z = frozen_model(x)
+            shape = z.shape
+            attack_weight = ctx.scalar(lambda ctx: self.attack_weight(shape, ctx))
 
             def attack_loss(x_adv: Tensor, k: int) -> Tensor:
                 z_adv = frozen_model(x_adv)
@@ -229,7 +261,7 @@ class NuAT2(_NuclearNormMethod):
         z_adv, z = model(x_adv), model(x)
         clean_loss = ce(z, y)
         ctx.log(clean_loss=clean_loss)
-        yield clean_loss + weight * self.distance(z_adv, z)
+        yield clean_loss + self.regularizer(z_adv, z, ctx)
 
     def attack_model(self, model: nn.Module, ctx: StepContext) -> nn.Module:
         """The model that the first attack step sees: the EMA, or the model itself."""

@@ -54,9 +54,9 @@ class TRADES(Method):
         x_adv = self.attack(model, x, y, ctx)
         yield from self.losses(model, x, x_adv, y, ctx)
 
-    def startup_notes(self, batch_size: int) -> list[str]:
+    def startup_notes(self, batch_size: int, classes: int) -> list[str]:
         reach = check_reach(self.ball, self.steps * self.rel_step_size, self.start)
-        return [*super().startup_notes(batch_size), *reach]
+        return [*super().startup_notes(batch_size, classes), *reach]
 
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: StepContext) -> Tensor:
         """The adversarial images x' [B, C, H, W]."""

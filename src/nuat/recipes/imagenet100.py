@@ -44,7 +44,7 @@ register_table(
         "atf": {"epochs": 30, "lr": StepDecay(0.1, at=(15, 22.5))},
         "fbf": {"on_overfitting": "stop"},
         "gat": {"source": CODE, "note": "as published: the attack's clean logits in eval mode"},
-        "nuat": {"note": "lam is unknown; with 100 classes CIFAR-10's is not comparable"},
+        "nuat": {"note": "lam is unknown: it is CIFAR-10's, by the number of classes"},
         "nuat-wa": {"note": "lam is unknown, as for nuat"},
     },
 )

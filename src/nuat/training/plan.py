@@ -132,7 +132,7 @@ def resolve(
         if recipe.tf32 and recipe.precision == "fp32" and has_tf32(device)
         else ""
     )
-    method_notes = recipe.method.startup_notes(recipe.batch_size)
+    method_notes = recipe.method.startup_notes(recipe.batch_size, classes)
     return Plan(
         recipe=recipe,
         model=model,
