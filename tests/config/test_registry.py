@@ -45,6 +45,8 @@ def test_an_entry_cannot_be_replaced(fruit: Registry[int]) -> None:
         fruit.add("apple", 9)
     with pytest.raises(InputError, match="already a fruit called 'pear'"):
         fruit.register("pear")(9)
+    with pytest.raises(InputError, match="already a fruit called 'pear'"):
+        fruit["pear"] = 9
     assert (fruit["apple"], fruit["pear"]) == (1, 2)
 
 

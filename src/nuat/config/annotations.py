@@ -27,28 +27,26 @@ def field_hints(kind: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init}
 
 
-def explain_mismatch(field: str, text: str, hint: Any, names: Mapping[str, Any]) -> str:
-    """The message for a text that is no value of a field with this annotation."""
-    return f"{field} takes {describe(hint)}{suggest(hint, text, names)}, not {text}"
+def explain_mismatch(subject: str, text: str, hint: Any, names: Mapping[str, Any]) -> str:
+    """Return the error for a text that is no value of this annotation: `eps takes ..., not ...`.
 
-
-def suggest(hint: Any, text: str, names: Mapping[str, Any]) -> str:
-    """What can be written for a value of this type, and what `text` probably means."""
+    It lists those of the `names` that are values of it, and the one that was probably meant.
+    """
     kinds = tuple(kind for kind in get_args(hint) or (hint,) if isinstance(kind, type))
-    fitting = {
-        name: value
+    allowed = {
+        name: _as_written(name, value)
         for name, value in sorted(names.items())
         if (issubclass(value, kinds) if isinstance(value, type) else conforms(value, hint))
     }
-    similar = _find_similar(text.strip("'\"").removesuffix("()"), fitting)
-    guess = f"; did you mean {_as_written(similar, fitting[similar])!r}?" if similar else ""
-    listed = ["a number"] if hint is Schedule else []
-    listed += [_as_written(name, value) for name, value in fitting.items()]
-    return f" (one of: {', '.join(listed)}{guess})" if listed else ""
+    similar = _find_similar(text.strip("'\"").removesuffix("()"), {n: names[n] for n in allowed})
+    guess = f"; did you mean {allowed[similar]!r}?" if similar else ""
+    listed = [*(["a number"] if hint is Schedule else []), *allowed.values()]
+    choices = f" (one of: {', '.join(listed)}{guess})" if listed else ""
+    return f"{subject} takes {describe(hint)}{choices}, not {text}"
 
 
 def _find_similar(word: str, values: Mapping[str, Any]) -> str | None:
-    """The name most similar to `word`, or else the one whose docstring begins with it soonest."""
+    """Return the name most similar to `word`, or else the one whose docstring has it soonest."""
     starting = [name for name in values if name.lower().startswith(word.lower())]
     if similar := starting or get_close_matches(word, values, n=1, cutoff=0.5):
         return similar[0]

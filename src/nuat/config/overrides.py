@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
-from nuat.config.annotations import coerce, conforms, describe, suggest
+from nuat.config.annotations import coerce, conforms, describe, explain_mismatch
 from nuat.config.parsing import parse_value
 from nuat.errors import InputError, unknown_name
 
@@ -27,7 +27,7 @@ def set_field(
     names: Mapping[str, Any] | None = None,
     adapt: Callable[[Any], Any] = lambda parsed: parsed,
 ) -> Any:
-    """A copy of a dataclass whose field at the dotted `path` has the value written in `text`.
+    """Return a copy of a dataclass whose field at the dotted `path` has the value in `text`.
 
     Args:
         value: the frozen dataclass.
@@ -39,50 +39,39 @@ def set_field(
     Raises:
         InputError: there is no such field, or the value does not conform to its annotation.
     """
-    return _set_field(value, path.split("."), path, text, names or {}, adapt)
-
-
-def _set_field(
-    value: Any,
-    steps: list[str],
-    path: str,
-    text: str,
-    names: Mapping[str, Any],
-    adapt: Callable[[Any], Any],
-) -> Any:
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        raise InputError(f"cannot set {path}: {value!r} has no fields")
-    fields = [field.name for field in dataclasses.fields(value) if field.init]
-    name = steps[0]
-    if name not in fields:
-        raise unknown_name(f"field of {type(value).__name__}", name, fields)
-    old, hint = getattr(value, name), get_type_hints(type(value))[name]
-    if steps[1:]:
-        new = _set_field(old, steps[1:], path, text, names, adapt)
-    else:
-        new = _parse_field(old, hint, path, text, names, adapt)
-    return dataclasses.replace(value, **{name: new})
-
-
-def _parse_field(
-    old: Any,
-    hint: Any,
-    path: str,
-    text: str,
-    names: Mapping[str, Any],
-    adapt: Callable[[Any], Any],
-) -> Any:
-    """The value of `text` for the field at `path`, whose present value is `old`."""
-    if hint is str:
-        return text
-    prefix = f"{path} is {getattr(old, '__name__', repr(old))} and takes {describe(hint)}"
-    word = text.removesuffix("()")
-    if word.isidentifier() and word not in ("None", "True", "False") and word not in names:
-        raise InputError(f"{prefix}{suggest(hint, text, names)}, not {text}")
-    try:
-        new = coerce(adapt(parse_value(text, names)), hint)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    if not conforms(new, hint):
-        raise InputError(f"{prefix}{suggest(hint, text, names)}, not {text}")
+    owners, field_names, hint = [value], path.split("."), None
+    for name in field_names:
+        owner = owners[-1]
+        if not dataclasses.is_dataclass(owner) or isinstance(owner, type):
+            raise InputError(f"cannot set {path}: {owner!r} has no fields")
+        allowed = [field.name for field in dataclasses.fields(owner) if field.init]
+        if name not in allowed:
+            raise unknown_name(f"field of {type(owner).__name__}", name, allowed)
+        hint = get_type_hints(type(owner))[name]
+        owners.append(getattr(owner, name))
+    old = owners.pop()
+    subject = f"{path} is {getattr(old, '__name__', repr(old))} and"
+    new = text if hint is str else _parse(text, path, hint, subject, names or {}, adapt)
+    for owner, name in zip(reversed(owners), reversed(field_names), strict=True):
+        new = dataclasses.replace(owner, **{name: new})
     return new
+
+
+def _parse(
+    text: str,
+    path: str,
+    hint: Any,
+    subject: str,
+    names: Mapping[str, Any],
+    adapt: Callable[[Any], Any],
+) -> Any:
+    """Return the value of `text` for a field with this annotation; `subject` begins the error."""
+    word = text.removesuffix("()")
+    if word in ("None", "True", "False", *names) or not word.isidentifier():
+        try:
+            new = coerce(adapt(parse_value(text, names)), hint)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        if conforms(new, hint):
+            return new
+    raise InputError(explain_mismatch(subject, text, hint, names))

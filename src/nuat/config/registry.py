@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from nuat.errors import InputError, unknown_name
 
 T = TypeVar("T")
 
 
-class Registry(Mapping[str, T]):
+class Registry(dict[str, T]):
     """A mapping from names to entries of one kind. Entries cannot be replaced."""
 
     def __init__(self, kind: str):
+        super().__init__()
         self.kind = kind
-        self._entries: dict[str, T] = {}
+
+    def __missing__(self, name: str) -> T:
+        raise unknown_name(self.kind, name, self)
+
+    def __setitem__(self, name: str, entry: T) -> None:
+        if name in self:
+            raise InputError(f"there is already a {self.kind} called {name!r}")
+        super().__setitem__(name, entry)
 
     def add(self, name: str, entry: T) -> T:
         """Add an entry and return it. Raises InputError if the name is taken."""
-        if name in self._entries:
-            raise InputError(f"there is already a {self.kind} called {name!r}")
-        self._entries[name] = entry
+        self[name] = entry
         return entry
 
     def register(self, name: str) -> Callable[[T], T]:
-        """A decorator that adds what it decorates: `@model_registry.register("small-cnn")`."""
+        """Return a decorator that adds its argument: `@model_registry.register("small-cnn")`."""
         return lambda entry: self.add(name, entry)
-
-    def __getitem__(self, name: str) -> T:
-        if name not in self._entries:
-            raise unknown_name(self.kind, name, self._entries)
-        return self._entries[name]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The entry, or `default` if there is none. (Mapping.get expects a KeyError.)"""
-        return self._entries.get(name, default)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
