@@ -248,7 +248,7 @@ def test_an_imported_file_registers_a_model(in_empty, call):
         assert (done.status, done.err) == (0, "")
         assert Run.open("mine").config["model"] == name
     finally:
-        model_registry._entries.pop(name, None)
+        model_registry.pop(name, None)
 
 
 @pytest.mark.filterwarnings("default")
@@ -263,7 +263,7 @@ def test_a_warning_is_a_line(in_empty, call):
     try:
         done = call(f"train normal --epochs 1 --model {name} --import own.py --out mine")
     finally:
-        model_registry._entries.pop(name, None)
+        model_registry.pop(name, None)
     assert done.status == 0
     assert done.err.startswith("warning: the network's outputs are non-negative and sum to 1")
     assert len(done.err.splitlines()) == 1 and "softmax" in done.err

@@ -292,7 +292,7 @@ def test_unknown_data_and_unknown_settings():
 
 
 def test_a_data_set_has_the_text_that_loaded_it_as_name(monkeypatch):
-    monkeypatch.setitem(nuat.data.dataset_registry._entries, "mine", lambda size=1: splits())
+    monkeypatch.setitem(nuat.data.dataset_registry, "mine", lambda size=1: splits())
     assert nuat.load_dataset("mine(size=3)").name == "mine(size=3)"
 
 

@@ -373,3 +373,11 @@ def test_real_photographs(real):
     assert len(grey) and all(
         torch.equal(x[0], x[1]) for x in grey.batch(torch.arange(len(grey)))[0]
     )
+
+
+def test_named_classes_are_read_and_others_are_ignored(tmp_path):
+    write_images(tmp_path, {"cat": 4, "dog": 4, "emu": 6})
+    data = nuat.load_dataset(f"folder:{tmp_path}(size=8, classes=('emu', 'cat'))")
+    assert data.classes == ("emu", "cat")
+    labels = torch.cat([data[split].y for split in ("train", "val", "test")])
+    assert labels.bincount().tolist() == [6, 4]

@@ -291,12 +291,12 @@ def an_archive_of_other_names(here):
     return npz(here, images=X.numpy(), labels=Y.numpy())
 
 
-@case("holds Python objects .*a pickle.*which could run code")
+@case("an archive of arrays of numbers, as numpy.savez writes it: .*allow_pickle")
 def objects_in_an_archive(here):
     return npz(here, x_train=numpy.array([{1: 2}], dtype=object), y_train=Y.numpy())
 
 
-@case("holds Python objects .*a pickle")
+@case("an archive of arrays of numbers, as numpy.savez writes it: .*pickle")
 def a_pickle_named_like_an_archive(here):
     (here / "a.npz").write_bytes(pickle.dumps({"x_train": X}))
     return nuat.load_dataset(f"npz:{here}/a.npz")
@@ -309,7 +309,7 @@ def a_single_array(here):
     return nuat.load_dataset(f"npz:{here}/a.npz")
 
 
-@case("cannot be read as a numpy archive")
+@case("cannot be read as an archive of arrays of numbers")
 def half_an_archive(here):
     numpy.savez(here / "a.npz", x_train=X.numpy(), y_train=Y.numpy())
     (here / "a.npz").write_bytes((here / "a.npz").read_bytes()[:-100])
@@ -321,14 +321,24 @@ def five_channels(here):
     return npz(here, x_train=torch.rand(12, 5, 4, 4).numpy(), y_train=Y.numpy())
 
 
-@case("x_train is int64, but images are uint8, or floats")
+@case(r"train split: images are torch.int64 .*, not floats \[B, C, H, W\] or uint8")
 def images_of_int64(here):
     return npz(here, x_train=X.long().numpy(), y_train=Y.numpy())
 
 
-@case(r"y_train is int64 of shape \[12, 3\], but labels are whole numbers")
+@case(r"train split: labels are .*int64 of shape \[12, 3\], .* take y.argmax\(1\)")
 def one_hot_labels(here):
     return npz(here, x_train=X.numpy(), y_train=torch.eye(3)[Y].long().numpy())
+
+
+@case("a.npz has a label 1000000000, but labels are below 1,000,000")
+def a_label_of_a_billion_in_an_archive(here):
+    return npz(here, x_train=X.numpy(), y_train=torch.where(Y == 2, 10**9, Y).numpy())
+
+
+@case("own:make has a label 1000000000, but labels are below 1,000,000")
+def a_label_of_a_billion_in_a_tensor(here):
+    return given(X, torch.where(Y == 2, 10**9, Y))
 
 
 @case(r"train split: labels .*\[9\], not integers \[12\]")

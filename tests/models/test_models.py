@@ -335,7 +335,7 @@ def test_registered_factory_receives_settings_of_any_type(monkeypatch):
         taken.update(settings)
         return nn.Flatten()
 
-    monkeypatch.setitem(nuat.models.model_registry._entries, "own", factory)
+    monkeypatch.setitem(nuat.models.model_registry, "own", factory)
     build_model(
         "own(dropout=0.1, seed=0, norm='none', widths=(8, 16), bias=False, shift=-1)", 10, 3
     )

@@ -40,7 +40,7 @@ def far(in_samples_copy, monkeypatch):
     rewrite(in_samples_copy / "run", data={"name": "elsewhere"})
     (in_samples_copy / "disk" / "elsewhere").mkdir(parents=True)
     yield in_samples_copy
-    dataset_registry._entries.pop("elsewhere")
+    dataset_registry.pop("elsewhere")
 
 
 def rewrite(folder: Path, **changes: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from nuat.data.splits import InMemoryDataset, Splits
-from nuat.errors import InputError
+from nuat.runtime.extras import import_extra
 
 
 def load_digits() -> Splits:
@@ -17,13 +17,7 @@ def load_digits() -> Splits:
     Raises:
         InputError: scikit-learn, the `demo` extra, is not installed.
     """
-    try:
-        from sklearn.datasets import load_digits as load_sklearn_digits
-    except ImportError:
-        raise InputError(
-            "the digits come with scikit-learn, which is not installed: pip install 'nuat[demo]'"
-        ) from None
-    digits = load_sklearn_digits()
+    digits = import_extra("demo", "the data set digits", "sklearn.datasets").load_digits()
     x = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
     y = torch.tensor(digits.target, dtype=torch.int64)
     position = torch.arange(len(y)) % 9

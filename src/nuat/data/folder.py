@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from nuat.data.base import ImageDataset
 from nuat.data.image_files import ImageFileDataset
 from nuat.data.image_folder import (
     LabeledFiles,
@@ -32,6 +30,7 @@ def load_folder(
     seed: int = 0,
     bad_images: str = "error",
     workers: int | None = None,
+    classes: tuple[str, ...] | None = None,
 ) -> Splits:
     """folder:PATH, images in train/CLASS/, and optionally in val/CLASS/ and test/CLASS/.
 
@@ -45,90 +44,56 @@ def load_folder(
         seed: seed of that draw.
         bad_images: "error" refuses the folder if an image cannot be read, "skip" leaves it out.
         workers: processes that read ahead; None for $NUAT_WORKERS or one per processor.
+        classes: the names of the class folders to read, by label, others are ignored; None reads
+            all.
 
     Raises:
         InputError: the folder, its layout or an image is invalid.
     """
+    check_positive_int("size", size)
+    if bad_images not in BAD_IMAGE_ACTIONS:
+        raise unknown_name("value of bad_images", str(bad_images), BAD_IMAGE_ACTIONS)
+    if workers is not None and not (isinstance(workers, int) and workers >= 0):
+        raise InputError(f"workers is {workers!r}, but must be a whole number from 0 up")
     top = Path(path).expanduser()
-    reader = FolderReader(size, val, test, seed, bad_images, workers)
     if not top.is_dir():
         problem = "is a file, not a folder" if top.exists() else "does not exist"
         fix = "lay it out as train/CLASS/*.jpg"
         if re.search(r"\(\s*\w+\s*=[^)]*$", path):
             fix = f"is a bracket missing? folder:{path})"
         raise InputError(f"folder:{path}: {top.absolute()} {problem}; {fix}")
-    return reader.read(top, f"folder:{path}")
+    folders, folder_notes = _find_split_folders(top)
+    names = classes or list_classes(folders["train"])
+    found = {split: scan(at, names, strict=classes is None) for split, at in folders.items()}
+    scan_notes = [note for labeled in found.values() for note in labeled.notes]
+    found, bad_image_notes = _without_bad_images(found, top, bad_images)
+    images: dict[str, ImageDataset] = {
+        split: ImageFileDataset(labeled.files, labeled.labels, size, workers)
+        for split, labeled in found.items()
+    }
+    name = f"folder:{path}"
+    filled, split_notes = fill_missing_splits(images, name, val, test, seed, names)
+    notes = (*folder_notes, *scan_notes, *bad_image_notes, *split_notes)
+    return Splits(**filled, classes=names, name=name, notes=notes)
 
 
-@dataclass(frozen=True)
-class FolderReader:
-    """Reads the splits in a folder of images; `load_folder` describes the settings."""
-
-    size: int = 224
-    val: float = 0.1
-    test: float = 0.2
-    seed: int = 0
-    bad_images: str = "error"
-    workers: int | None = None
-
-    def __post_init__(self) -> None:
-        check_positive_int("size", self.size)
-        if self.bad_images not in BAD_IMAGE_ACTIONS:
-            raise unknown_name("value of bad_images", str(self.bad_images), BAD_IMAGE_ACTIONS)
-        if self.workers is not None and not (isinstance(self.workers, int) and self.workers >= 0):
-            raise InputError(f"workers is {self.workers!r}, but must be a whole number from 0 up")
-
-    def read(self, top: Path, name: str, classes: tuple[str, ...] | None = None) -> Splits:
-        """Return the splits in the folder `top`.
-
-        Args:
-            top: the folder.
-            name: the name of the data set.
-            classes: read these classes only and ignore others; None reads all.
-
-        Raises:
-            InputError: the layout or an image is invalid.
-        """
-        folders, folder_notes = _find_split_folders(top)
-        is_strict = classes is None
-        classes = classes or list_classes(folders["train"])
-        found = {split: scan(folder, classes, is_strict) for split, folder in folders.items()}
-        scan_notes = [note for files in found.values() for note in files.notes]
-        found, bad_image_notes = self._without_bad_images(found, top)
-        filled, split_notes = fill_missing_splits(
-            {split: self._dataset(files) for split, files in found.items()},
-            name,
-            self.val,
-            self.test,
-            self.seed,
-            classes,
+def _without_bad_images(
+    found: dict[str, LabeledFiles], top: Path, action: str
+) -> tuple[dict[str, LabeledFiles], list[str]]:
+    """Return the files that can be read, and a note on the others; or raise an error for these."""
+    files = [file for labeled in found.values() for file in labeled.files]
+    unreadable = find_unreadable(files, decode_all=action == "skip")
+    if not unreadable:
+        return found, []
+    listing = summarize([f"{file.relative_to(top)} ({why})" for file, why in unreadable.items()])
+    count = f"{len(unreadable)} of {len(files)} images in {top}"
+    if action == "error":
+        raise InputError(
+            f"{count} cannot be read: {listing}. Repair or delete them, or leave them out with "
+            "--bad-images skip"
         )
-        notes = (*folder_notes, *scan_notes, *bad_image_notes, *split_notes)
-        return Splits(**filled, classes=classes, name=name, notes=notes)
-
-    def _dataset(self, labeled: LabeledFiles) -> ImageFileDataset:
-        labels = torch.tensor([label for _, label in labeled.files], dtype=torch.int64)
-        files = tuple(file for file, _ in labeled.files)
-        return ImageFileDataset(files, labels, self.size, self.workers)
-
-    def _without_bad_images(
-        self, found: dict[str, LabeledFiles], top: Path
-    ) -> tuple[dict[str, LabeledFiles], list[str]]:
-        files = [file for labeled in found.values() for file, _ in labeled.files]
-        unreadable = find_unreadable(files, decode_all=self.bad_images == "skip")
-        if not unreadable:
-            return found, []
-        listing = summarize(
-            [f"{file.relative_to(top)} ({why})" for file, why in unreadable.items()]
-        )
-        count = f"{len(unreadable)} of {len(files)} images in {top}"
-        if self.bad_images == "error":
-            raise InputError(
-                f"{count} cannot be read: {listing}. Repair or delete them, or leave them out with "
-                "--bad-images skip"
-            )
-        kept = {split: labeled.exclude(unreadable) for split, labeled in found.items()}
-        return kept, [f"{count} cannot be read and are left out: {listing}"]
+    kept = {split: labeled.exclude(unreadable) for split, labeled in found.items()}
+    return kept, [f"{count} cannot be read and are left out: {listing}"]
 
 
 def _find_split_folders(top: Path) -> tuple[dict[str, Path], list[str]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from nuat.data.image_io import IMAGE_SUFFIXES, find_corruption
 from nuat.data.loader import default_workers
@@ -21,27 +24,28 @@ class LabeledFiles:
     Attributes:
         top: the folder that contains the class folders.
         classes: names of the classes, by label.
-        files: (file, label) pairs, sorted by label and path.
+        files: the files, sorted by label and path.
+        labels: labels [N] of the files.
         notes: messages for the user, one line each.
     """
 
     top: Path
     classes: tuple[str, ...]
-    files: tuple[tuple[Path, int], ...]
+    files: tuple[Path, ...]
+    labels: Tensor
     notes: tuple[str, ...] = ()
 
-    def exclude(self, excluded: Iterable[Path]) -> LabeledFiles:
+    def exclude(self, excluded: Collection[Path]) -> LabeledFiles:
         """Return the files that are not in `excluded`.
 
         Raises:
             InputError: no file of a class is left.
         """
-        excluded = set(excluded)
-        kept = tuple((file, label) for file, label in self.files if file not in excluded)
-        lost = {label for _, label in self.files} - {label for _, label in kept}
-        if lost:
+        kept = [i for i, file in enumerate(self.files) if file not in excluded]
+        labels = self.labels[kept]
+        if lost := {*self.labels.tolist()} - {*labels.tolist()}:
             raise InputError(f"{self.top}: no image of {self.classes[min(lost)]!r} can be read")
-        return LabeledFiles(self.top, self.classes, kept, self.notes)
+        return replace(self, files=tuple(self.files[i] for i in kept), labels=labels)
 
 
 def list_classes(top: Path) -> tuple[str, ...]:
@@ -96,18 +100,21 @@ def scan(top: Path, classes: tuple[str, ...], strict: bool = True) -> LabeledFil
                 f"{top} has the class {name!r}, which the training images do not have; "
                 f"their classes are {summarize(classes, 5)}"
             )
-    files: list[tuple[Path, int]] = []
+    files: list[Path] = []
+    labels: list[int] = []
     other_files: list[str] = []
     for label, name in sorted(present.items()):
         images, others = _list_files(top / name)
-        files += [(file, label) for file in images]
+        files += images
+        labels += [label] * len(images)
         other_files += [file.name for file in others]
     notes = []
     if other_files:
         notes.append(f"{top}: {len(other_files)} files are not images: {summarize(other_files)}")
     if missing := [name for label, name in enumerate(classes) if label not in present]:
         notes.append(f"{top} has no images of {summarize(missing)}")
-    return LabeledFiles(top, classes, tuple(files), tuple(notes))
+    y = torch.tensor(labels, dtype=torch.int64)
+    return LabeledFiles(top, classes, tuple(files), y, tuple(notes))
 
 
 def _list_files(folder: Path) -> tuple[list[Path], list[Path]]:

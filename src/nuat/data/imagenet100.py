@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nuat.data.folder import FolderReader
+from nuat.data.folder import load_folder
 from nuat.data.image_folder import summarize
 from nuat.data.paths import DatasetSource, data_dir, locate
 from nuat.data.splits import Splits
@@ -59,5 +59,6 @@ def load_imagenet100(
                 f"{top / split} lacks {len(missing)} of the 100 classes: {summarize(missing)}; "
                 f"lay it out as {split}/n01440764/*.JPEG"
             )
-    reader = FolderReader(size, val=0.04, bad_images=bad_images, workers=workers)
-    return reader.read(top, "imagenet100", CLASSES)
+    return load_folder(
+        str(top), size, val=0.04, bad_images=bad_images, workers=workers, classes=CLASSES
+    )

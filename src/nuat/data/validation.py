@@ -10,6 +10,8 @@ from torch import Tensor
 from nuat.errors import InputError
 
 NO_IMAGES = "there are no images: the data set, or the selected part of it, is empty"
+MAX_CLASSES = 1_000_000
+"""Where classes have no names, labels are below this: a larger one would take up the memory."""
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -20,7 +22,7 @@ def check_images(x: Tensor) -> None:
     if x.ndim != 4 or not (x.is_floating_point() or x.dtype == torch.uint8):
         fix = "; convert them with .float()" if x.dtype == torch.bool else ""
         raise InputError(
-            f"images are {x.dtype} of shape {list(x.shape)}, not floats [B, C, H, W]{fix}"
+            f"images are {x.dtype} of shape {list(x.shape)}, not floats [B, C, H, W] or uint8{fix}"
         )
     if x.dtype == torch.uint8:
         return
@@ -77,10 +79,12 @@ def number_classes(train: Tensor, labels: Iterable[Tensor], name: str) -> tuple[
     `labels` are those of all splits.
 
     Raises:
-        InputError: the labels of the data set `name` are 1, ..., K without a 0.
+        InputError: the labels of the data set `name` are 1, ..., K without a 0, or too large.
     """
     present = torch.cat([y.flatten().cpu().long() for y in labels]).unique().tolist()
     last = present[-1]
+    if last >= MAX_CLASSES:
+        raise InputError(f"{name} has a label {last}, but labels are below {MAX_CLASSES:,}")
     if last > 1 and present == list(range(1, last + 1)):
         raise InputError(
             f"the labels of {name} run from 1 to {last} and none is 0, but labels count from 0: "

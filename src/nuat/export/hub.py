@@ -12,8 +12,8 @@ import torch
 from nuat.checkpoints import LoadedModel, load_model
 from nuat.checkpoints.weights_io import WEIGHTS_FILE
 from nuat.errors import InputError
-from nuat.export.extras import import_extra
 from nuat.export.folder import save_pretrained
+from nuat.runtime.extras import import_extra
 
 
 def push_to_hub(
@@ -33,7 +33,7 @@ def push_to_hub(
     Raises:
         InputError: the extra is not installed, or the Hub rejects the upload.
     """
-    hub = import_extra("hub", "huggingface_hub")
+    hub = import_extra("hub", "the Hugging Face Hub", "huggingface_hub")
     with TemporaryDirectory() as temporary:
         folder = save_pretrained(source, Path(temporary) / "model", license=license)
         with _one_line_errors(f"cannot upload the model to {repo!r}"):
@@ -67,7 +67,7 @@ def from_pretrained(
     """
     if Path(source).exists():
         return load_model(source, model, device=device)
-    hub = import_extra("hub", "huggingface_hub")
+    hub = import_extra("hub", "the Hugging Face Hub", "huggingface_hub")
     with _one_line_errors(
         f"there is no folder {str(source)!r}, and no model of this name can be downloaded"
     ):

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from nuat.checkpoints import LoadedModel, load_model
 from nuat.errors import InputError
-from nuat.export.extras import import_extra
 from nuat.nn.validation import check_logits
+from nuat.runtime.extras import import_extra
 from nuat.runtime.files import atomic_write
 
 TOLERANCE = 1e-5
@@ -50,7 +50,7 @@ def to_onnx(
         InputError: the extra is not installed, the model cannot be exported, or the logits differ;
             no file is written.
     """
-    runtime = import_extra("export", "onnxruntime", "onnx", "onnxscript")
+    runtime = import_extra("export", "ONNX", "onnxruntime", "onnx", "onnxscript")
     loaded = source if isinstance(source, LoadedModel) else load_model(source)
     shape = int(loaded.metadata.get("channels", 3)), *_image_size(loaded, size)
     model = loaded.model.cpu().eval()

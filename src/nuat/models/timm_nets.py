@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nuat.errors import InputError
 from nuat.models.normalize import Statistics
+from nuat.runtime.extras import import_extra
 
 PREFIX = "timm:"
 
@@ -28,12 +29,9 @@ def import_timm() -> Any:
 def _import_once() -> tuple[Any, str | None]:
     # cached, because a second import of a half-imported torchvision fails with a misleading error
     try:
-        import timm as module
-    except ModuleNotFoundError as error:
-        return None, (
-            f"timm: models need the vision extra, but {error.name} is not installed: "
-            "pip install 'nuat[vision]'"
-        )
+        return import_extra("vision", "timm:", "timm"), None
+    except InputError as error:
+        return None, str(error)
     except (ImportError, RuntimeError, OSError) as error:
         return None, (
             f"torchvision cannot be imported with torch {torch.__version__} "
@@ -41,7 +39,6 @@ def _import_once() -> tuple[Any, str | None]:
             "one index; for a machine without a GPU: pip install --force-reinstall torch "
             "torchvision --index-url https://download.pytorch.org/whl/cpu"
         )
-    return module, None
 
 
 def build_timm(name: str, classes: int, channels: int, settings: Mapping[str, Any]) -> nn.Module:
