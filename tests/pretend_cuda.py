@@ -113,6 +113,9 @@ WAITS = {
 }
 """The operations for which the host waits for the device."""
 
+SILENTLY_MUTABLE = (aten.native_batch_norm, aten.cudnn_batch_norm, aten.miopen_batch_norm)
+"""Operations that change their inputs, the running statistics, although their schemas do not say."""
+
 INDEXING = frozenset(("index", "index_put", "index_put_", "_index_put_impl_"))
 MAY_MIX = INDEXING | {"copy_", "_to_copy", "lift_fresh", "set_data"}
 """The operations that take tensors of both devices."""
@@ -340,7 +343,9 @@ class Recording:
         schema = getattr(op, "_schema", None)
         inputs = {leaf.untyped_storage() for leaf in _tensors((args, kwargs))}
         addresses = {storage.data_ptr() for storage in inputs}
-        mutable = schema is not None and schema.is_mutable
+        mutable = schema is not None and (
+            schema.is_mutable or op.overloadpacket in SILENTLY_MUTABLE
+        )
         for storage in inputs if mutable else ():
             if storage.data_ptr() not in self.created:
                 self.before.setdefault(storage.data_ptr(), (storage, storage.clone()))
@@ -386,11 +391,13 @@ def record_graph(work: Callable[[], None]) -> Callable[[], None]:
     if Recording.active is not None:
         raise RuntimeError("a graph is recorded within another one")
     Recording.active = recording = Recording()
+    random_state = torch.get_rng_state()
     try:
         with Counts() as counts:
             work()
     finally:
         Recording.active = None
+        torch.set_rng_state(random_state)
         with torch.no_grad():
             recording.undo()
         if Counts.active:

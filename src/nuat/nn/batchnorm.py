@@ -42,7 +42,8 @@ class BatchNormUpdate:
             m for m in candidates if m.training and m.running_mean is not None
         ]
         self.calls = dict.fromkeys(self.layers, 0)
-        self.before = [r.clone() for r in self._running_stats()]
+        # a product with 1 copies all of them in one launch; there is no _foreach_clone
+        self.before = list(torch._foreach_mul(self._running_stats(), 1)) if self.layers else []
         self.added: list[Tensor] = []
         self.hooks = [layer.register_forward_hook(self._count) for layer in self.layers]
 
