@@ -101,7 +101,13 @@ def start(row: str, lam: str | None, attacked: bool, seconds: float) -> subproce
     words += ["--attacked"] if attacked else []
     FOLDER.mkdir(parents=True, exist_ok=True)
     with folder_of(row, lam).with_suffix(".log").open("a") as log:
-        return subprocess.Popen(words, stdout=log, stderr=log, preexec_fn=end_with_parent)
+        return subprocess.Popen(
+            words,
+            stdout=log,
+            stderr=log,
+            preexec_fn=end_with_parent,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
 
 
 def epochs(folder: Path) -> list[dict]:
@@ -136,6 +142,12 @@ def run_all(jobs: list[tuple[str, str | None, bool]], limit: float) -> None:
         for child in [child for child in running if child.poll() is not None]:
             name, began = running.pop(child)
             say(f"{name}: exit {child.returncode} after {time.monotonic() - began:.0f} s")
+        if seconds_left(limit) < 0:
+            # each goes on from its checkpoint, or its log
+            for child, (name, _) in running.items():
+                child.kill()
+                say(f"{name}: stopped, time is up")
+            break
         time.sleep(0.05)
     for row, lam, _ in waiting:
         say(f"{folder_of(row, lam).name}: LEFT OUT, no time")

@@ -25,7 +25,9 @@ export PYTHONPATH=$PWD/src PYTHONUNBUFFERED=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:
 export NUAT_DATA=$WORK/data COLUMNS=${COLUMNS:-160}
 limit=${LIMIT:-600} here=benchmarks/gpu
 mkdir -p "$WORK/data" "$OUT"
-python3 -c 'import typer' 2> /dev/null || export PYTHONPATH=$PYTHONPATH:$CARRY/small/site
+# what a later command of the same run may find no longer
+[[ ! -d $CARRY/small ]] || cp -rn "$CARRY"/small/{mnist,site} "$WORK/data/" 2> /dev/null
+python3 -c 'import typer' 2> /dev/null || export PYTHONPATH=$PYTHONPATH:$WORK/data/site
 
 say() { echo "[$SECONDS s] $*"; }
 # the time of a stage: what it was given, but no more than is left when `pack` has its share
@@ -61,10 +63,7 @@ stage() {
         steps) python3 $here/steps.py --seconds "$seconds" ;;
         attacks_smoke) python3 $here/attacks_smoke.py --seconds "$seconds" ;;
         attacks) python3 $here/attacks.py --out "$WORK" --seconds "$seconds" ${TINY:+--tiny} ;;
-        mnist)
-            cp -rn "$CARRY"/small/mnist "$WORK/data/"
-            python3 $here/mnist.py --seconds "$seconds"
-            ;;
+        mnist) python3 $here/mnist.py --seconds "$seconds" ;;
         unpack) unpack ;;
         train) train "$seconds" ;;
         attack) python3 $here/evaluate.py --seconds "$seconds" ;;
