@@ -114,7 +114,7 @@ WAITS = {
 """The operations for which the host waits for the device."""
 
 SILENTLY_MUTABLE = (aten.native_batch_norm, aten.cudnn_batch_norm, aten.miopen_batch_norm)
-"""Operations that change their inputs, the running statistics, although their schemas do not say."""
+"""Operations that change their inputs, running statistics, although their schemas do not say."""
 
 INDEXING = frozenset(("index", "index_put", "index_put_", "_index_put_impl_"))
 MAY_MIX = INDEXING | {"copy_", "_to_copy", "lift_fresh", "set_data"}
