@@ -19,7 +19,8 @@ sys.path.insert(0, str(ROOT / "src"))
 
 import torch  # noqa: E402  # after the path of this repository
 
-BEGAN = time.monotonic()
+BEGAN = time.monotonic() - (time.time() - float(os.environ.get("STAGE_BEGAN", time.time())))
+"""When the stage began, before the imports."""
 TINY = bool(os.environ.get("TINY"))
 WORK = Path(os.environ.get("WORK", "."))
 CARRY = Path(os.environ.get("CARRY", ROOT / ".gpu"))

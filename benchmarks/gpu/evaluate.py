@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import torch
-from common import DEVICE, WORK, TimeUp, say, seconds_asked, time_limit
+from common import DEVICE, WORK, TimeUp, say, seconds_asked, seconds_left, time_limit
 
 from nuat.checkpoints import load_model, read_metadata
 from nuat.data import load_dataset
@@ -93,7 +93,7 @@ def main() -> None:
     say(f"the weights of epoch {epoch} of {run}")
     waiting = os.environ.get("ATTACKS", DEFAULT).split()
     try:
-        with time_limit(limit):
+        with time_limit(seconds_left(limit)):
             while waiting:
                 attack(waiting[0], run, out)
                 waiting.pop(0)

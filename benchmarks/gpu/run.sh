@@ -81,6 +81,7 @@ for each in "$@"; do
         continue
     fi
     say "stage $name, $seconds s" | tee -a "$OUT/run.log"
+    STAGE_BEGAN=$(date +%s.%N) && export STAGE_BEGAN
     # a stage ends by itself; timeout is for one that does not
     timeout --signal=INT --kill-after=5 "$((seconds + 10))" bash -c 'stage "$@"' bash "$name" "$seconds" 2>&1 |
         tee -a "$OUT/run.log" "$WORK/$name.log"
