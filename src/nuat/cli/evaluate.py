@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nuat.evaluation import EvaluationResult
 
 MAX_NAME_LENGTH = 120
-MAX_INDEX = 100_000_000
+MAX_DIGITS = 8
 
 Split = Annotated[str, typer.Option(help="train, val or test.")]
 Samples = Annotated[
@@ -40,7 +40,7 @@ Indices = Annotated[
     str | None, typer.Option(help="Indices of the images: 0,7,20-29, or a file of them.")
 ]
 BatchSize = Annotated[
-    str, typer.Option(help="Images per batch; halved if memory does not suffice.")
+    int | None, typer.Option(help="Images per batch; halved if memory does not suffice.")
 ]
 SearchPrecision = Annotated[
     str, typer.Option(help="Precision of the search: fp32, or bf16 verified in float32.")
@@ -63,7 +63,7 @@ def evaluate_command(
     indices: Indices = None,
     eps: Eps = None,
     norm: Norm = None,
-    batch_size: BatchSize = "auto",
+    batch_size: BatchSize = None,
     search_precision: SearchPrecision = "fp32",
     save_adversarial: SaveAdversarial = False,
     seed: Annotated[int, typer.Option(help="Seed of the attacks and of --samples.")] = 0,
@@ -99,7 +99,8 @@ def evaluate_command(
         search=None if search_precision == "fp32" else search_precision,
     )
     folder = _results_folder(out, loaded, name)
-    _print_unless_saved(folder)
+    if folder is None and rank() == 0:
+        print_line("The result will not be saved; --out FOLDER saves it, image by image.")
     configure_threads(threads)
     result = evaluate(
         loaded.model,
@@ -109,7 +110,7 @@ def evaluate_command(
         classes=len(splits.classes),
         samples=samples,
         indices=None if indices is None else _parse_indices(indices),
-        batch_size=_parse_batch_size(batch_size),
+        batch_size=batch_size,
         seed=seed,
         out=folder,
         metadata={"data": data, "split": split, "model": loaded.model_name},
@@ -122,13 +123,6 @@ def evaluate_command(
         if loaded.run is not None and out is None and is_run_data:
             loaded.run.save_scores(name, result.to_dict())
         _print_folder(folder, is_in_reports=is_run_data or out is not None)
-
-
-def _print_unless_saved(folder: Path | None) -> None:
-    from nuat.runtime.ranks import rank
-
-    if folder is None and rank() == 0:
-        print_line("The result will not be saved; --out FOLDER saves it, image by image.")
 
 
 def _choose_data(source: Path, data: str | None) -> tuple[str, bool]:
@@ -213,14 +207,6 @@ def _results_folder(out: Path | None, loaded: LoadedModel, name: str) -> Path | 
     return out
 
 
-def _parse_batch_size(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if not re.fullmatch(r"-?\d+", text):
-        raise InputError(f"--batch-size is {text!r}, but must be auto or a whole number from 1 up")
-    return int(text)
-
-
 def _parse_indices(text: str) -> list[int]:
     """The indices in `0,7,20-29`, or in the file of that name."""
     # a list of indices may be too long for a file's name, which `is_file` answers with an OSError
@@ -229,12 +215,10 @@ def _parse_indices(text: str) -> list[int]:
     indices: list[int] = []
     for part in text.split(","):
         if not (match := re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)):
-            raise InputError(f"--indices takes 0,7,20-29 or a file, not {part!r}")
-        if len(part) > 40:
-            raise InputError(f"--indices {part[:40]}... is too long for an index or a range")
+            raise InputError(f"--indices takes 0,7,20-29 or a file, not {part[:40]!r}")
+        if any(len(number or "") > MAX_DIGITS for number in match.groups()):
+            raise InputError(f"--indices {part[:40]}: an index has at most {MAX_DIGITS} digits")
         first, last = int(match[1]), int(match[2] or match[1])
-        if last >= MAX_INDEX:
-            raise InputError(f"--indices {part.strip()}: indices are below {MAX_INDEX:,}")
         if last < first:
             raise InputError(f"--indices {part.strip()} runs backwards; write {last}-{first}")
         indices += range(first, last + 1)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -17,13 +16,7 @@ from nuat.errors import unknown_name
 NOTE_INDENT = 4
 
 
-class Kind(StrEnum):
-    """What can be listed."""
-
-    recipes = "recipes"
-    attacks = "attacks"
-    models = "models"
-    data = "data"
+Kind = Literal["recipes", "attacks", "models", "data"]
 
 
 def list_command(
@@ -33,7 +26,7 @@ def list_command(
 ) -> None:
     """List the names of recipes, attacks, models or data sets."""
     apply_common_options(imports)
-    if kind is Kind.recipes:
+    if kind == "recipes":
         _print_recipes(data)
     else:
         console.print(_registry_table(kind))
@@ -63,13 +56,13 @@ def _registry_table(kind: Kind) -> Table:
     from nuat.data import dataset_registry
     from nuat.models import model_registry
 
-    registries: dict[Kind, Mapping[str, Any]] = {
-        Kind.attacks: attack_registry,
-        Kind.models: model_registry,
-        Kind.data: dataset_registry,
+    registries: dict[str, Mapping[str, Any]] = {
+        "attacks": attack_registry,
+        "models": model_registry,
+        "data": dataset_registry,
     }
     table = Table(box=None, pad_edge=False)
-    table.add_column(kind.value, no_wrap=True)
+    table.add_column(kind, no_wrap=True)
     table.add_column("")
     for name, entry in registries[kind].items():
         table.add_row(name, (entry.__doc__ or "").strip().split("\n")[0])

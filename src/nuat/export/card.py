@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
@@ -23,8 +22,7 @@ from nuat.runtime.versions import versions
 UNKNOWN = "Unknown: nothing is recorded with these weights."
 
 
-@dataclass(frozen=True)
-class AccuracyRow:
+class AccuracyRow(NamedTuple):
     """One row of the table of accuracies, with Wilson's 95 % interval [low, high]."""
 
     evaluation: str
@@ -32,18 +30,9 @@ class AccuracyRow:
     attack: str
     correct: int
     images: int
-
-    @property
-    def accuracy(self) -> float:
-        return self.correct / self.images
-
-    @property
-    def low(self) -> float:
-        return wilson(self.correct, self.images)[0]
-
-    @property
-    def high(self) -> float:
-        return wilson(self.correct, self.images)[1]
+    accuracy: float
+    low: float
+    high: float
 
 
 def model_card(loaded: LoadedModel, license: str = "unknown") -> str:
@@ -129,7 +118,9 @@ def _rows(name: str, result: EvaluationResult) -> Iterator[AccuracyRow]:
     accuracies |= {attack: result.robust_accuracy(attack) for attack in result.robust}
     accuracies["worst case"] = result.worst_case_accuracy
     for attack, accuracy in accuracies.items():
-        yield AccuracyRow(name, result.ball, attack, round(accuracy * images), images)
+        correct = round(accuracy * images)
+        interval = wilson(correct, images)
+        yield AccuracyRow(name, result.ball, attack, correct, images, correct / images, *interval)
 
 
 def _model_index(title: str, data: str, rows: list[AccuracyRow]) -> list[dict[str, Any]]:

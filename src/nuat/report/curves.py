@@ -19,9 +19,10 @@ from nuat.report.figures import (
     shorten,
 )
 from nuat.report.folders import EvaluationFolder, ReportItem
-from nuat.report.naming import name_items, printable, value_text
+from nuat.report.naming import value_text
 from nuat.report.rows import Row
 from nuat.report.table import percent
+from nuat.runtime.text import escape_unprintable
 
 TITLES = {"val_clean": "clean", "val_fgsm": "under FGSM", "val_robust": "robust (PGD)"}
 NO_SCHEDULES = ("epoch", "loss", "seconds", "forward_equivalents")
@@ -67,12 +68,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e100
 
 
-def plot_training(items: Sequence[ReportItem]) -> list[dict[str, str]]:
+def plot_training(items: Sequence[ReportItem], rows: Sequence[Row]) -> list[dict[str, str]]:
     """Plot loss, validation accuracy and schedules by epoch; [] if no run has an epoch yet."""
-    groups, names = zip(*name_items(items), strict=True)
+    styles = line_styles([row.group for row in rows])
     curves = [
-        RunCurve(name, style, item.metrics)
-        for name, style, item in zip(names, line_styles(groups), items, strict=True)
+        RunCurve(row.name, style, item.metrics)
+        for item, row, style in zip(items, rows, styles, strict=True)
         if not isinstance(item, EvaluationFolder) and item.metrics
     ]
     if not curves:
@@ -140,7 +141,7 @@ def _keys(curves: Sequence[RunCurve], validation: bool) -> list[str]:
 
 
 def _title(key: str) -> str:
-    return shorten(printable(TITLES.get(key, key.removeprefix("val_"))))
+    return shorten(escape_unprintable(TITLES.get(key, key.removeprefix("val_"))))
 
 
 def _last_values(curves: Sequence[RunCurve], key: str, text: Callable[[Any], str]) -> str:

@@ -12,6 +12,8 @@ from nuat.evaluation import EvaluationResult
 from nuat.report.naming import ball_text
 
 NamedResult = tuple[str, EvaluationResult]
+Settings = tuple[Any, int, str]
+"""What an accuracy depends on: the attack, the seed and the precision of the search."""
 
 
 def choose_evaluation(
@@ -49,30 +51,24 @@ def image_ids(result: EvaluationResult) -> frozenset[tuple[int, int]]:
 def merge(group: Sequence[NamedResult]) -> EvaluationResult:
     """Merge evaluations of the same images, of which the first gives the order of the images.
 
-    An image is classified correctly if it is in all of them. An attack that several evaluations
-    ran with equal settings counts as one attack; with other settings it keeps its own column, and
-    the difference is added to its name: `pgd-20 (seed 1)`.
+    An attack that several evaluations ran with equal settings counts as one attack; with other
+    settings it keeps its own column, and the difference is added to its name: `pgd-20 (seed 1)`.
     """
     _, first = group[0]
     robust: dict[str, list[bool]] = {}
-    settings: dict[str, tuple[Any, int, str]] = {}
-    predicted = first.predicted
+    settings: dict[str, Settings] = {}
     for name, result in group:
         position = {index: i for i, index in enumerate(result.indices)}
-        order = [position[index] for index in first.indices]
-        others = [result.predicted[i] for i in order]
-        pairs = zip(first.labels, predicted, others, strict=True)
-        predicted = [other if guess == label else guess for label, guess, other in pairs]
         for attack, verdicts in result.robust.items():
             own = _settings(result, attack)
             if own != (same_name := settings.get(attack, own)):
-                attack = f"{attack} ({difference(own, same_name) or name})"
-            aligned = [verdicts[i] for i in order]
+                attack = f"{attack} ({_difference(own, same_name) or name})"
+            aligned = [verdicts[position[index]] for index in first.indices]
             earlier = robust.get(attack, aligned)
             robust[attack] = [a and b for a, b in zip(earlier, aligned, strict=True)]
             settings[attack] = own
     attacks = {name: config for name, (config, _, _) in settings.items()}
-    return replace(first, predicted=predicted, robust=robust, attacks=attacks)
+    return replace(first, robust=robust, attacks=attacks)
 
 
 def initial_points(result: EvaluationResult) -> dict[str, str]:
@@ -90,13 +86,13 @@ def _start_text(start: Mapping[str, Any]) -> str:
     return f"{start.get('is')}({arguments})"
 
 
-def _settings(result: EvaluationResult, name: str) -> tuple[Any, int, str]:
-    """Return what an accuracy depends on; a snapshot `pgd-20 at 7` has the settings of `pgd-20`."""
+def _settings(result: EvaluationResult, name: str) -> Settings:
+    """Return the settings of an attack; a snapshot `pgd-20 at 7` has those of `pgd-20`."""
     attack = result.attacks.get(name, result.attacks.get(name.rpartition(" at ")[0]))
     return attack, result.seed, result.search_precision
 
 
-def difference(settings: tuple[Any, int, str], other: tuple[Any, int, str]) -> str:
+def _difference(settings: Settings, other: Settings) -> str:
     """Return the differing seed and precision as text; "" if the attacks themselves differ."""
     attack, seed, precision = settings
     if attack != other[0]:

@@ -114,10 +114,7 @@ def add_legend(figure: Figure, styles: Sequence[LineStyle], markers: bool = Fals
         else Line2D([], [], color=style.color, linestyle=style.dash)
         for style in styles
     ]
-    placeholders = ["x" * len(label) for label in labels]
-    legend = figure.legend(handles, placeholders, loc="outside upper left", ncols=columns)
-    for text, label in zip(legend.get_texts(), labels, strict=True):
-        text.set_text(label)  # only now, because legends leave out labels that begin with _
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns)
     figure.set_figheight(figure.get_figheight() + 20 / DPI * -(-len(styles) // columns))
 
 

@@ -41,7 +41,8 @@ def _name(
     suffix = fields["seed"] if "seed" in differing else ""
     if namesakes.count(fields) > 1:
         suffix = f"{suffix} in {item.path.name}".strip()
-    return printable(group), printable(f"{group}, {suffix}" if suffix else group)
+    name = f"{group}, {suffix}" if suffix else group
+    return escape_unprintable(group), escape_unprintable(name)
 
 
 def _describe(config: Mapping[str, Any]) -> dict[str, str]:
@@ -55,11 +56,6 @@ def _describe(config: Mapping[str, Any]) -> dict[str, str]:
         "epochs": f"{recipe['epochs']} epoch{'' if recipe['epochs'] == 1 else 's'}",
         "seed": f"seed {config['seed']}",
     }
-
-
-def printable(text: str) -> str:
-    """Show control characters, and whatever else cannot be printed, by their escapes."""
-    return escape_unprintable(text)
 
 
 def read_ball(described: Mapping[str, Any]) -> Ball | None:

@@ -32,7 +32,6 @@ def write_page(
     items: Sequence[ReportItem],
     target: Path,
     *,
-    title: str | None = None,
     models: Mapping[Path, nn.Module] | None = None,
     images: ImageDataset | None = None,
     warn: Callable[[str], object] = lambda line: None,
@@ -42,7 +41,6 @@ def write_page(
     Args:
         items: runs and evaluations, in the order of the page.
         target: the file to write.
-        title: by default, the names or the number of the items.
         models: the loaded models by run folder; each of these runs gets a gallery of images.
         images: the images of the galleries; by default the test split of the run's data set.
         warn: called with a message for each gallery that cannot be made.
@@ -70,7 +68,7 @@ def write_page(
                 if gallery["missing"]:
                     warn(f"{item.path} is shown without images: {gallery['missing']}")
         sections.append(section)
-    title = title or _title(items, rows)
+    title = _title(items, rows)
     html = _template().render(
         title=title,
         settings=[text for text in shared_settings(rows) if text not in title],
@@ -81,7 +79,7 @@ def write_page(
         has_validation=any(row.clean_accuracy is None for row in rows),
         has_cost=any(row.cost is not None for row in rows),
         cost=plot_cost(rows),
-        training=plot_training(items),
+        training=plot_training(items, rows),
         heading=" and ".join(kind for kind, _ in _count_kinds(items)),
     )
     target = Path(target)

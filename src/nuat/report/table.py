@@ -10,8 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from nuat.report.naming import printable
 from nuat.report.rows import Row
+from nuat.runtime.text import escape_unprintable
 
 MAX_NAME = 40
 """Names of up to this many characters stay on one line."""
@@ -43,12 +43,12 @@ class Column:
         """The heading in short lines: `pgd-100`, `(restarts=5)`, `%`."""
         name, bracket, rest = self.heading.partition("(")
         parts = (*name.split(), bracket + rest, self.unit)
-        return [printable(part) for part in parts if part]
+        return [escape_unprintable(part) for part in parts if part]
 
 
-def percent(share: float | None) -> str:
-    """Write 0.7125 as 71.2, and None as a dash."""
-    return DASH if share is None else f"{100 * share:.1f}"
+def percent(share: float) -> str:
+    """Write 0.7125 as 71.2."""
+    return f"{100 * share:.1f}"
 
 
 def best_rows(rows: Sequence[Row]) -> frozenset[int]:
@@ -75,9 +75,9 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     for attack, start in {pair for row in rows for pair in row.initial_points.items()}:
         starts.setdefault(start, []).append(attack)
     texts = sorted(f"{start} of {', '.join(sorted(names))}" for start, names in starts.items())
-    lines = [printable(f"Starts of the attacks: {'; '.join(texts)}")] if texts else []
+    lines = [escape_unprintable(f"Starts of the attacks: {'; '.join(texts)}")] if texts else []
     return lines + [
-        printable(f"{row.name}: also there, not shown: {'; '.join(row.not_shown)}")
+        escape_unprintable(f"{row.name}: also there, not shown: {'; '.join(row.not_shown)}")
         for row in rows
         if row.not_shown
     ]
@@ -95,20 +95,9 @@ def build_columns(rows: Sequence[Row]) -> list[Column]:
             columns.append(Column(heading, "", [read(row) for row in rows], number=False))
     if len({*(images := _images(rows))} - {DASH}) > 1:
         columns.append(Column("images", "", images, number=False))
-    if any(row.clean_accuracy is not None for row in rows):
-        columns.append(Column("clean", "%", [percent(row.clean_accuracy) for row in rows]))
-        for name in _attacks(rows):
-            cells = [percent(row.robust_accuracy.get(name)) for row in rows]
-            columns.append(Column(name, "%", cells))
-        worst = [percent(row.worst_case_accuracy) for row in rows]
-        columns.append(Column("worst", "%", worst, marked=best_rows(rows)))
-    if any(row.clean_accuracy is None for row in rows):
-        columns.append(Column("validation clean", "%", [percent(row.val_clean) for row in rows]))
-        columns.append(Column("validation robust", "%", [percent(row.val_robust) for row in rows]))
-    if any(row.cost is not None for row in rows):
-        columns.append(Column("cost", "per step", [_decimal(row.cost) for row in rows]))
-    if any(row.seconds is not None for row in rows):
-        columns.append(Column("training", "s", [_decimal(row.seconds) for row in rows]))
+    for heading, unit, numbers in _measurements(rows):
+        marked = best_rows(rows) if heading == "worst" else frozenset[int]()
+        columns.append(Column(heading, unit, list(map(_decimal, numbers)), marked=marked))
     return columns
 
 
@@ -119,42 +108,52 @@ def has_repeated_seeds(rows: Sequence[Row]) -> bool:
 
 def aggregate_seeds(rows: Sequence[Row]) -> list[Column]:
     """Return columns with one row per group: the mean and the standard deviation over its seeds."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.group, []).append(row)
-
-    def column(
-        heading: str, unit: str, read: Callable[[Row], float | None], scale: float
-    ) -> Column:
-        cells = [_mean_and_deviation([read(row) for row in g], scale) for g in groups.values()]
-        return Column(heading, unit, cells)
-
-    return [
+    groups: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(row.group, []).append(index)
+    columns = [
         Column("run", "", list(groups), number=False),
         Column("seeds", "", [str(len(group)) for group in groups.values()]),
-        column("clean", "%", lambda row: row.clean_accuracy, 100),
-        *(column(name, "%", _robust_accuracy(name), 100) for name in _attacks(rows)),
-        column("worst", "%", lambda row: row.worst_case_accuracy, 100),
-        column("cost", "per step", lambda row: row.cost, 1),
-        column("training", "s", lambda row: row.seconds, 1),
     ]
+    for heading, unit, numbers in _measurements(rows):
+        cells = [_mean_and_deviation([numbers[i] for i in group]) for group in groups.values()]
+        columns.append(Column(heading, unit, cells))
+    return columns
 
 
-def _robust_accuracy(name: str) -> Callable[[Row], float | None]:
-    return lambda row: row.robust_accuracy.get(name)
+Measurement = tuple[str, str, Sequence[float | None]]
+"""The heading and the unit of a column, and the number of each row; None is unknown."""
 
 
-def _mean_and_deviation(values: Sequence[float | None], scale: float) -> str:
-    known = [scale * value for value in values if value is not None]
+def _measurements(rows: Sequence[Row]) -> list[Measurement]:
+    """Return the accuracies, in percent, and the costs that are known of some of the rows."""
+    accuracies: list[tuple[str, list[float | None]]] = []
+    if any(row.clean_accuracy is not None for row in rows):
+        accuracies.append(("clean", [row.clean_accuracy for row in rows]))
+        for name in dict.fromkeys(name for row in rows for name in row.robust_accuracy):
+            accuracies.append((name, [row.robust_accuracy.get(name) for row in rows]))
+        accuracies.append(("worst", [row.worst_case_accuracy for row in rows]))
+    if any(row.clean_accuracy is None for row in rows):
+        accuracies.append(("validation clean", [row.val_clean for row in rows]))
+        accuracies.append(("validation robust", [row.val_robust for row in rows]))
+    measurements: list[Measurement] = [
+        (heading, "%", [None if share is None else 100 * share for share in shares])
+        for heading, shares in accuracies
+    ]
+    if any(row.cost is not None for row in rows):
+        measurements.append(("cost", "per step", [row.cost for row in rows]))
+    if any(row.seconds is not None for row in rows):
+        measurements.append(("training", "s", [row.seconds for row in rows]))
+    return measurements
+
+
+def _mean_and_deviation(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
     if len(known) < len(values):
         return DASH
     if len(known) == 1 or stdev(known) == 0:
-        return f"{mean(known):.1f}"
-    return f"{mean(known):.1f} \N{PLUS-MINUS SIGN} {stdev(known):.1f}"
-
-
-def _attacks(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row.robust_accuracy))
+        return _decimal(mean(known))
+    return f"{_decimal(mean(known))} \N{PLUS-MINUS SIGN} {_decimal(stdev(known))}"
 
 
 def _decimal(value: float | None) -> str:
@@ -179,7 +178,7 @@ def render_table(rows: Sequence[Row], columns: Sequence[Column] | None = None) -
     No number and no word of usual length is broken, so that lines can be longer than the terminal:
     print the table with `crop=False`.
     """
-    caption = Text(printable(" \N{MIDDLE DOT} ".join(shared_settings(rows))))
+    caption = Text(escape_unprintable(" \N{MIDDLE DOT} ".join(shared_settings(rows))))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, caption=caption)
     columns = build_columns(rows) if columns is None else columns
     for column in columns:
@@ -194,7 +193,7 @@ def render_table(rows: Sequence[Row], columns: Sequence[Column] | None = None) -
         )
     for i in range(len(columns[0].cells)):
         styles = ["bold" if i in column.marked else "" for column in columns]
-        cells = (printable(column.cells[i]) for column in columns)
+        cells = (escape_unprintable(column.cells[i]) for column in columns)
         table.add_row(*(Text(cell, style=s) for cell, s in zip(cells, styles, strict=True)))
     return table
 
