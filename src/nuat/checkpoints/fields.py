@@ -187,6 +187,7 @@ CHECKPOINT = {
     "optimizer": mapping_of(ANYTHING),
     "emas": mapping_of(ANYTHING),
     "memory": mapping_of(ANYTHING),
+    "ranks": whole_number(1, MAX_COUNT),
     "epoch": COUNT,
     "batch": COUNT,
     "finished": FLAG,

@@ -62,7 +62,7 @@ class Run:
         run = Run(Path(path))
         config = {"format_version": FORMAT_VERSION, **config}
         if run._config_file.exists():
-            differences = diff(_identifying(config), _identifying(run.config))
+            differences = diff(identifying_fields(config), identifying_fields(run.config))
             if differences:
                 raise InputError(
                     f"{run.path} holds another run; it differs in {'; '.join(differences)}. "
@@ -276,7 +276,8 @@ def _metrics_line(metrics: dict[str, Any]) -> str:
     return json.dumps({"format_version": FORMAT_VERSION, **metrics}) + "\n"
 
 
-def _identifying(config: dict[str, Any]) -> dict[str, Any]:
+def identifying_fields(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a config that identify a run."""
     plain: dict[str, Any] = json.loads(json.dumps(config))
     identifying = {key: value for key, value in plain.items() if key not in INFORMATIVE_FIELDS}
     recipe = identifying["recipe"].items()

@@ -161,10 +161,8 @@ def _load(source: Path, model: str | None, splits: Splits, device: str | None) -
     from nuat.data.classes import match_classes
     from nuat.models import normalization_notes
     from nuat.runtime.device import get_device
-    from nuat.runtime.ranks import local_device, rank
+    from nuat.runtime.ranks import rank
 
-    if device in (None, "cuda"):
-        device = local_device() or device
     recorded = parse_metadata(read_metadata(source), source)
     match_classes(splits.test, recorded.classes or ())  # an error before the model is built
     loaded = load_model(

@@ -23,7 +23,6 @@ from nuat.cli.options import (
     Threads,
     apply_common_options,
     apply_override,
-    refuse_torchrun,
     resolve_ball,
 )
 from nuat.cli.terminal import print_line
@@ -77,10 +76,10 @@ def train_command(
     imports: Imports = None,
 ) -> None:
     """Train a model. Run the same command again to resume an interrupted run."""
-    refuse_torchrun("train")
     apply_common_options(imports, data_dir)
     from nuat.data import load_dataset, with_bad_images
     from nuat.recipes import get_recipe
+    from nuat.runtime.ranks import rank
     from nuat.training import fit
 
     data = with_bad_images(data, bad_images)
@@ -111,7 +110,7 @@ def train_command(
         threads=threads,
         cuda_graphs=cuda_graphs,
     )
-    if run.finished:
+    if rank() == 0 and run.finished:
         print_line(f"The weights are in {run.path}/model.safetensors. To attack them:")
         print_line(_evaluate_command(run.path, model or recipe.model, data, imports or []))
 

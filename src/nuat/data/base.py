@@ -14,6 +14,9 @@ from nuat.data.augment import Augment
 from nuat.data.hashing import combine_hashes, hash_images
 from nuat.errors import InputError
 
+ALL = slice(None)
+"""Selects every image of a batch."""
+
 MAX_HASHED = 1000
 """How many images of a data set that is not in memory enter its content hash."""
 
@@ -113,13 +116,20 @@ class ImageDataset(ABC):
         """
 
     def shuffled_inputs(
-        self, batch_size: int, seed: int, augment: Augment | None = None, start: int = 0
+        self,
+        batch_size: int,
+        seed: int,
+        augment: Augment | None = None,
+        start: int = 0,
+        share: slice = ALL,
     ) -> Iterator[tuple[Tensor, ...]]:
         """Yield the inputs of `make_batch` for each batch of `shuffled_batches`.
 
-        Subclasses override both where a batch can be made on the device from less than its images.
+        `share` selects images of each batch. Subclasses override this where a batch can be made on
+        the device from less than its images, or where reading only a share is cheaper.
         """
-        yield from self.shuffled_batches(batch_size, seed, augment, start)
+        for x, y in self.shuffled_batches(batch_size, seed, augment, start):
+            yield x[share], y[share]
 
     def make_batch(
         self, inputs: Sequence[Tensor], augment: Augment | None = None

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nuat.data.augment import Augment
-from nuat.data.base import ImageDataset, shuffled_indices, to_float
+from nuat.data.base import ALL, ImageDataset, shuffled_indices, to_float
 from nuat.data.validation import check_byte_range
 from nuat.errors import InputError
 from nuat.runtime.device import copy_to
@@ -80,7 +80,21 @@ class StreamedDataset(ImageDataset):
         self, batch_size: int, seed: int, augment: Augment | None = None, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels) in random order; see `ImageDataset.shuffled_batches`."""
-        index_batches = shuffled_indices(len(self), batch_size, seed)[start:]
+        for inputs in self.shuffled_inputs(batch_size, seed, augment, start):
+            yield self.make_batch(inputs)
+
+    def shuffled_inputs(
+        self,
+        batch_size: int,
+        seed: int,
+        augment: Augment | None = None,
+        start: int = 0,
+        share: slice = ALL,
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the images and labels of a share of each batch; only these images are read."""
+        index_batches = [
+            indices[share] for indices in shuffled_indices(len(self), batch_size, seed)[start:]
+        ]
         images = self._load(index_batches, _Reader(self.to("cpu"), seed, augment or Augment()))
         y = self.y.cpu()
         for indices, x in zip(index_batches, images, strict=True):

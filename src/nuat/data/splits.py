@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nuat.data.augment import Augment
-from nuat.data.base import ImageDataset, shuffled_indices, to_float
+from nuat.data.base import ALL, ImageDataset, shuffled_indices, to_float
 from nuat.data.conversion import to_labels, to_tensor
 from nuat.data.sampling import complement, first_of_each_class, stratified_holdout
 from nuat.data.validation import check_byte_range, check_images, check_labels
@@ -75,7 +75,12 @@ class InMemoryDataset(ImageDataset):
             yield self.make_batch(inputs, augment)
 
     def shuffled_inputs(
-        self, batch_size: int, seed: int, augment: Augment | None = None, start: int = 0
+        self,
+        batch_size: int,
+        seed: int,
+        augment: Augment | None = None,
+        start: int = 0,
+        share: slice = ALL,
     ) -> Iterator[tuple[Tensor, ...]]:
         """Yield the index and the three draws of `Augment.draw` of each image, [4, B], per batch.
 
@@ -90,7 +95,7 @@ class InMemoryDataset(ImageDataset):
             rows.append(torch.cat([indices[None], augment.draw(len(indices), generator)]))
         table = copy_to(self.y.device, torch.cat(rows[start:], dim=1)) if rows[start:] else None
         for batch_rows in () if table is None else table.split(batch_size, dim=1):
-            yield (batch_rows,)
+            yield (batch_rows[:, share],)
 
     def make_batch(
         self, inputs: Sequence[Tensor], augment: Augment | None = None

@@ -57,5 +57,5 @@ class AWP(Method):
         warn_if_stuck_at_zero("gamma", self.gamma, model, ctx)
         if self.gamma(ctx.epoch):
             gamma = ctx.scalar(lambda ctx: self.gamma(ctx.epoch))
-            model = perturb_weights(model, loss, gamma)
+            model = perturb_weights(model, loss, gamma, ctx.share.mean)
         yield from self.base.losses(model, x, x_adv, y, ctx)

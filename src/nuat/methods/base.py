@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nuat.config.instances import find_instance
 from nuat.errors import InputError, check_positive_int
+from nuat.methods.share import BatchShare
 from nuat.numbers import plain
 from nuat.rng import Noise
 from nuat.schedules import Constant, Schedule, coerce_schedules
@@ -29,8 +30,10 @@ class StepContext:
         momentum: the momentum of this step; 0 if unknown.
         noise: the source of randomness of this step.
         emas: maps a decay to the EMA model, e.g. an `EMAs`; None if the training loop keeps none.
-        memory: tensors and numbers that a method keeps between steps; checkpoints include them.
+        memory: tensors and numbers that a method keeps between steps; checkpoints include them. A
+            tensor holds one row for each image of the batch, a number is the same on all ranks.
         logs: scalars logged by this step; training writes their mean over an epoch to the metrics.
+        share: the part of the batch that this process trains on, if training runs on several ranks.
         record_scalar: while a CUDA graph is recorded, makes a tensor of a number; see `scalar`.
     """
 
@@ -44,6 +47,7 @@ class StepContext:
     emas: Callable[[float], nn.Module] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     logs: dict[str, Tensor | float] = field(default_factory=dict)
+    share: BatchShare = BatchShare()
     record_scalar: Callable[[Callable[[StepContext], float]], Tensor] | None = None
 
     def scalar(self, value: Callable[[StepContext], float]) -> float | Tensor:
@@ -56,9 +60,14 @@ class StepContext:
         return value(self) if self.record_scalar is None else self.record_scalar(value)
 
     def log(self, **scalars: Tensor | float) -> None:
-        """Log scalars of this step. Tensors are detached and stay on their device."""
+        """Log scalars of this step. Tensors are detached and stay on their device.
+
+        A tensor is a mean over the images; on several ranks, the mean over all of them is logged.
+        """
         for name, scalar in scalars.items():
-            self.logs[name] = scalar.detach() if isinstance(scalar, Tensor) else scalar
+            if isinstance(scalar, Tensor):
+                (scalar,) = self.share.mean([scalar.detach()])
+            self.logs[name] = scalar
 
     def log_event(self, name: str) -> None:
         """Log that an event happened at this step; training writes its time to the metrics."""

@@ -66,7 +66,8 @@ class _NuclearNormMethod(Method):
         return (self.lam_classes / min(batch_size or classes, classes)) ** 0.5
 
     def regularizer(self, z_adv: Tensor, z: Tensor, ctx: StepContext) -> Tensor:
-        """lam |z_adv - z|_* / B."""
+        """lam |z_adv - z|_* / B, of the whole batch, of which z_adv and z may be a share."""
+        z_adv, z = ctx.share.gather(z_adv), ctx.share.gather(z)
         shape = z.shape
         return ctx.scalar(lambda ctx: self.loss_weight(shape, ctx)) * self.distance(z_adv, z)
 
@@ -240,7 +241,7 @@ class NuAT2(_NuclearNormMethod):
         # First ascent step: on  CE + lam |f(x') - f(x)|_* / B.
         with frozen_eval(self.attack_model(model, ctx)) as frozen_model:
             with torch.no_grad():
-                z = frozen_model(x)
+                z = ctx.share.gather(frozen_model(x))
             shape = z.shape
             attack_weight = ctx.scalar(lambda ctx: self.attack_weight(shape, ctx))
 
@@ -249,7 +250,7 @@ class NuAT2(_NuclearNormMethod):
                 loss = ce(z_adv, y)
                 if self.lam(ctx.epoch) == 0:
                     return loss
-                return loss + attack_weight * self.distance(z_adv, z)
+                return loss + attack_weight * self.distance(ctx.share.gather(z_adv), z)
 
             x_adv = ascend(attack_loss, x_adv, x, self.ball)
 

@@ -21,13 +21,17 @@ def check_loss(loss: Tensor) -> None:
         )
 
 
-def check_last_batch(model: nn.Module, x: Tensor, num_images: int, batch_size: int) -> None:
+def check_last_batch(
+    model: nn.Module, x: Tensor, num_images: int, batch_size: int, ranks: int = 1
+) -> None:
     """Raise InputError if an epoch ends with a batch of one image that BatchNorm cannot use.
+
+    On several ranks, if the last batch has one image for some rank.
 
     BatchNorm can use one image where a layer sees more than one pixel, so the first of the images
     `x` [B, C, H, W] is passed through the network.
     """
-    if num_images % batch_size != 1 % batch_size:
+    if (num_images % batch_size or batch_size) // ranks > 1:
         return
     with frozen_eval(model, training=True) as frozen_model, torch.no_grad():
         try:
@@ -35,8 +39,9 @@ def check_last_batch(model: nn.Module, x: Tensor, num_images: int, batch_size: i
         except ValueError as error:
             raise InputError(
                 f"{num_images} training images in batches of {batch_size} leave a last batch of "
-                f"one image, for which BatchNorm has no statistics ({error}); "
-                f"choose another batch size, such as --set batch_size={batch_size + 1}"
+                f"one image{' for a rank' if ranks > 1 else ''}, for which BatchNorm has no "
+                f"statistics ({error}); choose another batch size, such as "
+                f"--set batch_size={batch_size + 1}"
             ) from error
 
 

@@ -19,6 +19,8 @@ from nuat.schedules import Constant, Schedule, StartAt, coerce_schedules, triang
 from nuat.threat_models import EPS_NAMES, Ball, Linf, check_ball, norms
 
 ON_OVERFITTING = ("warn", "stop", "rollback")
+NUCLEAR_NORM = ("gather", "local")
+BATCHNORM = ("local", "sync")
 
 CONFIG_NAMES: dict[str, Any] = {
     **attacks.CONFIG_NAMES,
@@ -40,7 +42,7 @@ class Recipe:
         data: the data set it is for, by its registered name, such as "digits".
         model: the model, by its registered name and settings, such as "small-cnn(width=16)".
         epochs: number of passes over the training split.
-        batch_size: number of images in a batch.
+        batch_size: number of images in a batch; on several ranks, of all ranks together.
         lr: learning rate of SGD as a function of the epoch (a float), set before every step.
         momentum: momentum of SGD as a function of the epoch, set before every step.
         weight_decay: weight decay of SGD, on all parameters.
@@ -54,6 +56,10 @@ class Recipe:
             them in float32. Evaluation never uses it.
         channels_last: memory format of weights and activations. None uses channels_last on a GPU if
             the model supports it.
+        nuclear_norm: in training on several ranks (see docs/many_devices.md), whether the nuclear
+            norm is that of the whole batch, "gather", or of the images of each rank, "local".
+        batchnorm: on several ranks, whether BatchNorm normalizes with the statistics of the images
+            of each rank, "local", or of the whole batch, "sync", which needs GPUs.
         ball: threat model of validation and evaluation. It may differ from the method's: TRADES
             trains at 0.031 and is evaluated at 8/255.
         on_overfitting: what to do after catastrophic overfitting (see nuat.training.overfitting):
@@ -84,6 +90,8 @@ class Recipe:
     precision: str = "fp32"
     tf32: bool = True
     channels_last: bool | None = None
+    nuclear_norm: str = "gather"
+    batchnorm: str = "local"
     ball: Ball = Linf(8 / 255)
     on_overfitting: str = "warn"
     validation_attack: str = "pgd-7(rel_step_size=1/7, start=NoStart())"
@@ -104,6 +112,9 @@ class Recipe:
             )
         if self.on_overfitting not in ON_OVERFITTING:
             raise unknown_name("value of on_overfitting", self.on_overfitting, ON_OVERFITTING)
+        for name, allowed in (("nuclear_norm", NUCLEAR_NORM), ("batchnorm", BATCHNORM)):
+            if (value := getattr(self, name)) not in allowed:
+                raise unknown_name(f"value of {name}", value, allowed)
         self.parsed_validation_attack()
         if not self.weight_decay >= 0:
             raise InputError(f"weight_decay is {self.weight_decay!r}, but must be at least 0")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from nuat.errors import InputError
+from nuat.runtime.ranks import world_size
 
 Work = Callable[[], None]
 
@@ -15,14 +16,16 @@ _pools: dict[int, Any] = {}
 
 
 def use_cuda_graphs(requested: bool | None, device: torch.device) -> bool:
-    """Whether to use CUDA graphs: as requested, or by default on a GPU.
+    """Whether to use CUDA graphs: as requested, or by default on a GPU of a single rank.
 
     Raises:
-        InputError: they were requested on a device that is no GPU.
+        InputError: they were requested on a device that is no GPU, or on several ranks.
     """
+    if requested and world_size() > 1:
+        raise InputError("CUDA graphs do not work on several ranks: leave out --cuda-graphs")
     if requested and device.type != "cuda":
         raise InputError(f"CUDA graphs need a cuda device, but the device is {device}")
-    return device.type == "cuda" if requested is None else requested
+    return device.type == "cuda" and world_size() == 1 if requested is None else requested
 
 
 def capture_cuda_graph(work: Work) -> Work:

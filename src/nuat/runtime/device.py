@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nuat.errors import InputError
+from nuat.runtime.ranks import local_device
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -42,9 +43,13 @@ def fastest_convolutions() -> Iterator[None]:
 def get_device(name: torch.device | str | None) -> torch.device:
     """Return the device of this name; for None, cuda if it is available, otherwise cpu.
 
+    Under torchrun, None and "cuda" mean the GPU of this rank.
+
     Raises:
         InputError: the name is invalid, or this machine has no such device.
     """
+    if name in (None, "cuda"):
+        name = local_device() or name
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if isinstance(name, torch.device):

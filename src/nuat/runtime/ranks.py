@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CPU = torch.device("cpu")
 
 BARRIER_TIMEOUT = timedelta(days=7)
 """A rank may wait for hours until another has finished its share of an evaluation."""
+
+TRAINING_TIMEOUT = timedelta(minutes=10)
+"""How long a rank waits for another in training, where all take the same steps together."""
 
 
 def rank() -> int:
@@ -35,3 +47,89 @@ def barrier() -> None:
         if not dist.is_initialized():
             dist.init_process_group("gloo", timeout=BARRIER_TIMEOUT)
         dist.barrier()
+
+
+@contextmanager
+def connected_ranks(device: torch.device) -> Iterator[None]:
+    """Connect the ranks for training on these devices, by NCCL between GPUs, by gloo otherwise.
+
+    A process group that the caller has initialized is used as it is; it must support the CPU, as
+    "cpu:gloo,cuda:nccl" does.
+
+    Raises:
+        ConnectionError: another rank has died, or has not answered for `TRAINING_TIMEOUT`.
+    """
+    if world_size() == 1:
+        yield
+        return
+    was_initialized = dist.is_initialized()
+    try:
+        if not was_initialized:
+            dist.init_process_group(_backend(device), timeout=TRAINING_TIMEOUT)
+        yield
+    except RuntimeError as error:
+        # torch has no class for this error: gloo's is a RuntimeError that names its source file
+        if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):
+            raise
+        raise ConnectionError(
+            f"rank {rank()} lost another rank, which has died or has not answered for "
+            f"{TRAINING_TIMEOUT.seconds // 60} minutes: see its output. The same command resumes "
+            f"from the last checkpoint ({str(error).splitlines()[0]})"
+        ) from error
+    finally:
+        if not was_initialized and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _backend(device: torch.device) -> str:
+    if device.type != "cuda":
+        return "gloo"
+    torch.cuda.set_device(device)
+    local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    # NCCL refuses two ranks on one GPU
+    return "cpu:gloo,cuda:nccl" if local_ranks <= torch.cuda.device_count() else "gloo"
+
+
+def from_first(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function on rank 0 alone; return what it returns, or raise its error, on every rank.
+
+    What it returns is pickled, and holds no tensor of a GPU.
+    """
+    if world_size() == 1:
+        return function(*args, **kwargs)
+    outcome: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            outcome[0] = function(*args, **kwargs)
+        except Exception as error:
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, src=0, device=CPU)
+    result, failure = outcome
+    if failure is not None:
+        raise failure
+    return result
+
+
+def any_rank(*flags: bool) -> list[bool]:
+    """Return for each flag whether it is set on any rank."""
+    if world_size() == 1:
+        return list(flags)
+    tensor = torch.tensor(flags, dtype=torch.int32)
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return [bool(flag) for flag in tensor]
+
+
+def sum_over_ranks(numbers: dict[str, int]) -> dict[str, int]:
+    """Return the sums of whole numbers over all ranks, by name."""
+    if world_size() == 1:
+        return numbers
+    tensor = torch.tensor(list(numbers.values()))
+    dist.all_reduce(tensor)
+    return dict(zip(numbers, tensor.tolist(), strict=True))
+
+
+def all_gather_rows(rows: Tensor) -> list[Tensor]:
+    """Return the tensors of all ranks, by rank; all have the same shape."""
+    gathered = [torch.empty_like(rows) for _ in range(world_size())]
+    dist.all_gather(gathered, rows)
+    return gathered

@@ -14,9 +14,10 @@ from nuat.checkpoints.run import Run
 from nuat.models.class_names import record_class_names
 from nuat.nn.precision import set_memory_format
 from nuat.recipes import Recipe
-from nuat.runtime.device import fastest_convolutions
+from nuat.runtime.device import fastest_convolutions, get_device
 from nuat.runtime.grad_mode import gradients_enabled
 from nuat.runtime.precision import convolution_precision
+from nuat.runtime.ranks import connected_ranks
 from nuat.runtime.threads import configure_threads
 from nuat.training.plan import Plan, resolve
 from nuat.training.trainer import Trainer
@@ -42,6 +43,8 @@ def fit(
     identical to those of an uninterrupted run. When training has finished, `model`, if it is a
     network, holds the weights of the best epoch. It ends in eval mode, on `device`.
 
+    Under torchrun all processes train one model together (see docs/many_devices.md).
+
     Args:
         recipe: a Recipe, or the name of one for this data set.
         model: a network that maps images in [0, 1], [B, C, H, W], to logits [B, K], or the name of
@@ -66,21 +69,24 @@ def fit(
     Raises:
         InputError: an input cannot be used; no training has started.
         NonFiniteError: a loss is NaN or infinite; the last checkpoint is kept.
+        ConnectionError: another rank has died; the same call resumes.
     """
-    plan = resolve(
-        recipe,
-        model,
-        data,
-        out=out,
-        init=init,
-        seed=seed,
-        device=device,
-        max_time=max_time,
-        threads=threads,
-        cuda_graphs=cuda_graphs,
-    )
-    with torch_settings(plan):
-        run = Trainer(plan).run()
+    device = get_device(device)
+    with connected_ranks(device):
+        plan = resolve(
+            recipe,
+            model,
+            data,
+            out=out,
+            init=init,
+            seed=seed,
+            device=device,
+            max_time=max_time,
+            threads=threads,
+            cuda_graphs=cuda_graphs,
+        )
+        with torch_settings(plan):
+            run = Trainer(plan).run()
     record_class_names(plan.model, plan.splits.classes)
     return run
 

@@ -32,7 +32,9 @@ from nuat.rng import derive_seed
 from nuat.runtime.cuda_graphs import use_cuda_graphs
 from nuat.runtime.device import get_device
 from nuat.runtime.precision import has_tf32
+from nuat.runtime.ranks import world_size
 from nuat.runtime.versions import versions
+from nuat.training.distributed import check_ranks, norm_batch_size
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ def resolve(
         x, y = splits.train.batch(torch.arange(min(2, len(splits.train))))
         check_logits(model, x, classes)
         initial_weights, init_config = resolve_init(init, model, classes, channels, folder)
-        check_last_batch(model, x, len(splits.train), recipe.batch_size)
+        check_ranks(len(splits.train), recipe.batch_size, device, recipe.batchnorm)
+        check_last_batch(model, x, len(splits.train), recipe.batch_size, world_size())
         check_weights(model)
         uses_ema = _check_method(recipe, model, x, y, classes)
         if uses_ema or recipe.ema_decay is not None:
@@ -132,7 +135,7 @@ def resolve(
         if recipe.tf32 and recipe.precision == "fp32" and has_tf32(device)
         else ""
     )
-    method_notes = recipe.method.startup_notes(recipe.batch_size, classes)
+    method_notes = recipe.method.startup_notes(norm_batch_size(recipe), classes)
     return Plan(
         recipe=recipe,
         model=model,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nuat.methods import StepContext
+from nuat.methods.share import BatchShare
 from nuat.nn.ema import EMAs
 from nuat.nn.precision import with_precision
 from nuat.nn.state_dict import load_plain_state_dict, plain_state_dict
@@ -18,8 +19,20 @@ from nuat.nn.validation import check_loss
 from nuat.recipes import Recipe
 from nuat.rng import derive_seed
 from nuat.runtime.device import device_of
+from nuat.runtime.ranks import rank, world_size
 from nuat.training.cuda_graphs import CudaGraphs
+from nuat.training.distributed import (
+    average_statistics,
+    gather_memory,
+    norm_batch_size,
+    rank_noise,
+    split_memory,
+)
 from nuat.training.sgd import CapturableSGD
+
+
+def _whole_batch(batch: int) -> BatchShare:
+    return BatchShare()
 
 
 def _images_and_labels(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -38,6 +51,7 @@ class TrainStep:
         seed: the seed of the run; every step derives its own from it, the epoch and the batch.
         make_batch: makes images and labels of the inputs of a step, which are just these by
             default; see `ImageDataset.make_batch`.
+        share_of: the share of a batch, by its index, that this process trains on; all by default.
         cuda_graphs: the recorded steps, if the run uses CUDA graphs.
         memory: what the method keeps between steps.
         train_model: the model that the method sees, in the recipe's precision.
@@ -49,6 +63,7 @@ class TrainStep:
     batches: int
     seed: int = 0
     make_batch: Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]] = _images_and_labels
+    share_of: Callable[[int], BatchShare] = _whole_batch
     cuda_graphs: CudaGraphs | None = None
     memory: dict[str, Any] = field(default_factory=dict)
 
@@ -77,28 +92,36 @@ class TrainStep:
         lr, momentum = self.recipe.lr(epoch_float), self.recipe.momentum(epoch_float)
         for group in self.optimizer.param_groups:
             group |= {"lr": lr, "momentum": momentum}
+        share = self.share_of(batch)
         ctx = StepContext(
             epoch=epoch,
             batch=batch,
             batches=self.batches,
-            batch_size=self.recipe.batch_size,
+            batch_size=norm_batch_size(self.recipe),
             lr=lr,
             momentum=momentum,
+            noise=rank_noise(share, self._seed(epoch, batch), self.device),
             emas=lambda decay: self.with_autocast(self.emas(decay)),
             memory=self.memory,
+            share=share,
         )
         self.set_seed(ctx)
         return ctx
 
     def set_seed(self, ctx: StepContext) -> None:
-        """Seed torch's generators for a step."""
-        seed = derive_seed(self.seed, "step", ctx.epoch, ctx.batch)
+        """Seed torch's generators for a step, on several ranks those of each rank differently."""
+        seed = self._seed(ctx.epoch, ctx.batch)
+        if world_size() > 1:
+            seed = derive_seed(seed, "rank", rank())
         # torch.manual_seed visits every kind of device, which takes 0.2 ms a step
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
         elif self.device.type != "cpu":
             torch.manual_seed(seed)
+
+    def _seed(self, epoch: int, batch: int) -> int:
+        return derive_seed(self.seed, "step", epoch, batch)
 
     @contextmanager
     def hyperparameters(self, **tensors: Tensor) -> Iterator[None]:
@@ -124,13 +147,14 @@ class TrainStep:
 
     def eager_step(self, inputs: Sequence[Tensor], ctx: StepContext) -> Iterator[Tensor]:
         """Take the step without a CUDA graph."""
-        x, y = self.make_batch(inputs)
+        (x, y), share = self.make_batch(inputs), ctx.share
         for loss in self.recipe.method.step(self.train_model, x, y, ctx):
             check_loss(loss)
             self.optimizer.zero_grad()
-            loss.backward()
-            yield loss.detach()
+            (loss if share.weight == 1 else share.weight * loss).backward()
+            yield share.mean([loss.detach()])[0]
             self.optimizer.step()
+        average_statistics(self.model, share)
         self.emas.update()
 
     def state_dict(self) -> dict[str, Any]:
@@ -139,7 +163,7 @@ class TrainStep:
             "model": plain_state_dict(self.model),
             "optimizer": self.optimizer.state_dict(),
             "emas": self.emas.state_dict(),
-            "memory": self.memory,
+            "memory": gather_memory(self.memory),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -147,6 +171,6 @@ class TrainStep:
         load_plain_state_dict(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.emas.load_state_dict(state["emas"])
-        self.memory = state["memory"]
+        self.memory = split_memory(state["memory"], self.device)
         if self.cuda_graphs:
             self.cuda_graphs.reset()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,9 @@ from nuat.nn.state_dict import load_plain_state_dict, plain_state_dict
 from nuat.rng import derive_seed
 from nuat.runtime.locks import lock_folder
 from nuat.runtime.progress import Progress
+from nuat.runtime.ranks import any_rank, from_first, rank, world_size
 from nuat.training.cuda_graphs import CudaGraphs
+from nuat.training.distributed import check_same_run, prepare_model, share_of_batch, wrap_model
 from nuat.training.messages import epoch_summary, error_context, position
 from nuat.training.meters import AverageMeter, LossMeter, Timer
 from nuat.training.overfitting import describe_overfitting, detect_overfitting, is_overfitting
@@ -46,6 +49,7 @@ class Trainer:
         train_step: the model, its optimizer, its EMAs and the method's memory.
         epoch, batch: the number of completed epochs, and of completed batches in this epoch.
         finished: whether all epochs are done, or catastrophic overfitting has stopped the run.
+        ranks_before: the number of ranks that wrote the checkpoint from which the run resumes.
         best: accuracies of the best epoch on the validation split: (robust,), or (clean, robust)
             without a threat model.
         validation_attack: the recipe's attack on the validation split.
@@ -55,9 +59,11 @@ class Trainer:
     def __init__(self, plan: Plan):
         """Open the run folder. Raises InputError if it holds anything but this run."""
         self.plan, self.recipe, self.splits = plan, plan.recipe, plan.splits
-        self.folder = Run.start(plan.folder, plan.config)
+        self.folder = from_first(Run.start, plan.folder, plan.config)
+        check_same_run(plan.config)
         if plan.initial_weights is not None:
             plan.initial_weights.apply(plan.model)
+        prepare_model(plan.model, self.recipe.batchnorm)
         self.batches = -(-len(self.splits.train) // self.recipe.batch_size)
         self.train_step = TrainStep(
             self.recipe,
@@ -65,14 +71,23 @@ class Trainer:
             self.batches,
             plan.seed,
             partial(self.splits.train.make_batch, augment=self.recipe.augment),
+            partial(share_of_batch, self.recipe, len(self.splits.train)),
         )
+        if world_size() > 1:
+            self.train_step.train_model = wrap_model(self.train_step.train_model)
         self.epoch = self.batch = 0
+        self.ranks_before = world_size()
         self.finished = False
         self.best: tuple[float, ...] = ()
         self.validation_attack = self.recipe.parsed_validation_attack()
         self.metrics: list[dict[str, Any]] = []
         self.losses, self.logs, self.timer = LossMeter(), AverageMeter(), Timer()
         self.started = self.saved = time.monotonic()
+
+    @property
+    def load_device(self) -> torch.device:
+        """Where rank 0 loads a state, which it sends to the other ranks."""
+        return self.plan.device if world_size() == 1 else torch.device("cpu")
 
     @property
     def batches_done(self) -> int:
@@ -90,13 +105,14 @@ class Trainer:
 
         At the end of a finished run the model holds the weights of the best epoch.
         """
-        with lock_folder(self.folder.path):
+        with ExitStack() as stack:
+            from_first(lambda: stack.enter_context(lock_folder(self.folder.path)))
             return self._run()
 
     def _run(self) -> Run:
         self.load_checkpoint()
         total = self.recipe.epochs * self.batches
-        with Progress(self.recipe.name, total, self.batches_done) as bar:
+        with Progress(self.recipe.name, total, self.batches_done, hidden=rank() > 0) as bar:
             self.print_notes(bar)
             if self.plan.cuda_graphs:
                 self.train_step.cuda_graphs = CudaGraphs(bar.print_line)
@@ -108,13 +124,15 @@ class Trainer:
                     )
                     return self.folder
                 self.end_epoch(bar)
-        load_plain_state_dict(self.plan.model, self.folder.weights())
+        load_plain_state_dict(self.plan.model, from_first(self.folder.weights))
         return self.folder
 
     def print_notes(self, bar: Progress) -> None:
         """Print where the run resumes, or its startup notes; then its runtime notes."""
         if self.batches_done:
             bar.print_line(f"{self.folder.path}: resuming after {position(self)}")
+            if self.ranks_before != world_size():
+                bar.print_line(f"so far on {self.ranks_before} ranks, from here on {world_size()}")
         else:
             for note in self.plan.startup_notes:
                 bar.print_line(note)
@@ -129,19 +147,21 @@ class Trainer:
             derive_seed(self.plan.seed, "order", self.epoch),
             self.recipe.augment,
             start=self.batch,
+            share=slice(rank(), None, world_size()),
         )
         with self.timer.running(), error_context(self):
             for inputs in batches:
-                if self.time_is_up:
+                is_due = time.monotonic() - self.saved > CHECKPOINT_SECONDS
+                time_is_up, is_due = any_rank(self.time_is_up, is_due)
+                if time_is_up or is_due:
                     self.save_checkpoint()
+                if time_is_up:
                     return
                 self.train_batch(inputs)
                 self.batch += 1
                 bar.advance(
                     loss=f"{self.losses.mean:.3f}", images_per_s=f"{self.images_per_s():.0f}"
                 )
-                if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
-                    self.save_checkpoint()
             self.losses.flush()
 
     def train_batch(self, inputs: Sequence[Tensor]) -> None:
@@ -180,7 +200,7 @@ class Trainer:
         if not metrics.get("stopped"):
             self.save_weights("last")
         self.metrics.append(metrics)
-        self.folder.log(metrics)
+        from_first(self.folder.log, metrics)
         self.save_checkpoint()
 
     def handle_overfitting(self, metrics: dict[str, Any], bar: Progress) -> None:
@@ -194,7 +214,7 @@ class Trainer:
         reaction, epochs = self.recipe.on_overfitting, [*self.metrics, metrics]
         if not is_overfitting(epochs):
             if reaction == "rollback":
-                self.folder.save_state("good", self.train_step.state_dict())
+                from_first(self.folder.save_state, "good", self.train_step.state_dict())
             return
         # after a rollback, overfitting in the next epoch is a new event, not the same one
         describe = describe_overfitting if reaction == "rollback" else detect_overfitting
@@ -204,7 +224,7 @@ class Trainer:
         if reaction == "stop":
             metrics["stopped"] = True
         elif reaction == "rollback":
-            good = self.folder.load_state("good", self.plan.device)
+            good = from_first(self.folder.load_state, "good", self.load_device)
             if good is not None:
                 self.train_step.load_state_dict(good)
 
@@ -254,12 +274,13 @@ class Trainer:
             "epoch": str(self.epoch),
         }
         metadata |= probe_metadata(model, self.splits.train.batch(torch.arange(1))[0])
-        self.folder.save_weights(name, plain_state_dict(model), metadata)
+        from_first(self.folder.save_weights, name, plain_state_dict(model), metadata)
 
     def save_checkpoint(self) -> None:
         """Write everything that `load_checkpoint` needs."""
         self.losses.flush()
         state = self.train_step.state_dict() | {
+            "ranks": world_size(),
             "epoch": self.epoch,
             "batch": self.batch,
             "finished": self.finished,
@@ -269,7 +290,7 @@ class Trainer:
             "logs": self.logs.state_dict(),
             "probe": probe_metadata(self.plan.model, self.splits.train.batch(torch.arange(1))[0]),
         }
-        self.folder.save_checkpoint(state)
+        from_first(self.folder.save_checkpoint, state)
         self.saved = time.monotonic()
 
     def load_checkpoint(self) -> None:
@@ -278,11 +299,11 @@ class Trainer:
         Raises:
             InputError: the checkpoint is damaged, or is not one of this run.
         """
-        state = self.folder.load_checkpoint(self.plan.device)
+        state = from_first(self.folder.load_checkpoint, self.load_device)
         if state is not None:
             check_fields(state, CHECKPOINT, f"the checkpoint in {self.folder.path}")
         # a run killed between the two files has metrics of an epoch that it will repeat
-        self.metrics = self.folder.truncate_metrics(state["epoch"] if state else 0)
+        self.metrics = from_first(self.folder.truncate_metrics, state["epoch"] if state else 0)
         if state is None:
             return
         try:
@@ -296,6 +317,6 @@ class Trainer:
         probe = parse_metadata(state["probe"], source)
         check_probe(self.plan.model, probe, source, self.plan.config["model"])
         self.epoch, self.batch, self.finished = state["epoch"], state["batch"], state["finished"]
-        self.best = tuple(state["best"])
+        self.best, self.ranks_before = tuple(state["best"]), state["ranks"]
         self.timer.elapsed = state["seconds"]
         self.losses, self.logs = LossMeter(*state["losses"]), AverageMeter(**state["logs"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from nuat.attacks import FGSM, Attack, correct, is_robust
 from nuat.data import ImageDataset
 from nuat.rng import PerImageNoise
 from nuat.runtime.precision import full_precision
+from nuat.runtime.ranks import rank, sum_over_ranks, world_size
 
 
 @full_precision()
@@ -19,15 +21,18 @@ def validate(
     FGSM has the attack's threat model. An image counts as robust only if it is also correct without
     an attack. The noise of an attack with a random start belongs to the image, so it is the same
     after every epoch. The attack of a recipe selects an epoch; it may be too weak to report.
-    Everything is computed in full precision.
+    Everything is computed in full precision. The ranks share the images out among themselves.
     """
     ball = attack.ball
     counts = {"val_clean": 0, "val_fgsm": 0, "val_robust": 0}
-    for indices, x, y in dataset.batches(batch_size):
+    share = torch.arange(rank(), len(dataset), world_size())
+    images = dataset if world_size() == 1 else dataset.subset(share)
+    for rows, x, y in images.batches(batch_size) if len(share) else ():
+        indices = share[rows]
         is_correct = correct(model, x, y)
         counts["val_clean"] += int(is_correct.sum())
         noise = PerImageNoise(0, indices, "validation")
         for name, each in (("val_fgsm", FGSM(ball)), ("val_robust", attack)):
             robust = is_robust(model, x, y, each(model, x, y, noise), ball)
             counts[name] += int((is_correct & robust).sum())
-    return {name: count / len(dataset) for name, count in counts.items()}
+    return {name: count / len(dataset) for name, count in sum_over_ranks(counts).items()}

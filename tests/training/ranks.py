@@ -1,0 +1,55 @@
+"""Start functions on several ranks, which are connected by gloo."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nuat.runtime.ranks import connected_ranks
+
+# One server process imports torch and nuat once; every rank is a fork of it.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["nuat.training", "tests.training.rank_steps"])
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def on_ranks(ranks: int, folder: Path, function: Callable[..., Any], *args: Any) -> list[Any]:
+    """Call a function of a module on this many ranks; return what each returns."""
+    port = free_port()
+    files = [folder / f"returned-{rank}-of-{ranks}.pt" for rank in range(ranks)]
+    processes = [
+        PROCESSES.Process(target=_call, args=(rank, ranks, port, file, function, args))
+        for rank, file in enumerate(files)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=300)
+    assert [process.exitcode for process in processes] == [0] * ranks
+    return [torch.load(file, weights_only=False) for file in files]
+
+
+def _call(
+    rank: int, ranks: int, port: int, file: Path, function: Callable[..., Any], args: tuple
+) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    torch.set_num_threads(1)
+    torch.manual_seed(rank)
+    with connected_ranks(torch.device("cpu")):
+        torch.save(function(*args), file)
