@@ -85,8 +85,8 @@ class PerImageNoise(Noise):
         """32-bit words [B, N] as int64, N the values of an image; advances the counter."""
         size = x[0].numel()
         blocks = torch.arange((size + 3) // 4, device=x.device)[None, :]
-        ids = self.ids.to(x.device, torch.int64)[:, None]
-        draw = torch.tensor(self.num_draws, device=x.device)
+        self.ids = self.ids.to(x.device, torch.int64)  # so that a GPU waits for the first draw only
+        ids, draw = self.ids[:, None], torch.full((), self.num_draws, device=x.device)
         self.num_draws += 1
         text = repr((self.seed, *self.path)).encode()
         digest = hashlib.blake2b(text, digest_size=8).digest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,8 @@ class APGD(Attack):
     reduced_at_start: bool = True
     stored_gradient: bool = True
 
+    capturable = True
+
     def objective(self, z: Tensor, y: Tensor, target: Tensor) -> Tensor:
         """The loss that is maximized, one value per image [B]."""
         return self.loss(z, y)
@@ -94,12 +97,17 @@ class APGD(Attack):
         yield state
         windows = checkpoints(self.steps)
         for k in range(self.steps):
-            self.step(state, 1.0 if k == 0 else 0.75)
-            self.evaluate(model, state)
-            self.update_best(state)
+            a = 1.0 if k == 0 else 0.75
+            state.advance(("iterate", a), partial(self.next_iterate, model, state, a))
             yield state
             if k + 1 in windows:
                 self.adapt_step_size(model, state, windows[k + 1])
+
+    def next_iterate(self, model: nn.Module, state: APGDState, a: float) -> None:
+        """Take a step, evaluate the network there, and keep the best iterate."""
+        self.step(state, a)
+        self.evaluate(model, state)
+        self.update_best(state)
 
     def _initial_state(
         self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise

@@ -50,6 +50,8 @@ class Attack:
     """The fewest classes for which the attack's loss is defined."""
     batchwise: ClassVar[bool] = False
     """Whether the result for an image depends on the other images of its batch."""
+    capturable: ClassVar[bool] = False
+    """Whether `iterates` computes them with `AttackState.advance`, with logits, as CUDA graphs."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         refuse_eps(cls, kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -65,19 +66,31 @@ class FAB(Attack):
     targets: int = 0
     success_at: SuccessAt = "any"
 
+    capturable = True
+
     def iterates(
         self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
     ) -> Iterator[FABState]:
         x_adv = self.initial_point(x, noise, restart)
         state = FABState(x=x, y=y, target=target, noise=noise, x_adv=x_adv)
-        for _ in range(self.steps):
-            state.x_adv = self.step(state, *self.linearize(model, state))
-            with torch.no_grad():
-                z = model(state.x_adv)
-            state.z, state.misclassified = z, ~is_correct(z, state.y)
+        for k in range(self.steps):
+            state.advance(("iterate", k > 0), partial(self.next_iterate, model, state, k > 0))
             yield state
-            pulled = state.x + self.beta * (state.x_adv - state.x)
-            state.x_adv = torch.where(state.misclassified[:, None, None, None], pulled, state.x_adv)
+        self.pull_back(state)
+
+    def pull_back(self, state: FABState) -> None:
+        """The backward step of the images that are misclassified."""
+        pulled = state.x + self.beta * (state.x_adv - state.x)
+        state.x_adv = torch.where(state.misclassified[:, None, None, None], pulled, state.x_adv)
+
+    def next_iterate(self, model: nn.Module, state: FABState, pull_back: bool) -> None:
+        """Take the backward step of the last iterate and a step, and evaluate the network there."""
+        if pull_back:
+            self.pull_back(state)
+        state.x_adv = self.step(state, *self.linearize(model, state))
+        with torch.no_grad():
+            state.z = z = model(state.x_adv)
+        state.misclassified = ~is_correct(z, state.y)
 
     def initial_point(self, x: Tensor, noise: Noise, restart: int) -> Tensor:
         """The clean image; from the second run on, a random point at distance eps / 2."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nuat.attacks.criteria import evaluate_adversarial
+from nuat.attacks.graphs import MIN_ACTIVE, GraphCapture, GraphMismatch, IterateGraphs
 from nuat.attacks.state import AttackState, select_rows
 from nuat.losses import margin
 from nuat.nn.freeze import forward_padded
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 SuccessAt = Literal["last", "any"]
 CHECK_EVERY = 10
-"""Iterates between two checks for misclassified images; each check synchronizes the GPU once."""
+"""Iterates between two checks for misclassified images, at which alone the host waits for a GPU."""
 
 
 @dataclass
@@ -68,26 +72,37 @@ class PassCounter(nn.Module):
         forwards, backwards: the number of passes.
         bad_gradients: the number of input gradients, one per image and backward pass, with NaN or
             infinite entries. It is a tensor, so that a GPU need not synchronize.
+        candidates: those of the run; the gradients of broken images do not count.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, device: torch.device):
         super().__init__()
         self.model = model
         self.forwards = self.backwards = 0
-        self.bad_gradients: Tensor | int = 0
+        self.bad_gradients = torch.zeros((), dtype=torch.long, device=device)
+        self.candidates: Candidates | None = None
         self._last_x: Tensor | None = None
+
+    def forget(self) -> None:
+        """Keep no tensor of the last pass."""
+        self._last_x = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of `x`, in its dtype."""
         self.forwards += 1
-        # padding would enter BatchNorm's batch statistics in train mode
-        z = self.model(x) if self.model.training else forward_padded(self.model, x)
+        z = self.uncounted(x)
         if z.requires_grad:
             z.register_hook(self._count_backward)
         if x.requires_grad and x is not self._last_x:  # EOT passes the same x several times
             x.register_hook(self._count_bad_gradients)
             self._last_x = x
         return z.to(x.dtype)
+
+    def uncounted(self, x: Tensor) -> Tensor:
+        """The network's output for `x`, which does not count as a pass."""
+        # padding would enter BatchNorm's batch statistics in train mode
+        z: Tensor = self.model(x) if self.model.training else forward_padded(self.model, x)
+        return z
 
     def _count_backward(self, gradient: Tensor) -> None:
         self.backwards += 1
@@ -96,7 +111,8 @@ class PassCounter(nn.Module):
         if gradient is None:  # no gradient reaches the images; the attack says so
             return
         # the sum of an image is NaN or infinite if one of its entries is; hence one pass
-        self.bad_gradients += (~gradient.flatten(1).sum(1).isfinite()).sum()
+        bad = ~gradient.flatten(1).sum(1).isfinite()
+        self.bad_gradients += (bad & self.candidates.active if self.candidates else bad).sum()
 
 
 @torch.no_grad()
@@ -109,6 +125,7 @@ def run_attack(
     noise: Noise,
     run: int = 0,
     ranking: Tensor | None = None,
+    graphs: GraphCapture | None = None,
 ) -> AttackResult:
     """Run an attack once on one batch.
 
@@ -121,15 +138,36 @@ def run_attack(
         noise: the source of random numbers for these images and this attack.
         run: the number of the run, from 0: all restarts of the first target, then of the second.
         ranking: for targeted attacks, the other classes of each image, most likely first, [B, T].
+        graphs: on a GPU, capture the iterates as CUDA graphs; without, they run in Python.
     """
+    graphs = graphs if x.is_cuda and attack.capturable and not attack.train_mode else None
+    if graphs is not None and graphs.accepts(search_model):
+        try:
+            return _run_once(attack, model, search_model, x, y, noise, run, ranking, graphs)
+        except GraphMismatch:  # which the notes of `graphs` tell
+            pass
+    return _run_once(attack, model, search_model, x, y, noise, run, ranking, None)
+
+
+def _run_once(
+    attack: Attack,
+    model: nn.Module,
+    search_model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    noise: Noise,
+    run: int,
+    ranking: Tensor | None,
+    graphs: GraphCapture | None,
+) -> AttackResult:
     rank, restart = divmod(run, attack.restarts)
     target = y
     if ranking is not None and attack.targets:
         noise, target = noise.fold_in("target", rank), ranking[:, rank]
-    counter = PassCounter(search_model)
+    counter = PassCounter(search_model, x.device)
     iterates = attack.iterates(counter, x, y, target, noise.fold_in("restart", restart), restart)
     if attack.success_at == "any":
-        result = _run_until_adversarial(attack, model, counter, x, iterates)
+        result = _run_until_adversarial(attack, model, counter, x, iterates, graphs)
     else:
         result = _run_to_last(attack, model, counter, x, y, iterates)
     result.bad_gradients = int(counter.bad_gradients)
@@ -168,6 +206,8 @@ class Candidates:
 
     Attributes:
         index: row of the image in the batch, [B].
+        active: whether the image is still robust, [B] bool.
+        now: the number of the current iterate, [B].
         margin: the largest margin so far, [B].
         exists: whether there is a candidate since the last check, [B] bool.
         x_adv: the candidate, the first misclassified iterate since the last check, [B, C, H, W].
@@ -178,6 +218,8 @@ class Candidates:
     """
 
     index: Tensor
+    active: Tensor
+    now: Tensor
     margin: Tensor
     exists: Tensor
     x_adv: Tensor
@@ -192,7 +234,9 @@ class Candidates:
         index = torch.arange(len(x), device=x.device)
         zeros = torch.zeros(len(x), dtype=torch.long, device=x.device)
         lowest = x.new_full((len(x),), -torch.inf)
-        return Candidates(index, lowest, zeros.bool(), x, zeros, x, lowest, zeros)
+        return Candidates(
+            index, ~zeros.bool(), zeros - 1, lowest, zeros.bool(), x, zeros, x, lowest, zeros
+        )
 
 
 def _run_until_adversarial(
@@ -201,6 +245,7 @@ def _run_until_adversarial(
     counter: PassCounter,
     x: Tensor,
     iterates: Iterator[AttackState],
+    graphs: GraphCapture | None,
 ) -> AttackResult:
     """Keep the first misclassified iterate of each image, which then leaves the run.
 
@@ -212,15 +257,24 @@ def _run_until_adversarial(
         Candidates.none(x),
         list[tuple[int, int]](),
     )
-    for k, state in enumerate(iterates):
-        z = counter(state.x_adv) if state.z is None else state.z
-        passes.append((counter.forwards, counter.backwards))
-        record_candidates(attack, state, candidates, z, k)
-        if k % CHECK_EVERY == 0:
-            verify_candidates(attack, model, state, candidates, result, passes)
-            if not len(state):
-                break
+    first = next(iterates)
+    with _capturing(graphs, counter, first, candidates):
+        for k, state in enumerate(chain([first], iterates)):
+            z = counter(state.x_adv) if state.z is None else state.z
+            passes.append((counter.forwards, counter.backwards))
+            if state.graphs is None:
+                record_next(attack, state, candidates, z)
+            else:
+                state.advance("record", partial(record_next, attack, state, candidates))
+            if k % CHECK_EVERY == 0:
+                if state.graphs is not None:
+                    state.graphs.compare(state.z, partial(counter.uncounted, state.x_adv))
+                verify_candidates(attack, model, state, candidates, result, passes)
+                if not len(state):
+                    break
     verify_candidates(attack, model, state, candidates, result, passes)
+    if graphs is not None:
+        drop_inactive(state, candidates)
     last = torch.full_like(candidates.step, len(passes) - 1)
     result.set_rows(
         candidates.index,
@@ -232,15 +286,43 @@ def _run_until_adversarial(
     return result
 
 
-def record_candidates(
-    attack: Attack, state: AttackState, candidates: Candidates, z: Tensor, k: int
+@contextmanager
+def _capturing(
+    graphs: GraphCapture | None, counter: PassCounter, state: AttackState, candidates: Candidates
+) -> Iterator[None]:
+    """Capture the iterates within the block as CUDA graphs, which are freed after it."""
+    if graphs is None:
+        yield
+        return
+    counter.candidates = candidates
+    state.graphs = IterateGraphs(graphs, counter, (state, candidates, counter))
+    try:
+        yield
+    finally:
+        state.graphs.clear()
+        state.graphs = None
+
+
+def record_next(
+    attack: Attack, state: AttackState, candidates: Candidates, z: Tensor | None = None
 ) -> None:
-    """Update the candidates with iterate k, whose logits are z [B, K].
+    """Count the iterate, and update the candidates with it; z are its logits, if not `state.z`."""
+    z = state.z if z is None else z
+    assert z is not None  # a capturable attack has computed them
+    candidates.now = candidates.now + 1
+    record_candidates(attack, state, candidates, z, candidates.now)
+
+
+def record_candidates(
+    attack: Attack, state: AttackState, candidates: Candidates, z: Tensor, k: Tensor
+) -> None:
+    """Update the candidates with the iterate of number k [B], whose logits are z [B, K].
 
     Selects with masks rather than with `if`, so that a GPU need not synchronize at every iterate.
     """
     margins = margin(z, state.y)
     misclassified = (z.argmax(1) != state.y) | margins.isnan()  # the opposite of `is_correct`
+    misclassified = misclassified & candidates.active
     if (in_ball := attack.in_ball(state)) is not None:
         misclassified, margins = misclassified & in_ball, margins.masked_fill(~in_ball, -torch.inf)
     candidates.margin = torch.fmax(candidates.margin, margins)  # ignores NaN
@@ -249,12 +331,12 @@ def record_candidates(
     if misclassified.is_cpu and not misclassified.any():
         return  # reading a value costs nothing on a CPU
     candidates.x_adv = torch.where(first[:, None, None, None], state.x_adv, candidates.x_adv)
-    candidates.step = candidates.step.masked_fill(first, k)
+    candidates.step = torch.where(first, k, candidates.step)
     candidates.exists = candidates.exists | first
     candidates.runner_up = torch.where(
         better[:, None, None, None], state.x_adv, candidates.runner_up
     )
-    candidates.runner_up_step = candidates.runner_up_step.masked_fill(better, k)
+    candidates.runner_up_step = torch.where(better, k, candidates.runner_up_step)
     candidates.runner_up_margin = torch.where(better, margins, candidates.runner_up_margin)
 
 
@@ -292,9 +374,16 @@ def verify_candidates(
             break
     candidates.exists = torch.zeros_like(candidates.exists)
     candidates.runner_up_margin = torch.full_like(candidates.runner_up_margin, -torch.inf)
-    remaining = (~done).nonzero()[:, 0]
-    state.select(remaining)
-    select_rows(candidates, remaining)
+    candidates.active = candidates.active & ~done
+    drop_inactive(state, candidates, MIN_ACTIVE if state.graphs else 1.0)
+
+
+def drop_inactive(state: AttackState, candidates: Candidates, min_active: float = 1.0) -> None:
+    """Drop the images that are done, once at most the fraction `min_active` of all is not."""
+    remaining = candidates.active.nonzero()[:, 0]
+    if len(remaining) <= min_active * len(state):
+        state.select(remaining)
+        select_rows(candidates, remaining)
 
 
 def passes_at(steps: Tensor, passes: Passes) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -32,11 +32,13 @@ class SquareState(AttackState):
         z: logits at `x_adv`, [B, K].
         margin_best: margin at `x_adv`, [B].
         randoms: uniform numbers of the next queries, [B, QUERIES_PER_DRAW, num_randoms].
+        u: those of this query, [B, num_randoms].
     """
 
     z: Tensor
     margin_best: Tensor
     randoms: Tensor = field(init=False)
+    u: Tensor = field(init=False)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Square(Attack):
     success_at: SuccessAt = "any"
     last_offset: bool = False
 
+    capturable = True
+
     def iterates(
         self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
     ) -> Iterator[AttackState]:
@@ -84,15 +88,20 @@ class Square(Attack):
             if k % QUERIES_PER_DRAW == 0:
                 shape = len(state), QUERIES_PER_DRAW, proposals.num_randoms(state.x)
                 state.randoms = state.noise.uniform(state.x.new_empty(shape))
-            u = state.randoms[:, k % QUERIES_PER_DRAW]
-            proposal = proposals.propose(state, u, self.side(k, state.x))
-            z = model(proposal)
-            proposed_margin = _margin(z, state.y)
-            accepted = (proposed_margin > state.margin_best) | (proposed_margin >= 0)
-            state.x_adv = torch.where(accepted[:, None, None, None], proposal, state.x_adv)
-            state.z = torch.where(accepted[:, None], z, state.z)
-            state.margin_best = torch.where(accepted, proposed_margin, state.margin_best)
+            state.u = state.randoms[:, k % QUERIES_PER_DRAW]
+            side = self.side(k, state.x)
+            state.advance(("query", side), partial(self.query, model, state, proposals, side))
             yield state
+
+    def query(self, model: nn.Module, state: SquareState, proposals: Proposals, side: int) -> None:
+        """Propose a change of a square, and accept it if the margin grows."""
+        proposal = proposals.propose(state, state.u, side)
+        z = model(proposal)
+        proposed_margin = _margin(z, state.y)
+        accepted = (proposed_margin > state.margin_best) | (proposed_margin >= 0)
+        state.x_adv = torch.where(accepted[:, None, None, None], proposal, state.x_adv)
+        state.z = torch.where(accepted[:, None], z, state.z)
+        state.margin_best = torch.where(accepted, proposed_margin, state.margin_best)
 
     def side(self, k: int, x: Tensor) -> int:
         """The side of the square at query k in pixels: sqrt(p(k) * H * W), at least 1."""
@@ -202,6 +211,9 @@ class L2Proposals:
         """clamp(x + eps * d / |d|, 0, 1), projected so that rounding cannot leave the ball."""
         delta = d / (1e-12 + l2_norm(d, all_channels=True)) * self.attack.ball.eps
         return self.attack.ball.project(x + delta, x)
+
+
+Proposals = LinfProposals | L2Proposals
 
 
 def tiles(height: int, width: int) -> tuple[int, list[int], list[int]]:

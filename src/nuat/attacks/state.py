@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from nuat.attacks.graphs import IterateGraphs
 from nuat.errors import InputError
 from nuat.rng import Noise
+from nuat.runtime.cuda_graphs import Work
 
 
 @dataclass(kw_only=True)
@@ -26,6 +28,7 @@ class AttackState:
         noise: the source of random numbers for these images.
         x_adv: the current iterate, [B, C, H, W].
         z: logits at `x_adv`, [B, K], or None if the attack has not computed them.
+        graphs: the CUDA graphs of the run, or None to run in Python.
     """
 
     x: Tensor
@@ -33,9 +36,21 @@ class AttackState:
     noise: Noise
     x_adv: Tensor
     z: Tensor | None = None
+    graphs: IterateGraphs | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def advance(self, key: Hashable, work: Work) -> None:
+        """Do `work`, on a GPU as a CUDA graph if the run has graphs.
+
+        The work reads the tensors of this state and assigns new ones to its attributes; it draws
+        no noise, and apart from these tensors it depends on nothing that changes but `key`.
+        """
+        if self.graphs is None:
+            work()
+        else:
+            self.graphs.run(key, work)
 
     def select(self, indices: Tensor) -> None:
         """Keep only the images at these row indices [M], in place."""

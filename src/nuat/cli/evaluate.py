@@ -12,6 +12,7 @@ from rich.table import Table
 from nuat.cli.options import (
     Attacks,
     BadImages,
+    CudaGraphs,
     DataDir,
     Device,
     Eps,
@@ -65,6 +66,7 @@ def evaluate_command(
     norm: Norm = None,
     batch_size: BatchSize = None,
     search_precision: SearchPrecision = "fp32",
+    cuda_graphs: CudaGraphs = None,
     save_adversarial: SaveAdversarial = False,
     seed: Annotated[int, typer.Option(help="Seed of the attacks and of --samples.")] = 0,
     device: Device = None,
@@ -116,6 +118,7 @@ def evaluate_command(
         metadata={"data": data, "split": split, "model": loaded.model_name},
         save_adversarial=save_adversarial,
         search_precision=search_precision,  # type: ignore[arg-type]  # evaluate checks the value
+        cuda_graphs=cuda_graphs,
         quiet=rank() > 0,
     )
     if rank() == 0:

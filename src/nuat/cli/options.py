@@ -50,7 +50,7 @@ CudaGraphs = Annotated[
     bool | None,
     typer.Option(
         "--cuda-graphs/--no-cuda-graphs",
-        help="Record the training steps as CUDA graphs; the default on a GPU.",
+        help="Record steps of training or of attacks as CUDA graphs; the default on a GPU.",
     ),
 ]
 

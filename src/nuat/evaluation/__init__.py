@@ -38,6 +38,7 @@ def evaluate(
     metadata: Mapping[str, Any] | None = None,
     save_adversarial: bool = False,
     search_precision: Precision = "fp32",
+    cuda_graphs: bool | None = None,
     quiet: bool = True,
 ) -> EvaluationResult:
     """Attack a model and measure its clean and robust accuracy.
@@ -71,6 +72,8 @@ def evaluate(
         save_adversarial: also store the adversarial images; requires `out`.
         search_precision: "fp32", or "bf16" to search faster and less accurately. Every adversarial
             image is verified in float32 in both cases.
+        cuda_graphs: replay the iterates of APGD, FAB and Square as CUDA graphs, as is the default
+            on a GPU. A model that cannot be captured is attacked without, and a note says so.
         quiet: hide the progress bar.
 
     Returns:
@@ -83,6 +86,7 @@ def evaluate(
         model, images, ball, attacks, classes=classes, samples=samples, indices=indices,
         batch_size=batch_size, seed=seed, out=out, metadata=metadata,
         save_adversarial=save_adversarial, search_precision=search_precision,
+        cuda_graphs=cuda_graphs,
     )  # fmt: skip
     EvaluationLog.check_folder(request.out, request.config())
     size = BatchSize(request.batch_size)

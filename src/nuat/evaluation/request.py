@@ -31,6 +31,7 @@ from nuat.nn.fingerprint import fingerprint
 from nuat.nn.validation import check_logits, check_network
 from nuat.numbers import plain
 from nuat.rng import derive_seed
+from nuat.runtime.cuda_graphs import use_cuda_graphs
 from nuat.runtime.device import device_of
 from nuat.runtime.ranks import world_size
 from nuat.runtime.versions import versions
@@ -64,6 +65,7 @@ class EvaluationRequest:
         out: the folder for the log and the results, or None.
         metadata: stored with the results.
         save_adversarial: whether adversarial images are stored.
+        cuda_graphs: whether to capture the iterates of attacks as CUDA graphs.
         notes: warnings about the model and the attacks.
         model_probe: see `nuat.evaluation.probe.probe_model`.
     """
@@ -81,6 +83,7 @@ class EvaluationRequest:
     out: Path | None
     metadata: dict[str, Any]
     save_adversarial: bool
+    cuda_graphs: bool
     notes: list[str]
     model_probe: list[float | None]
 
@@ -124,6 +127,7 @@ def resolve_request(
     metadata: Mapping[str, Any] | None,
     save_adversarial: bool,
     search_precision: Precision,
+    cuda_graphs: bool | None,
 ) -> EvaluationRequest:
     """Check the arguments of `evaluate`. Raises InputError for an invalid one."""
     if not isinstance(model, nn.Module):
@@ -134,7 +138,8 @@ def resolve_request(
     check_network(model)
     classes, samples, batch_size, seed = map(plain, (classes, samples, batch_size, seed))
     images, class_notes = match_classes(as_dataset(images), class_names(model) or ())
-    images = images.to(device_of(model))
+    device = device_of(model)
+    images = images.to(device)
     images.check()
     attacks = parse_attacks(attacks, ball)
     check_seed(seed)
@@ -168,6 +173,7 @@ def resolve_request(
         out=None if out is None else Path(out),
         metadata=to_dict(metadata or {}),
         save_adversarial=save_adversarial,
+        cuda_graphs=use_cuda_graphs(cuda_graphs, device),
         notes=notes,
         model_probe=probe_model(model, probe_batches(x_spread), train_mode),
     )

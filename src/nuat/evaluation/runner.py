@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nuat.attacks import Attack, AttackResult, classes_by_logit, logits, predict, run_attack
+from nuat.attacks.graphs import GraphCapture
 from nuat.data.hashing import hash_images
 from nuat.data.validation import check_images
 from nuat.evaluation.log import AttackOutcome, EvaluationLog, LogEntry, RunKey
@@ -86,6 +87,7 @@ class EvaluationRunner:
         self.request, self.log = request, log
         self.clean, self.batch_size = clean, batch_size
         self.search_model, self.notes = request.search_model, list[str]()
+        self.graphs = GraphCapture(enabled=request.cuda_graphs, notes=self.notes)
         self.progress = Progress("attacking", 0, hidden=True)
 
     def run(self, quiet: bool = True) -> EvaluationRecord:
@@ -175,13 +177,15 @@ class EvaluationRunner:
         """Run an attack on one batch; return the result and the distances of x_adv from x, [B]."""
         request = self.request
         x, y = request.images.batch(torch.tensor(indices))
-        noise = PerImageNoise(request.seed, torch.tensor(indices), key.part)
+        noise = PerImageNoise(request.seed, torch.tensor(indices, device=x.device), key.part)
         ranking = torch.tensor([self.clean.ranking[index] for index in indices], device=x.device)
         targets = ranking if attack.targets else None
         with frozen_eval(request.model, attack.train_mode) as frozen_model:
             # The search model is in eval mode, and batch statistics cannot be folded.
             search_model = frozen_model if attack.train_mode else self.search_model
-            result = run_attack(attack, request.model, search_model, x, y, noise, key.run, targets)
+            result = run_attack(
+                attack, request.model, search_model, x, y, noise, key.run, targets, self.graphs
+            )
         if not attack.train_mode and not self.copy_agrees(result.x_adv):
             return self.attempt(key, attack, indices)
         return result, attack.ball.distance(result.x_adv, x)

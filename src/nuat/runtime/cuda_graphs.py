@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 import torch
 
@@ -12,7 +13,8 @@ from nuat.runtime.ranks import world_size
 
 Work = Callable[[], None]
 
-_pools: dict[int, Any] = {}
+_pools: dict[int, tuple[Any, WeakSet[torch.cuda.CUDAGraph]]] = {}
+"""The memory pool of each device, and the graphs in it."""
 
 
 def use_cuda_graphs(requested: bool | None, device: torch.device) -> bool:
@@ -35,9 +37,16 @@ def capture_cuda_graph(work: Work) -> Work:
     and what a replay leaves in its output tensors holds until the replay of any other graph.
     """
     device = torch.cuda.current_device()
-    pool = _pools.setdefault(device, torch.cuda.graph_pool_handle())
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
-        work()
+    if device not in _pools or not _pools[device][1]:
+        # torch frees a pool with its last graph, and refuses one that is being freed
+        _pools[device] = torch.cuda.graph_pool_handle(), WeakSet()
+    pool, graphs = _pools[device]
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph, pool=pool):
+            work()
+    finally:
+        torch.cuda.set_stream(stream)  # torch stays on the stream of a capture that fails
+    graphs.add(graph)
     replay: Work = graph.replay
     return replay
