@@ -121,6 +121,12 @@ def test_gpu_steps(gpu_run, tmp_path):
     assert not any("error" in row for row in rows)
 
 
+def test_gpu_attacks_smoke(gpu_run):
+    """On a CPU, a graph is a function that runs the work again."""
+    log = (gpu_run("attacks_smoke:200") / "attacks_smoke.log").read_text()
+    assert "20 of 20 checks hold" in log and "LEFT OUT, no time" not in log
+
+
 def test_gpu_run_without_time_says_so(gpu_run):
     log = (gpu_run("steps:1", "nonsense") / "run.log").read_text()
     assert "steps: LEFT OUT, no time" in log and "there is no stage nonsense" in log
