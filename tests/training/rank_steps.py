@@ -1,34 +1,69 @@
-"""Training steps on the ranks of a test."""
+"""What the ranks of a test do."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+import nuat
 from nuat.data import Augment
 from nuat.data.splits import InMemoryDataset
-from nuat.recipes import Recipe, list_recipes
+from nuat.methods import Standard
+from nuat.recipes import Recipe, get_recipe
 from nuat.runtime.ranks import rank, world_size
+from nuat.training import Trainer
 from nuat.training.distributed import prepare_model, share_of_batch, wrap_model
 from nuat.training.train_step import TrainStep
 
-SIZE, CLASSES, BATCH, IMAGES, STEPS = 6, 4, 10, 37, 20
+SIZE, CLASSES, BATCH, IMAGES, EPOCHS = 6, 4, 10, 37, 5
+
+TRIGGER = "CleanLossDrop(short=2, long=6, warmup=5, drop=0.01, hold=3)"
+
+METHODS = {
+    "atf": {},
+    "awp": {"gamma": "0.01"},
+    "fbf": {},
+    "gat": {},
+    "normal": {},
+    "nuat": {},
+    "nuat-h": {"trigger": TRIGGER},
+    "nuat2-wa": {},
+    "r-mgm": {},
+    "trades-wa": {},
+}
+"""Every training method, with settings at which each of its parts is in use from early on."""
 
 
-def network(batchnorm: bool = False) -> nn.Module:
+@dataclass(frozen=True)
+class Case:
+    """A training run of 5 epochs, 20 batches, of which every fourth is smaller."""
+
+    name: str
+    batchnorm: bool = False
+    dtype: torch.dtype = torch.float64
+    nuclear_norm: str = "gather"
+
+    @property
+    def recipe(self) -> Recipe:
+        recipe = get_recipe(self.name, "digits").with_epochs(EPOCHS)
+        for field, text in METHODS[self.name].items():
+            recipe = recipe.with_override(field, text)
+        norm = self.nuclear_norm
+        return replace(recipe, batch_size=BATCH, augment=Augment(1, True), nuclear_norm=norm)
+
+
+def network(case: Case) -> nn.Module:
     torch.manual_seed(0)
-    norm = nn.BatchNorm2d(8) if batchnorm else nn.Identity()
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1),
-        norm,
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(8 * SIZE**2, CLASSES),
-    )
+    norm = nn.BatchNorm2d(8) if case.batchnorm else nn.Identity()
+    features = nn.Conv2d(1, 8, 3, padding=1), norm, nn.ReLU(), nn.Flatten()
+    return nn.Sequential(*features, nn.Linear(8 * SIZE**2, CLASSES)).to(case.dtype).train()
 
 
 def images() -> InMemoryDataset:
@@ -40,39 +75,107 @@ def images() -> InMemoryDataset:
     return InMemoryDataset(x, y)
 
 
-def small(recipe: Recipe, **changes: Any) -> Recipe:
-    """The recipe with small batches, and with an attack from its second epoch at full strength."""
-    return replace(recipe, batch_size=BATCH, augment=Augment(1, True), **changes)
+def batches(case: Case, share: slice) -> Iterator[tuple[int, int, tuple[Tensor, ...]]]:
+    for epoch in range(EPOCHS):
+        inputs = images().shuffled_inputs(BATCH, epoch, case.recipe.augment, share=share)
+        yield from ((epoch, batch, each) for batch, each in enumerate(inputs))
 
 
-def train(recipe: Recipe, batchnorm: bool = False) -> dict[str, Any]:
-    """Train for 20 steps on this rank's share; return the state that a checkpoint has."""
-    model, data = network(batchnorm), images()
+def train_step(case: Case) -> TrainStep:
+    recipe, model, data = case.recipe, network(case), images()
     prepare_model(model, recipe.batchnorm)
-    batches = -(-IMAGES // BATCH)
-    step = TrainStep(
-        recipe,
-        model.train(),
-        batches,
-        make_batch=partial(data.make_batch, augment=recipe.augment),
-        share_of=partial(share_of_batch, recipe, IMAGES),
-    )
+
+    def make_batch(inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        x, y = data.make_batch(inputs, recipe.augment)
+        return x.to(case.dtype), y
+
+    share_of = partial(share_of_batch, recipe, IMAGES)
+    step = TrainStep(recipe, model, -(-IMAGES // BATCH), 0, make_batch, share_of)
     if world_size() > 1:
         step.train_model = wrap_model(step.train_model)
-    share = slice(rank(), None, world_size())
+    return step
+
+
+def train(case: Case) -> dict[str, Any]:
+    """Train on this rank's share; return what a checkpoint holds, the losses and the logs."""
+    step = train_step(case)
     losses, logs = [], []
-    for epoch in range(STEPS // batches):
-        inputs = data.shuffled_inputs(BATCH, epoch, recipe.augment, share=share)
-        for batch, each in enumerate(inputs):
-            ctx = step.prepare(epoch, batch)
-            losses += [float(loss) for loss in step.step(each, ctx)]
-            logs.append({name: float(value) for name, value in ctx.logs.items()})
+    for epoch, batch, inputs in batches(case, slice(rank(), None, world_size())):
+        ctx = step.prepare(epoch, batch)
+        losses += [float(loss) for loss in step.step(inputs, ctx)]
+        logs.append({name: float(value) for name, value in ctx.logs.items()})
     return step.state_dict() | {"losses": losses, "logs": logs}
 
 
-def train_all(names: list[str], batchnorm: bool = False) -> dict[str, dict[str, Any]]:
-    return {name: train(recipes()[name], batchnorm) for name in names}
+def train_all(cases: list[Case]) -> dict[Case, dict[str, Any]]:
+    return {case: train(case) for case in cases}
 
 
-def recipes() -> dict[str, Recipe]:
-    return {r.name: small(r) for r in list_recipes() if r.data == "digits"}
+def small_recipe(name: str = "nuat-wa") -> Recipe:
+    return get_recipe(name, "digits").with_epochs(1).with_override("model", "small-cnn(width=4)")
+
+
+def fit_until(folder: Path, name: str, batches: int) -> tuple[bool, list[int]]:
+    """Fit until the time of rank 1 alone is up; return whether it finished, and its metrics."""
+    steps = iter(range(batches))
+    Trainer.time_is_up = property(lambda self: rank() == 1 and next(steps, None) is None)
+    run = nuat.fit(small_recipe(name), out=folder)
+    return run.finished, [line["epoch"] for line in run.metrics]
+
+
+def errors_of_fit(folder: Path) -> list[str]:
+    """The errors of a run in the folder of another, and of a recipe that differs among ranks."""
+    messages = []
+    different = replace(small_recipe(), weight_decay=float(rank()))
+    for recipe, out in ((small_recipe("fbf"), "nuat-wa"), (different, "different")):
+        try:
+            nuat.fit(recipe, out=folder / out)
+        except nuat.InputError as error:
+            messages.append(str(error))
+    return messages
+
+
+@dataclass(frozen=True)
+class Dies(Standard):
+    """Standard training, of which rank 1 dies in the third batch."""
+
+    def step(self, model, x, y, ctx):
+        if rank() == 1 and ctx.batch == 2:
+            os._exit(0)
+        yield from super().step(model, x, y, ctx)
+
+
+def error_after_a_death(folder: Path) -> str:
+    try:
+        nuat.fit(replace(small_recipe(), method=Dies()), out=folder / "run")
+    except ConnectionError as error:
+        return str(error)
+    return ""
+
+
+@dataclass(frozen=True)
+class NaNOnOneRank(Standard):
+    """Standard training, of which the third loss of rank 1 is NaN."""
+
+    def step(self, model, x, y, ctx):
+        factor = float("nan") if rank() == 1 and ctx.batch == 2 else 1.0
+        for loss in super().step(model, x, y, ctx):
+            yield loss * factor
+
+
+def error_after_nan(folder: Path) -> str:
+    try:
+        nuat.fit(replace(small_recipe(), method=NaNOnOneRank()), out=folder / "run")
+    except nuat.NonFiniteError as error:
+        return str(error)
+    return ""
+
+
+def fit_cases(folder: Path) -> list[Any]:
+    """Every call of `fit` that all ranks survive, in one job."""
+    return [
+        fit_until(folder / "atf", "atf", 7),
+        fit_until(folder / "nuat-wa", "nuat-wa", 10**6),
+        errors_of_fit(folder),
+        error_after_nan(folder / "nan"),
+    ]

@@ -13,9 +13,10 @@ import torch
 
 from nuat.runtime.ranks import connected_ranks
 
-# One server process imports torch and nuat once; every rank is a fork of it.
+# One server process imports torch and nuat once, with what DistributedDataParallel imports when it
+# is first used; every rank is a fork of it.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["nuat.training", "tests.training.rank_steps"])
+PROCESSES.set_forkserver_preload(["tests.training.rank_steps", "torch._dynamo"])
 
 
 def free_port() -> int:
@@ -25,7 +26,10 @@ def free_port() -> int:
 
 
 def on_ranks(ranks: int, folder: Path, function: Callable[..., Any], *args: Any) -> list[Any]:
-    """Call a function of a module on this many ranks; return what each returns."""
+    """Call a function of a module on this many ranks; return what each returns.
+
+    A rank that ends early, with exit status 0, returns None.
+    """
     port = free_port()
     files = [folder / f"returned-{rank}-of-{ranks}.pt" for rank in range(ranks)]
     processes = [
@@ -37,7 +41,7 @@ def on_ranks(ranks: int, folder: Path, function: Callable[..., Any], *args: Any)
     for process in processes:
         process.join(timeout=300)
     assert [process.exitcode for process in processes] == [0] * ranks
-    return [torch.load(file, weights_only=False) for file in files]
+    return [torch.load(file, weights_only=False) if file.exists() else None for file in files]
 
 
 def _call(

@@ -57,15 +57,16 @@ def connected_ranks(device: torch.device) -> Iterator[None]:
     "cpu:gloo,cuda:nccl" does.
 
     Raises:
-        ConnectionError: another rank has died, or has not answered for `TRAINING_TIMEOUT`.
+        ConnectionError: another rank cannot be reached, has died, or has not answered for
+            `TRAINING_TIMEOUT`.
     """
     if world_size() == 1:
         yield
         return
     was_initialized = dist.is_initialized()
+    if not was_initialized:
+        _connect(device)
     try:
-        if not was_initialized:
-            dist.init_process_group(_backend(device), timeout=TRAINING_TIMEOUT)
         yield
     except RuntimeError as error:
         # torch has no class for this error: gloo's is a RuntimeError that names its source file
@@ -77,17 +78,24 @@ def connected_ranks(device: torch.device) -> Iterator[None]:
             f"from the last checkpoint ({str(error).splitlines()[0]})"
         ) from error
     finally:
-        if not was_initialized and dist.is_initialized():
+        if not was_initialized:
             dist.destroy_process_group()
 
 
-def _backend(device: torch.device) -> str:
-    if device.type != "cuda":
-        return "gloo"
-    torch.cuda.set_device(device)
-    local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    # NCCL refuses two ranks on one GPU
-    return "cpu:gloo,cuda:nccl" if local_ranks <= torch.cuda.device_count() else "gloo"
+def _connect(device: torch.device) -> None:
+    backend = "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        # NCCL refuses two ranks on one GPU
+        if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) <= torch.cuda.device_count():
+            backend = "cpu:gloo,cuda:nccl"
+    try:
+        dist.init_process_group(backend, timeout=TRAINING_TIMEOUT)
+    except (dist.DistError, ValueError) as error:  # ValueError: a variable of torchrun is missing
+        raise ConnectionError(
+            f"rank {rank()} cannot connect to the other {world_size() - 1}: start the command with "
+            f"torchrun ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def from_first(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
