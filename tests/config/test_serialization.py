@@ -152,6 +152,8 @@ def test_replace_instances_leaves_the_rest_and_the_original() -> None:
         (Leaf(), "count", "7", Leaf(count=7)),
         (Leaf(), "name", "any text, (such as this", Leaf(name="any text, (such as this")),
         (Leaf(), "flag", "False", Leaf(flag=False)),
+        (NuAT(), "reference", "eval", NuAT(reference="eval")),
+        (NuAT(), "reference", "'eval'", NuAT(reference="eval")),
         (Leaf(), "lam", "3", Leaf(lam=Constant(3.0))),
         (Leaf(), "lam", "LinearRamp(4, 9)", Leaf(lam=LinearRamp(4, 9))),
         (Leaf(), "lam.value", "0.5", Leaf(lam=Constant(0.5))),

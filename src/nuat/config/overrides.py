@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
-from nuat.config.annotations import coerce, conforms, describe, explain_mismatch
-from nuat.config.parsing import parse_value
+from nuat.config.annotations import coerce, conforms, describe
+from nuat.config.parsing import parse_setting
 from nuat.errors import InputError, unknown_name
 
 
@@ -32,7 +32,7 @@ def set_field(
     Args:
         value: the frozen dataclass.
         path: names of nested fields, such as "method.lam.to".
-        text: the value in Python's notation, such as "8/255" (see `parse_value`).
+        text: the value in Python's notation, such as "8/255" (see `parse_setting`).
         names: the names that `text` may contain.
         adapt: is applied to the parsed value.
 
@@ -50,28 +50,11 @@ def set_field(
         hint = get_type_hints(type(owner))[name]
         owners.append(getattr(owner, name))
     old = owners.pop()
-    subject = f"{path} is {getattr(old, '__name__', repr(old))} and"
-    new = text if hint is str else _parse(text, path, hint, subject, names or {}, adapt)
+    if hint is str:
+        new: Any = text
+    else:
+        subject = f"{path} is {getattr(old, '__name__', repr(old))} and"
+        new = coerce(adapt(parse_setting(subject, text, hint, names or {})), hint)
     for owner, name in zip(reversed(owners), reversed(field_names), strict=True):
         new = dataclasses.replace(owner, **{name: new})
     return new
-
-
-def _parse(
-    text: str,
-    path: str,
-    hint: Any,
-    subject: str,
-    names: Mapping[str, Any],
-    adapt: Callable[[Any], Any],
-) -> Any:
-    """Return the value of `text` for a field with this annotation; `subject` begins the error."""
-    word = text.removesuffix("()")
-    if word in ("None", "True", "False", *names) or not word.isidentifier():
-        try:
-            new = coerce(adapt(parse_value(text, names)), hint)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        if conforms(new, hint):
-            return new
-    raise InputError(explain_mismatch(subject, text, hint, names))

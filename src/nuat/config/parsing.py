@@ -31,6 +31,15 @@ def parse_value(text: str, names: Names | None = None) -> Any:
     return _with_input_errors(text, lambda: _evaluate(_parse(text), names or {}))
 
 
+def parse_setting(subject: str, text: str, hint: Any, names: Names) -> Any:
+    """The value that `text` denotes for a field with this annotation.
+
+    A word that the annotation allows needs no quotes. Raises InputError, which begins with
+    `subject` if the value does not conform to the annotation.
+    """
+    return _with_input_errors(text, lambda: _setting(subject, _parse(text), hint, names))
+
+
 def parse_call(
     text: str,
     names: Names | None = None,
@@ -120,22 +129,20 @@ def _keywords(call: ast.Call, names: Names, hints: Mapping[str, Any]) -> dict[st
             raise TypeError(f"{key} is given twice")
         if isinstance(node, ast.Name) and not names:
             raise InputError(f"{key} is {node.id}, but must be a number, or text in quotes")
-        values[key] = _setting(key, node, names, hints)
+        # an unknown setting is left to the callee, whose error names those that there are
+        hint = hints.get(key, Any)
+        values[key] = _setting(key, node, hint, names) if hints else _evaluate(node, names)
     return values
 
 
-def _setting(key: str, node: ast.expr, names: Names, hints: Mapping[str, Any]) -> Any:
-    """The value of a setting, which must conform to its annotation if it has one."""
-    if not hints:
-        return _evaluate(node, names)
-    # an unknown setting is left to the callee, whose error names those that there are
-    hint = hints.get(key, Any)
+def _setting(subject: str, node: ast.expr, hint: Any, names: Names) -> Any:
+    """The value of a setting, which must conform to its annotation; `subject` begins the error."""
     word = node.func if isinstance(node, ast.Call) and not (node.args or node.keywords) else node
-    if isinstance(word, ast.Name) and word.id not in names and (key in hints or word is node):
+    if isinstance(word, ast.Name) and word.id not in names and (hint is not Any or word is node):
         if word is node and conforms(word.id, hint):  # any for 'any'
             return word.id
-        raise InputError(explain_mismatch(key, ast.unparse(node), hint, names))
-    value = _evaluate(node, names)
-    if not conforms(coerce(value, hint), hint):
-        raise InputError(explain_mismatch(key, ast.unparse(node), hint, names))
-    return value
+    else:
+        value = _evaluate(node, names)
+        if conforms(coerce(value, hint), hint):
+            return value
+    raise InputError(explain_mismatch(subject, ast.unparse(node), hint, names))

@@ -23,7 +23,11 @@ STEPS_PER_ROUND = 2
 
 
 class Candidate:
-    """A recipe to be timed: training steps in the last epoch of its schedules, on full batches."""
+    """A recipe to be timed: training steps in the last epoch of its schedules, on full batches.
+
+    The weights of `model` change. With `cuda_graphs` each step is a CUDA graph; `print_line` is
+    called with the reason if a step cannot be recorded.
+    """
 
     def __init__(
         self,
@@ -33,15 +37,6 @@ class Candidate:
         cuda_graphs: bool = False,
         print_line: Callable[[str], None] = print,
     ):
-        """Prepare training.
-
-        Args:
-            recipe: the recipe.
-            model: the model; its weights change.
-            images: the training images.
-            cuda_graphs: capture each step as a CUDA graph and replay it.
-            print_line: is called with the reason if a step cannot be captured.
-        """
         self.recipe, self.images = recipe, images
         self.num_batches = len(images) // recipe.batch_size
         self.train_step = TrainStep(

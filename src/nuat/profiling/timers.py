@@ -38,7 +38,6 @@ class SectionTimer:
     """Measures how the time of a step divides into `SECTIONS`."""
 
     def __init__(self, clock: Clock):
-        """Start the timer."""
         self.clock = clock
         self.last_read = clock()
         self.seconds = dict.fromkeys(SECTIONS, 0.0)
@@ -64,7 +63,6 @@ class TimedModel(nn.Module):
     """
 
     def __init__(self, model: nn.Module, timer: SectionTimer):
-        """Wrap `model`."""
         super().__init__()
         self.model, self.timer = model, timer
 
@@ -82,16 +80,13 @@ class TimedModel(nn.Module):
 
 
 class MatmulBaseline:
-    """The product of two square matrices, as an estimate of the device's attainable speed."""
+    """The product of two square matrices, as an estimate of the device's attainable speed.
+
+    They are in bfloat16 for the precision "bf16", else in float32. By default they have a `size`,
+    rows and columns, that keeps the device busy.
+    """
 
     def __init__(self, device: torch.device, precision: str, size: int | None = None):
-        """Draw the matrices.
-
-        Args:
-            device: the device to measure.
-            precision: "bf16" for bfloat16, any other for float32.
-            size: rows and columns; None for a size that keeps the device busy.
-        """
         self.size = size or (8192 if device.type == "cuda" else 1024)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.a, self.b = torch.randn(2, self.size, self.size, device=device).to(dtype)
