@@ -54,7 +54,7 @@ def test_svhn_of_other_content_or_without_scipy_is_refused(svhn, monkeypatch):
     with pytest.raises(InputError, match=r"test_32x32.mat is not the official file"):
         nuat.load_dataset("svhn")
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(InputError, match=r"need scipy: pip install 'nuat\[demo\]'"):
+    with pytest.raises(InputError, match=r"scipy.io is not installed: pip install 'nuat\[demo\]'"):
         nuat.load_dataset("svhn")
 
 

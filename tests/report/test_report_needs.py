@@ -93,7 +93,7 @@ def test_a_custom_model_is_built_if_it_is_named(own):
     assert without.status == 0 and "add --model 'nets_of_mine:make'" in without.err
     assert len(gallery_images(Page(Path("page.html")))) == 18
     done = own("report mine run --model nets_of_mine:make --out page.html")
-    assert (done.status, done.err) == (0, "") and "not needed" not in done.out
+    assert (done.status, done.err) == (0, "")
     assert len(gallery_images(Page(Path("page.html")))) == 36
 
 
@@ -102,10 +102,10 @@ def test_a_model_that_does_not_fit_is_refused(own, model):
     assert_refused(own, Path(), f"report mine --model {model}", model.partition(":")[0])
 
 
-def test_unneeded_options_are_reported(own):
+def test_options_that_are_not_needed_are_accepted(own):
     spoken = own("report run --model nets_of_mine:make")
     assert (spoken.status, spoken.err) == (0, "")
-    assert "--model nets_of_mine:make was not needed" in spoken.out
+    assert len(gallery_images(Page(Path("run/report.html")))) == 18
     line = "evaluate mine --model nets_of_mine:make --attack fgsm --samples 10 --out verdict"
     assert own(line).status == 0
     shutil.rmtree("mine")

@@ -86,7 +86,6 @@ def _load_models(items: Sequence[ReportItem], model: str | None) -> dict[Path, n
     from nuat.report import EvaluationFolder
 
     models: dict[Path, nn.Module] = {}
-    model_was_used = False
     for item in items:
         if isinstance(item, EvaluationFolder):
             continue
@@ -97,7 +96,4 @@ def _load_models(items: Sequence[ReportItem], model: str | None) -> dict[Path, n
                 print_warning(f"the report has no images for {item.path}: {error}")
                 continue
             models[item.path] = load_model(item.path, model).model
-            model_was_used = True
-    if model is not None and not model_was_used:
-        print_line(f"--model {model} was not needed")
     return models

@@ -12,8 +12,13 @@ import numpy
 import torch
 
 from nuat.data.paths import DatasetSource, RemoteFile, locate, read_verified
-from nuat.data.sampling import complement, first_of_each_class
-from nuat.data.splits import InMemoryDataset, Splits, limit_per_class
+from nuat.data.splits import (
+    SPLIT_NAMES,
+    InMemoryDataset,
+    Splits,
+    hold_out_first,
+    limit_per_class,
+)
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -91,10 +96,13 @@ def load_cifar10(
     """
     folder = locate(CIFAR10_SOURCE)
     published = _read(folder, [f"data_batch_{i}" for i in range(1, 6)], CIFAR10_MD5, b"labels")
-    splits = _split(published, val_per_class=100)
-    splits["test"] = _read(folder, ["test_batch"], CIFAR10_MD5, b"labels")
+    images = (
+        *hold_out_first(published, 100),
+        _read(folder, ["test_batch"], CIFAR10_MD5, b"labels"),
+    )
     splits = {
-        name: images.subset((images.y < classes).nonzero()[:, 0]) for name, images in splits.items()
+        name: part.subset((part.y < classes).nonzero()[:, 0])
+        for name, part in zip(SPLIT_NAMES, images, strict=True)
     }
     splits = limit_per_class(splits, {"train": train, "val": val, "test": test}, classes)
     classes_kept = CIFAR10_CLASSES[:classes]
@@ -112,19 +120,9 @@ def load_cifar100() -> Splits:
     """
     folder = locate(CIFAR100_SOURCE)
     names = _unpickle_verified(folder / "meta", CIFAR100_MD5["meta"])[b"fine_label_names"]
-    published = _read(folder, ["train"], CIFAR100_MD5, b"fine_labels")
-    splits = _split(published, val_per_class=10)
-    splits["test"] = _read(folder, ["test"], CIFAR100_MD5, b"fine_labels")
-    classes = tuple(name.decode() for name in names)
-    return Splits(splits["train"], splits["val"], splits["test"], classes, "cifar100")
-
-
-def _split(published: InMemoryDataset, val_per_class: int) -> dict[str, InMemoryDataset]:
-    val = first_of_each_class(published.y, val_per_class)
-    return {
-        "train": published.subset(complement(published.y, val)),
-        "val": published.subset(val),
-    }
+    train, val = hold_out_first(_read(folder, ["train"], CIFAR100_MD5, b"fine_labels"), 10)
+    test = _read(folder, ["test"], CIFAR100_MD5, b"fine_labels")
+    return Splits(train, val, test, tuple(name.decode() for name in names), "cifar100")
 
 
 def _read(

@@ -19,14 +19,9 @@ from nuat.errors import InputError
 
 @dataclass(frozen=True)
 class LabeledFiles:
-    """The image files in the class folders of `top`.
+    """The image files in the class folders of `top`, sorted by label and path; labels are [N].
 
-    Attributes:
-        top: the folder that contains the class folders.
-        classes: names of the classes, by label.
-        files: the files, sorted by label and path.
-        labels: labels [N] of the files.
-        notes: messages for the user, one line each.
+    Each of the `notes` is a line for the user.
     """
 
     top: Path
@@ -81,10 +76,7 @@ def list_folders(top: Path) -> list[Path]:
 def scan(top: Path, classes: tuple[str, ...], strict: bool = True) -> LabeledFiles:
     """Find the image files of `classes` in the class folders of `top`.
 
-    Args:
-        top: the folder that contains the class folders.
-        classes: names of the classes, by label.
-        strict: refuse class folders that are not in `classes`; otherwise ignore them.
+    Class folders that are not in `classes` are refused with `strict`, and otherwise ignored.
 
     Raises:
         InputError: there is an unknown class, or a class folder without images.

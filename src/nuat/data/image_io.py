@@ -26,11 +26,7 @@ def find_corruption(file: Path, decode: bool = False) -> str:
     """Return what is wrong with an image file in a few words, or "" if nothing was found.
 
     A file whose format has an end marker is checked by its header and that marker, which finds
-    truncated downloads without decoding; other files are decoded.
-
-    Args:
-        file: the image file.
-        decode: decode every file.
+    truncated downloads without decoding; other files, or all with `decode`, are decoded.
     """
     try:
         with Image.open(file) as image:

@@ -12,13 +12,7 @@ from nuat.errors import InputError
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A published file.
-
-    Attributes:
-        name: its file name.
-        md5: its published MD5 checksum, in hexadecimal.
-        urls: addresses to download it from, in order of preference.
-    """
+    """A published file, with its checksum in hexadecimal and its addresses, the best one first."""
 
     name: str
     md5: str
@@ -29,12 +23,8 @@ class RemoteFile:
 class DatasetSource:
     """Where a published data set comes from.
 
-    Attributes:
-        name: its name in nuat.
-        subfolder: the folder that contains its files, such as "cifar-10-batches-py".
-        description: what to get from its home page, for error messages.
-        homepage: its official page.
-        files: the files that `nuat download` fetches; archives are unpacked.
+    Its files are in `subfolder`, such as "cifar-10-batches-py". Error messages say what to get from
+    its home page, the `description`. `nuat download` fetches `files` and unpacks archives.
     """
 
     name: str

@@ -42,11 +42,7 @@ def stratified_holdout(
 ) -> Tensor:
     """Return random indices of a fraction of each class in `y` [N], at least one image per class.
 
-    Args:
-        y: labels [N].
-        fraction: the fraction of each class, in (0, 1).
-        seed: the seed of the draw.
-        class_names: names of the classes by label, for the error message.
+    The fraction lies in (0, 1); `class_names` are those of the error message.
 
     Raises:
         InputError: the fraction is out of range, or a class has only one image, which cannot be in

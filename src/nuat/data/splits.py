@@ -164,15 +164,16 @@ def _named(images: ImageDataset, classes: Sequence[str]) -> ImageDataset:
     return named
 
 
+def hold_out_first(published: InMemoryDataset, per_class: int) -> tuple[InMemoryDataset, ...]:
+    """Return the training images, and the first `per_class` images of each class for validation."""
+    val = first_of_each_class(published.y, per_class)
+    return published.subset(complement(published.y, val)), published.subset(val)
+
+
 def limit_per_class(
     splits: Mapping[str, InMemoryDataset], counts: Mapping[str, int | None], classes: int
 ) -> dict[str, InMemoryDataset]:
-    """Keep the first images of each class.
-
-    Args:
-        splits: the images by the name of their split.
-        counts: the number of images to keep of each split, over all classes; None keeps all.
-        classes: the number of classes.
+    """Keep the first images of each class: `counts` of each split over all classes, or all if None.
 
     Raises:
         InputError: a count is not a multiple of `classes`, or a class has too few images.
@@ -203,15 +204,8 @@ def fill_missing_splits(
     """Make val and test splits if they are missing.
 
     If there is a val split but no test split, val becomes the test split, as is usual for ImageNet.
-    A split that is still missing is held out of train.
-
-    Args:
-        splits: the images by the name of their split; "train" is required.
-        data_name: the name of the data set, for error messages.
-        val: fraction of each class that is held out as the val split.
-        test: fraction of each class that is held out as the test split.
-        seed: seed of the draw.
-        class_names: names of the classes by label, for error messages.
+    A split that is still missing is held out of train, the fraction `val` or `test` of each class,
+    drawn with `seed`. `data_name` and `class_names` are those of error messages.
 
     Returns:
         All three splits, and a note for the user on each split that was made.

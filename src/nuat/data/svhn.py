@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 
 from nuat.data.paths import DatasetSource, RemoteFile, locate, read_verified
-from nuat.data.sampling import complement, first_of_each_class
-from nuat.data.splits import InMemoryDataset, Splits
-from nuat.errors import InputError
+from nuat.data.splits import InMemoryDataset, Splits, hold_out_first
+from nuat.runtime.extras import import_extra
 
 SVHN_MD5 = {
     "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
@@ -38,24 +37,12 @@ def load_svhn() -> Splits:
             the `demo` extra, is not installed.
     """
     folder = locate(SVHN_SOURCE)
-    published = _read(folder / "train_32x32.mat")
-    val = first_of_each_class(published.y, 100)
-    return Splits(
-        published.subset(complement(published.y, val)),
-        published.subset(val),
-        _read(folder / "test_32x32.mat"),
-        tuple("0123456789"),
-        "svhn",
-    )
+    train, val = hold_out_first(_read(folder / "train_32x32.mat"), 100)
+    return Splits(train, val, _read(folder / "test_32x32.mat"), tuple("0123456789"), "svhn")
 
 
 def _read(file: Path) -> InMemoryDataset:
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise InputError(
-            "SVHN comes as MATLAB files, which need scipy: pip install 'nuat[demo]'"
-        ) from None
-    content = loadmat(io.BytesIO(read_verified(file, SVHN_MD5[file.name])))
+    scipy_io = import_extra("demo", "the data set svhn, of MATLAB files,", "scipy.io")
+    content = scipy_io.loadmat(io.BytesIO(read_verified(file, SVHN_MD5[file.name])))
     x = torch.from_numpy(content["X"]).permute(3, 2, 0, 1).contiguous()  # from [H, W, C, N]
     return InMemoryDataset(x, torch.from_numpy(content["y"]).flatten().long() % 10)

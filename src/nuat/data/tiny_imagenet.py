@@ -12,8 +12,7 @@ from nuat.data.image_folder import summarize
 from nuat.data.image_io import read_rgb, to_tensor
 from nuat.data.loader import default_workers
 from nuat.data.paths import DatasetSource, locate
-from nuat.data.sampling import complement, first_of_each_class
-from nuat.data.splits import InMemoryDataset, Splits
+from nuat.data.splits import InMemoryDataset, Splits, hold_out_first
 from nuat.errors import InputError
 
 SOURCE = DatasetSource(
@@ -37,15 +36,8 @@ def load_tiny_imagenet() -> Splits:
     """
     top = locate(SOURCE)
     classes = tuple(sorted(_lines(top / "wnids.txt")))
-    published = _read(_train_files(top, classes))
-    val = first_of_each_class(published.y, 10)
-    return Splits(
-        published.subset(complement(published.y, val)),
-        published.subset(val),
-        _read(_val_files(top, classes)),
-        classes,
-        "tiny-imagenet",
-    )
+    train, val = hold_out_first(_read(_train_files(top, classes)), 10)
+    return Splits(train, val, _read(_val_files(top, classes)), classes, "tiny-imagenet")
 
 
 def _train_files(top: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:

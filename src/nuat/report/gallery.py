@@ -30,14 +30,13 @@ class GalleryItem:
     """An image before and after an attack.
 
     Attributes:
-        index: the index of the image in the data set.
-        label: the true class.
+        label: the true class of the image that has this `index` in the data set.
         clean, perturbation, adversarial: PNG as data URIs; gray means no perturbation.
         factor: the factor by which the perturbation is magnified.
         predicted, confidence: the predicted class of the clean image and its softmax probability.
         predicted_adv, confidence_adv: the same for the adversarial image.
-        correct: whether the clean image is classified correctly.
-        robust: whether the adversarial image is too, or lies outside the ball.
+        correct, robust: whether the clean image is classified correctly, and the adversarial one
+            too; an image outside the ball counts as robust.
     """
 
     index: int

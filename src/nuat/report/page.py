@@ -68,16 +68,14 @@ def write_page(
                 if gallery["missing"]:
                     warn(f"{item.path} is shown without images: {gallery['missing']}")
         sections.append(section)
-    title = _title(items, rows)
+    title, columns = _title(items, rows), build_columns(rows)
     html = _template().render(
         title=title,
         settings=[text for text in shared_settings(rows) if text not in title],
-        columns=build_columns(rows),
+        columns=columns,
         sections=sections,
         footnotes=footnotes(rows),
-        has_accuracy=any(row.clean_accuracy is not None for row in rows),
-        has_validation=any(row.clean_accuracy is None for row in rows),
-        has_cost=any(row.cost is not None for row in rows),
+        headings=[column.heading for column in columns],
         cost=plot_cost(rows),
         training=plot_training(items, rows),
         heading=" and ".join(kind for kind, _ in _count_kinds(items)),

@@ -22,14 +22,12 @@ class Row:
     Attributes:
         name: the name of the recipe or folder, with the differences from items of the same name.
         group: the name without the seed.
-        data, model: the names of the data set and the model.
         ball: the threat model of the evaluation or, without one, of the recipe.
-        split: the evaluated split.
-        images: the number of evaluated images.
-        clean_accuracy, robust_accuracy, worst_case_accuracy: `robust_accuracy` is by attack.
+        images: the number of evaluated images, of the split `split`.
+        robust_accuracy: by attack.
         val_clean, val_robust: validation accuracies of the last epoch.
         cost: cost of a training step, in forward passes of the batch.
-        seconds: training time in seconds.
+        seconds: training time.
         epochs, total_epochs: epochs so far, and epochs of the recipe.
         image_ids: the index and the true class of each evaluated image.
         not_shown: descriptions of the other evaluations of the run.
