@@ -12,6 +12,7 @@ from nuat.cli import terminal
 from nuat.data import Splits
 from nuat.export.card import markdown_code, markdown_text
 from nuat.runtime import text
+from nuat.runtime.checksums import with_checksum
 from nuat.runtime.progress import Progress
 from nuat.runtime.text import escape_unprintable
 from tests.command_line import call  # noqa: F401
@@ -82,7 +83,8 @@ def test_an_evaluation_folder_and_its_notes_are_shown_as_they_are(call, tmp_path
     nuat.evaluate(model, images, nuat.Linf(0.1), "fgsm", samples=10, out="[e]", metadata=metadata)
     file = tmp_path / "[e]" / "scores.json"
     scores = json.loads(file.read_text())
-    file.write_text(json.dumps(scores | {"notes": ["<b>[/b]</b>"]}))
+    del scores["checksum"]
+    file.write_text(json.dumps(with_checksum(scores | {"notes": ["<b>[/b]</b>"]})))
     outcome = call("report '[e]'")
     assert outcome.status == 0
     assert ":cat:[a]" in outcome.out and "[red]x" in outcome.out and "[/b]" in outcome.out

@@ -89,18 +89,6 @@ def test_a_folder_whose_creation_was_killed_can_be_used(tmp_path):
     assert EvaluationLog.open(tmp_path, CONFIG).entries == []
 
 
-def test_a_damaged_line_is_named(net, images, tmp_path):
-    asked = {"ball": BALL, "attacks": ["pgd-3"], "samples": 20, "out": tmp_path / "out"}
-    first = nuat.evaluate(net, images, **asked, batch_size=8)
-    file = tmp_path / "out" / "log-0.jsonl"
-    lines = file.read_text().splitlines()
-    file.write_text("\n".join([lines[0], lines[1][:30] + "\0" * 9, *lines[2:]]) + "\n")
-    with pytest.raises(InputError, match=r"line 2 of .* is damaged; delete that line"):
-        nuat.evaluate(net, images, **asked)
-    file.write_text("\n".join([lines[0], *lines[2:]]) + "\n")
-    assert nuat.evaluate(net, images, **asked).robust == first.robust
-
-
 def test_a_folder_with_other_files_is_refused_and_kept(net, images, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="not an evaluation"):

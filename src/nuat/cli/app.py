@@ -21,7 +21,7 @@ from nuat.cli.reproduce import reproduce_command
 from nuat.cli.terminal import print_error, print_line, print_warning
 from nuat.cli.train import train_command
 from nuat.errors import InputError, NonFiniteError
-from nuat.runtime.signals import Stopped
+from nuat.runtime.signals import Stopped, stop_at_once
 
 # typer raises click's exceptions: from version 0.24 on those of the copy of click that it contains
 try:
@@ -76,7 +76,8 @@ def main() -> None:
     warnings.showwarning = lambda message, *_: print_warning(str(message))
     try:
         _check_empty_options(sys.argv[1:])
-        status = app(standalone_mode=False) or 0
+        with stop_at_once():
+            status = app(standalone_mode=False) or 0
     except (InputError, NonFiniteError) as error:
         print_error(str(error))
         sys.exit(1 if isinstance(error, NonFiniteError) else 2)

@@ -17,13 +17,16 @@ from nuat.cli.options import (
     Device,
     Eps,
     Imports,
+    MaxTime,
     Norm,
     Threads,
     apply_common_options,
+    parse_seconds,
     resolve_ball,
 )
 from nuat.cli.terminal import console, print_line
 from nuat.errors import InputError
+from nuat.runtime.files import check_inside, read_text
 
 if TYPE_CHECKING:
     from nuat.checkpoints import LoadedModel
@@ -70,6 +73,7 @@ def evaluate_command(
     save_adversarial: SaveAdversarial = False,
     seed: Annotated[int, typer.Option(help="Seed of the attacks and of --samples.")] = 0,
     device: Device = None,
+    max_time: MaxTime = None,
     threads: Threads = None,
     out: Out = None,
     data_dir: DataDir = None,
@@ -119,6 +123,7 @@ def evaluate_command(
         save_adversarial=save_adversarial,
         search_precision=search_precision,  # type: ignore[arg-type]  # evaluate checks the value
         cuda_graphs=cuda_graphs,
+        max_time=parse_seconds(max_time),
         quiet=rank() > 0,
     )
     if rank() == 0:
@@ -193,8 +198,6 @@ def _results_name(parts: list[str], **options: object) -> str:
 
 def _results_folder(out: Path | None, loaded: LoadedModel, name: str) -> Path | None:
     """The folder given with `--out`, or a folder in the run; None for other weights."""
-    from nuat.runtime.files import check_inside
-
     if out is None:
         if loaded.run is None:
             return None
@@ -212,7 +215,7 @@ def _parse_indices(text: str) -> list[int]:
     """The indices in `0,7,20-29`, or in the file of that name."""
     # a list of indices may be too long for a file's name, which `is_file` answers with an OSError
     if len(text) < 256 and Path(text).is_file():
-        text = ",".join(Path(text).read_text(errors="replace").split())
+        text = ",".join(read_text(Path(text)).split())
     indices: list[int] = []
     for part in text.split(","):
         if not (match := re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)):

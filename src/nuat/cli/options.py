@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nuat.errors import InputError
+from nuat.runtime.files import check_regular
 
 if TYPE_CHECKING:
     from nuat.recipes import Recipe
@@ -46,6 +48,10 @@ Attacks = Annotated[
     ),
 ]
 Epochs = Annotated[int | None, typer.Option(help="Number of epochs; rescales every schedule.")]
+MaxTime = Annotated[
+    str | None,
+    typer.Option(help="Stop after 90s, 30m or 2h with exit status 75; the same command goes on."),
+]
 CudaGraphs = Annotated[
     bool | None,
     typer.Option(
@@ -114,6 +120,23 @@ def resolve_ball(default: Ball | None, eps: str | None, norm: str | None) -> Bal
     return default
 
 
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def parse_seconds(text: str | None) -> float | None:
+    """The seconds in `90`, `90s`, `30m` or `2h`, the value of `--max-time`."""
+    if text is None:
+        return None
+    unit = SECONDS.get(text[-1:])
+    try:
+        seconds = float(text[:-1]) * unit if unit else float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"--max-time is {text!r}, but must be seconds, or such as 90s, 30m, 2h")
+    return seconds
+
+
 def apply_override(recipe: Recipe, assignment: str) -> Recipe:
     """The recipe with one `--set field=value` applied."""
     field, equals, text = assignment.partition("=")
@@ -126,5 +149,7 @@ def check_output_file(option: str, file: Path) -> None:
     """Raise InputError unless `file` can be written: its folder exists and it is no folder."""
     if not file.parent.is_dir():
         raise InputError(f"{option} {file}: there is no folder {file.parent}")
-    if file.is_dir():
-        raise InputError(f"{option} {file} is a folder, but must be a file")
+    try:
+        check_regular(file)
+    except InputError as error:
+        raise InputError(f"{option} {error}") from None

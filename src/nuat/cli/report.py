@@ -11,6 +11,7 @@ import typer
 from nuat.cli.options import DataDir, Imports, apply_common_options
 from nuat.cli.terminal import console, print_line, print_warning
 from nuat.errors import InputError
+from nuat.runtime.files import check_regular
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,6 +39,8 @@ def report_command(
     The folders are those of `nuat train` and of `nuat evaluate --out`.
     """
     apply_common_options(imports, data_dir)
+    if out is not None:
+        check_regular(out)
     from nuat.data import trust_dataset
     from nuat.report import open_item, write_page
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import warnings
 from dataclasses import replace
@@ -19,18 +18,16 @@ from nuat.cli.options import (
     Epochs,
     Eps,
     Imports,
+    MaxTime,
     Norm,
     Threads,
     apply_common_options,
     apply_override,
+    parse_seconds,
     resolve_ball,
 )
 from nuat.cli.terminal import print_line
 from nuat.config.imports import is_import_path
-from nuat.errors import InputError
-
-SECONDS = {"s": 1, "m": 60, "h": 3600}
-
 
 Data = Annotated[str, typer.Option(help="Such as cifar10 or folder:PATH; see: nuat list data.")]
 Model = Annotated[
@@ -49,9 +46,6 @@ OnOverfitting = Annotated[
     typer.Option(
         help="After catastrophic overfitting: warn, stop or rollback; default: the recipe's."
     ),
-]
-MaxTime = Annotated[
-    str | None, typer.Option(help="Save a checkpoint and stop after 90s, 30m or 2h.")
 ]
 
 
@@ -106,7 +100,7 @@ def train_command(
         init=init,
         seed=seed,
         device=device,
-        max_time=None if max_time is None else _parse_seconds(max_time),
+        max_time=parse_seconds(max_time),
         threads=threads,
         cuda_graphs=cuda_graphs,
     )
@@ -131,14 +125,3 @@ def _evaluate_command(run: Path, model: str, data: str, imports: list[Path]) -> 
     for file in imports:
         options += ["--import", str(file)]
     return shlex.join(["nuat", "evaluate", str(run), *options])
-
-
-def _parse_seconds(text: str) -> float:
-    unit = SECONDS.get(text[-1:])
-    try:
-        seconds = float(text[:-1]) * unit if unit else float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < math.inf:
-        raise InputError(f"--max-time is {text!r}, but must be seconds, or such as 90s, 30m, 2h")
-    return seconds

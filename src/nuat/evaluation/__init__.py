@@ -39,6 +39,7 @@ def evaluate(
     save_adversarial: bool = False,
     search_precision: Precision = "fp32",
     cuda_graphs: bool | None = None,
+    max_time: float | None = None,
     quiet: bool = True,
 ) -> EvaluationResult:
     """Attack a model and measure its clean and robust accuracy.
@@ -74,6 +75,7 @@ def evaluate(
             image is verified in float32 in both cases.
         cuda_graphs: replay the iterates of APGD, FAB and Square as CUDA graphs, as is the default
             on a GPU. A model that cannot be captured is attacked without, and a note says so.
+        max_time: begin no further batch after this many seconds; requires `out`.
         quiet: hide the progress bar.
 
     Returns:
@@ -81,12 +83,13 @@ def evaluate(
 
     Raises:
         InputError: an argument is invalid, or `out` contains another evaluation.
+        nuat.Stopped: `max_time` was over before the end; the same call goes on.
     """
     request = resolve_request(
         model, images, ball, attacks, classes=classes, samples=samples, indices=indices,
         batch_size=batch_size, seed=seed, out=out, metadata=metadata,
         save_adversarial=save_adversarial, search_precision=search_precision,
-        cuda_graphs=cuda_graphs,
+        cuda_graphs=cuda_graphs, max_time=max_time,
     )  # fmt: skip
     EvaluationLog.check_folder(request.out, request.config())
     size = BatchSize(request.batch_size)

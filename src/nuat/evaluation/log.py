@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+import re
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from nuat.checkpoints.fields import (
@@ -25,6 +27,7 @@ from nuat.checkpoints.fields import (
     NUMBER,
     SECONDS,
     TEXT,
+    Field,
     check_fields,
     either,
     list_of,
@@ -34,10 +37,24 @@ from nuat.checkpoints.fields import (
 from nuat.config.serialization import diff
 from nuat.errors import InputError
 from nuat.evaluation.probe import probes_differ
-from nuat.runtime.files import atomic_write, check_inside
+from nuat.runtime.checksums import KEY, check_checksum, checksum
+from nuat.runtime.files import (
+    atomic_write,
+    check_inside,
+    check_regular,
+    explain_write_errors,
+    read_text,
+)
 
 FORMAT_VERSION = 1
 """Version of the format of every file in an evaluation folder."""
+
+
+ADVERSARIAL_NAME = re.compile(r"adversarial-[0-9a-f]{16}\.safetensors")
+
+NOT_IDENTIFYING = ("versions", "model_probe")
+"""Fields of config.json that may change while an evaluation is resumed: the version of torch, and
+the rounding of another device."""
 
 
 class RunKey(NamedTuple):
@@ -71,6 +88,7 @@ class LogEntry:
         outcomes: the outcome for each image of the batch.
         snapshots: for each snapshot step, whether each image is robust at that iterate.
         bad_gradients: the number of input gradients with NaN or infinite entries.
+        adversarial_file: the name of the file of the adversarial images; None without one.
     """
 
     key: RunKey
@@ -78,9 +96,10 @@ class LogEntry:
     outcomes: tuple[AttackOutcome, ...]
     snapshots: dict[int, list[bool]] = field(default_factory=dict)
     bad_gradients: int = 0
+    adversarial_file: str | None = None
 
-    def to_json(self) -> str:
-        """Return the entry as one line of JSON."""
+    def to_json(self, evaluation: str = "") -> str:
+        """Return the entry as one line of JSON, whose checksum includes the `evaluation`."""
         columns = {
             column.name: [getattr(outcome, column.name) for outcome in self.outcomes]
             for column in fields(AttackOutcome)
@@ -92,14 +111,17 @@ class LogEntry:
             "outcomes": columns,
             "snapshots": self.snapshots,
             "bad_gradients": self.bad_gradients,
+            "adversarial_file": self.adversarial_file,
         }
-        return json.dumps(line)
+        return json.dumps(line | {KEY: checksum([evaluation, line])})
 
     @staticmethod
-    def from_json(text: str) -> LogEntry:
+    def from_json(text: str, evaluation: str = "") -> LogEntry:
         """Read what `to_json` returns. Raises InputError for anything else."""
         line = parse_json(text, "the line")
         check_fields(line, _LOG_LINE, "the line")
+        stored = line.pop(KEY)
+        check_checksum([evaluation, line], stored, "the line")
         images = len(line["outcomes"]["index"])
         lists = [*line["outcomes"].values(), *line["snapshots"].values()]
         if any(not isinstance(values, list) or len(values) != images for values in lists):
@@ -111,6 +133,7 @@ class LogEntry:
             outcomes=tuple(AttackOutcome(*values) for values in zip(*columns, strict=True)),
             snapshots={int(step): robust for step, robust in line["snapshots"].items()},
             bad_gradients=line["bad_gradients"],
+            adversarial_file=line["adversarial_file"],
         )
 
 
@@ -128,16 +151,25 @@ _LOG_LINE = {
     "outcomes.distance": list_of(NUMBER),
     "snapshots": mapping_of(list_of(FLAG)),
     "bad_gradients": COUNT,
+    "adversarial_file": either(
+        NOTHING,
+        Field("the name of a file", lambda v: bool(ADVERSARIAL_NAME.fullmatch(str(v)))),
+    ),
+    KEY: TEXT,
 }
 """The fields of a line of the log (docs/file_formats.md)."""
 
 
 class EvaluationLog:
-    """The entries of an evaluation, in memory and, if there is a folder, in log-RANK.jsonl."""
+    """The entries of an evaluation, in memory and, if there is a folder, in log-RANK.jsonl.
 
-    def __init__(self, folder: Path | None = None, rank: int = 0):
-        self.folder, self.rank, self.entries = folder, rank, list[LogEntry]()
-        self._num_written = 0
+    `evaluation` is the checksum of what identifies the evaluation; it makes a line of another one
+    invalid.
+    """
+
+    def __init__(self, folder: Path | None = None, rank: int = 0, evaluation: str = ""):
+        self.folder, self.rank, self.evaluation = folder, rank, evaluation
+        self.entries, self._reported = list[LogEntry](), set[str]()
         if folder is not None and self._file.exists():
             self._truncate_partial()
         self.reload()
@@ -162,10 +194,9 @@ class EvaluationLog:
         else:
             folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(config, indent=2) + "\n"
-            own = file.with_name(f"{file.name}-{rank}")
-            atomic_write(own, lambda part: part.write_text(text))
-            own.replace(file)
-        return EvaluationLog(folder, rank)
+            atomic_write(file, lambda part: part.write_text(text))
+        identity = {key: value for key, value in config.items() if key not in NOT_IDENTIFYING}
+        return EvaluationLog(folder, rank, checksum(identity))
 
     @staticmethod
     def check_folder(folder: Path | None, config: dict[str, Any]) -> None:
@@ -178,29 +209,70 @@ class EvaluationLog:
             raise _not_an_evaluation(folder)
 
     def append(self, entry: LogEntry, x_adv: Tensor | None = None) -> None:
-        """Append an entry; before it, store its adversarial images `x_adv` [F, C, H, W], if any."""
-        self.entries.append(entry)
-        if self.folder is None:
-            return
+        """Append an entry; before it, store its adversarial images `x_adv` [F, C, H, W], if any.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written any more.
+        """
         broken = [outcome.index for outcome in entry.outcomes if outcome.adversarial]
-        if x_adv is not None and broken:
+        if self.folder is not None and x_adv is not None and broken:
             tensors = {"index": torch.tensor(broken), "x_adv": x_adv.cpu().contiguous()}
-            # zero-padded, so that runs sort as text
-            content = save(tensors, {"attack": entry.key.attack, "run": f"{entry.key.run:06d}"})
-            name = f"adversarial-{self.rank}-{self._num_written:06d}.safetensors"
-            atomic_write(self.folder / name, lambda part: part.write_bytes(content))
+            content = save(tensors)
+            entry = replace(entry, adversarial_file=_adversarial_name(content))
+            path = self.folder / _adversarial_name(content)
+            atomic_write(path, lambda part: part.write_bytes(content))
+        if self.folder is not None:
+            self._write_line(entry.to_json(self.evaluation) + "\n")
+        self.entries.append(entry)
+
+    def _write_line(self, line: str) -> None:
+        """Append a line to the file and flush it to the disk, or leave the file as it was."""
+        assert self.folder is not None
         check_inside(self._file, self.folder)
-        with self._file.open("a") as file:
-            file.write(entry.to_json() + "\n")
-        self._num_written += 1
+        check_regular(self._file)
+        size = self._file.stat().st_size if self._file.exists() else 0
+        try:
+            with explain_write_errors(self._file), self._file.open("a") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                os.truncate(self._file, size)
+            raise
 
     def reload(self) -> None:
-        """Read the entries of all ranks."""
-        if self.folder is not None:
-            files = sorted(self.folder.glob("log-*.jsonl"))
-            self.entries = [entry for file in files for entry in _read_entries(file)]
-            if self._file.exists():
-                self._num_written = self._file.read_bytes().count(b"\n")
+        """Read the entries of all ranks.
+
+        A line is left out, with a warning, if it is damaged, belongs to another evaluation, repeats
+        some images or lacks its file of adversarial images: its images are attacked again.
+        """
+        if self.folder is None:
+            return
+        self.entries = []
+        seen = set[tuple[RunKey, int]]()
+        for file in sorted(self.folder.glob("log-*.jsonl")):
+            for number, text in enumerate(read_text(file).split("\n")[:-1], 1):
+                try:
+                    entry = LogEntry.from_json(text, self.evaluation)
+                    images = {(entry.key, outcome.index) for outcome in entry.outcomes}
+                    if images <= seen:
+                        continue  # the same line again
+                    if len(images) < len(entry.outcomes) or not images.isdisjoint(seen):
+                        raise InputError("the line repeats images of another line")
+                    if entry.adversarial_file and not self._adversarial_path(entry).is_file():
+                        raise InputError(f"{entry.adversarial_file} of the line is lost")
+                except (ValueError, TypeError, KeyError) as error:
+                    self._report(f"line {number} of {file} is not used ({error})")
+                else:
+                    seen |= images
+                    self.entries.append(entry)
+
+    def _report(self, text: str) -> None:
+        """Warn of a line, once."""
+        if text not in self._reported:
+            self._reported.add(text)
+            warnings.warn(f"{text}: images that lack it are attacked again", stacklevel=3)
 
     def completed(self, key: RunKey) -> dict[int, bool]:
         """Return the images on which this run is complete, and whether it broke them."""
@@ -210,16 +282,30 @@ class EvaluationLog:
         }
 
     def adversarial_images(self) -> dict[str, dict[int, Tensor]]:
-        """Return the stored adversarial images [C, H, W] by attack and image index."""
+        """Return the stored adversarial images [C, H, W] by attack and image index.
+
+        Raises:
+            InputError: a file is damaged.
+        """
         images: dict[str, dict[int, Tensor]] = {}
-        paths = self.folder.glob("adversarial-*.safetensors") if self.folder else ()
+        stored = [entry for entry in self.entries if entry.adversarial_file]
         # Later runs come first, so that the first run that breaks an image overwrites the others.
-        for path in sorted(paths, key=_run_number, reverse=True):
-            with _adversarial_file(path) as (file, metadata):
-                of_attack = images.setdefault(metadata["attack"], {})
-                indices, x_adv = file.get_tensor("index").tolist(), file.get_tensor("x_adv")
-                of_attack.update(zip(indices, x_adv, strict=True))
+        for entry in sorted(stored, key=lambda entry: entry.key.run, reverse=True):
+            path = self._adversarial_path(entry)
+            check_regular(path)
+            if _adversarial_name(content := path.read_bytes()) != path.name:
+                raise InputError(
+                    f"{path} is damaged: delete it and run the same command again, which attacks "
+                    "its images again"
+                )
+            tensors = load(content)
+            indices, x_adv = tensors["index"].tolist(), tensors["x_adv"]
+            images.setdefault(entry.key.attack, {}).update(zip(indices, x_adv, strict=True))
         return images
+
+    def _adversarial_path(self, entry: LogEntry) -> Path:
+        assert self.folder is not None and entry.adversarial_file is not None
+        return self.folder / entry.adversarial_file
 
     @property
     def _file(self) -> Path:
@@ -230,31 +316,25 @@ class EvaluationLog:
         """Remove a last line that a kill left unfinished."""
         assert self.folder is not None
         check_inside(self._file, self.folder)
+        check_regular(self._file)
         content = self._file.read_bytes()
         if len(content) != (end := content.rfind(b"\n") + 1):
             os.truncate(self._file, end)
 
 
-def _read_entries(file: Path) -> Iterator[LogEntry]:
-    """Read the complete lines of a log. Raises InputError for a damaged one."""
-    for number, text in enumerate(file.read_text(errors="replace").split("\n")[:-1], 1):
-        try:
-            yield LogEntry.from_json(text)
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(
-                f"line {number} of {file} is damaged; delete that line, and its batch is run again"
-            ) from error
+def _adversarial_name(content: bytes) -> str:
+    return f"adversarial-{blake2b(content, digest_size=8).hexdigest()}.safetensors"
 
 
 def _check_config(config: dict[str, Any], folder: Path, ignored: Sequence[str] = ()) -> None:
     """Raise InputError unless the folder contains the evaluation that `config` describes."""
     try:
-        stored = parse_json((folder / "config.json").read_text(), folder / "config.json")
+        stored = parse_json(read_text(folder / "config.json"), folder / "config.json")
         stored["model_fingerprint"], stored["attacks"]
     except (ValueError, KeyError, TypeError):
         raise _not_an_evaluation(folder) from None
     # an evaluation may resume under another version of torch, and on a device that rounds otherwise
-    apart = {*ignored, "versions", "model_probe"}
+    apart = {*ignored, *NOT_IDENTIFYING}
     here, there = ({k: v for k, v in each.items() if k not in apart} for each in (config, stored))
     differences = diff(here, there)
     if "model_probe" not in ignored and not differences:
@@ -277,21 +357,3 @@ def _is_occupied(folder: Path) -> bool:
     if not folder.is_dir():
         return True
     return any(not path.name.startswith("config.json") for path in folder.iterdir())
-
-
-def _run_number(path: Path) -> str:
-    with _adversarial_file(path) as (_, metadata):
-        return metadata["run"]
-
-
-@contextmanager
-def _adversarial_file(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
-    """Open stored adversarial images, with their metadata. Raises InputError for a damaged file."""
-    try:
-        with safe_open(path, "pt") as file:
-            yield file, file.metadata()
-    except Exception as error:  # whatever the library raises for a file that nuat did not write
-        raise InputError(
-            f"{path} does not hold adversarial images of this evaluation ({error}): delete the "
-            "folder, and evaluate again"
-        ) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +68,8 @@ class EvaluationRequest:
         metadata: stored with the results.
         save_adversarial: whether adversarial images are stored.
         cuda_graphs: whether to capture the iterates of attacks as CUDA graphs.
+        max_time: the seconds after which no further batch is attacked; None for no limit.
+        started: when the evaluation began, by `time.monotonic`.
         notes: warnings about the model and the attacks.
         model_probe: see `nuat.evaluation.probe.probe_model`.
     """
@@ -84,8 +88,14 @@ class EvaluationRequest:
     metadata: dict[str, Any]
     save_adversarial: bool
     cuda_graphs: bool
+    max_time: float | None
+    started: float
     notes: list[str]
     model_probe: list[float | None]
+
+    def is_over(self) -> bool:
+        """Return whether `max_time` is over."""
+        return self.max_time is not None and time.monotonic() - self.started > self.max_time
 
     def config(self, clean: CleanPredictions | None = None) -> dict[str, Any]:
         """Return the content of config.json, which identifies the evaluation.
@@ -128,8 +138,10 @@ def resolve_request(
     save_adversarial: bool,
     search_precision: Precision,
     cuda_graphs: bool | None,
+    max_time: float | None,
 ) -> EvaluationRequest:
     """Check the arguments of `evaluate`. Raises InputError for an invalid one."""
+    started = time.monotonic()
     if not isinstance(model, nn.Module):
         raise InputError(
             f"model is {model!r}, not a torch.nn.Module; the model of a run or of a weights file "
@@ -137,6 +149,7 @@ def resolve_request(
         )
     check_network(model)
     classes, samples, batch_size, seed = map(plain, (classes, samples, batch_size, seed))
+    max_time = plain(max_time)
     images, class_notes = match_classes(as_dataset(images), class_names(model) or ())
     device = device_of(model)
     images = images.to(device)
@@ -146,7 +159,7 @@ def resolve_request(
     chosen = select_indices(images, samples, indices, seed)
     if batch_size is not None:
         check_positive_int("batch_size", batch_size)
-    _check_options(search_precision, out, save_adversarial)
+    _check_options(search_precision, out, save_adversarial, max_time)
     x, y = images.batch(torch.tensor(sorted(chosen)[:NUM_PROBES]))
     check_images(x)
     # check_model reports a softmax as a note, which is stored with the result; NaN logits are
@@ -174,6 +187,8 @@ def resolve_request(
         metadata=to_dict(metadata or {}),
         save_adversarial=save_adversarial,
         cuda_graphs=use_cuda_graphs(cuda_graphs, device),
+        max_time=max_time,
+        started=started,
         notes=notes,
         model_probe=probe_model(model, probe_batches(x_spread), train_mode),
     )
@@ -262,11 +277,20 @@ def max_targets(parts: Mapping[str, Parts]) -> int:
     return max(attack.targets for each in parts.values() for attack in each.values())
 
 
-def _check_options(search_precision: str, out: Path | str | None, save_adversarial: bool) -> None:
+def _check_options(
+    search_precision: str, out: Path | str | None, save_adversarial: bool, max_time: float | None
+) -> None:
     if search_precision not in ("fp32", "bf16"):
         raise InputError(f"search_precision is {search_precision!r}, but must be 'fp32' or 'bf16'")
     if out is None and (save_adversarial or world_size() > 1):
         raise InputError("save_adversarial and torchrun need a folder for the results: give out")
+    if max_time is None:
+        return
+    is_number = isinstance(max_time, int | float) and not isinstance(max_time, bool)
+    if not is_number or not 0 <= max_time < math.inf:
+        raise InputError(f"max_time is {max_time!r}, but must be a number of seconds from 0 up")
+    if out is None:
+        raise InputError("max_time needs a folder to go on from: give out")
 
 
 def _spread(indices: list[int]) -> list[int]:

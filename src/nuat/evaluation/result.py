@@ -32,6 +32,7 @@ from nuat.evaluation.intervals import wilson
 from nuat.evaluation.log import FORMAT_VERSION, EvaluationLog
 from nuat.evaluation.per_image import EvaluationRecord
 from nuat.evaluation.request import EvaluationRequest
+from nuat.runtime.checksums import with_checksum, without_checksum
 from nuat.runtime.files import atomic_write
 
 
@@ -102,8 +103,8 @@ class EvaluationResult:
         return f"EvaluationResult({len(self.indices)} images, {self.ball}: {text})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of scores.json: all fields, accuracies, counts and intervals."""
-        return {
+        """Return the content of scores.json: all fields, accuracies, counts, a checksum."""
+        scores = {
             "format_version": FORMAT_VERSION,
             "num_images": len(self.indices),
             "clean_accuracy": self.clean_accuracy,
@@ -113,6 +114,7 @@ class EvaluationResult:
             "wilson_95": {name: self.confidence_interval(name) for name in self.robust},
             **asdict(self),
         }
+        return with_checksum(scores)
 
     @staticmethod
     def from_dict(scores: Mapping[str, Any]) -> EvaluationResult:
@@ -136,6 +138,10 @@ class EvaluationResult:
         images = {len(scores[name]) for name in ("indices", "labels", "predicted")}
         if len(images | {len(robust) for robust in scores["robust"].values()}) > 1:
             raise InputError("the lists of these scores differ in length: evaluate again")
+        try:
+            without_checksum(scores, "the file")
+        except InputError as error:
+            raise InputError(f"{error}: evaluate again") from None
         return EvaluationResult(**{name: scores[name] for name in names})
 
 

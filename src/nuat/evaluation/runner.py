@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,10 @@ from nuat.nn.freeze import frozen_eval
 from nuat.rng import PerImageNoise
 from nuat.runtime.oom import unify_oom_errors
 from nuat.runtime.progress import Progress
-from nuat.runtime.ranks import barrier, rank, world_size
+from nuat.runtime.ranks import gather, rank, world_size
+from nuat.runtime.signals import out_of_time
+
+CLEAN_COLUMNS = [column.name for column in fields(CleanPredictions)]
 
 
 @dataclass
@@ -49,10 +53,25 @@ class BatchSize:
 
 
 def predict_clean(request: EvaluationRequest, batch_size: BatchSize) -> CleanPredictions:
-    """Predict and hash all clean images; every rank does, to choose targets and correct images."""
-    clean, remaining = CleanPredictions(), list(request.indices)
-    while remaining:
-        indices = remaining[: batch_size.value]
+    """Predict and hash all clean images; the ranks share them out."""
+    shares = gather(_predict_share(request, batch_size))
+    clean = CleanPredictions()
+    by_index = {index: position for position, index in enumerate(request.indices)}
+    for name in CLEAN_COLUMNS:
+        found: dict[int, Any] = {}
+        for share in shares:
+            found |= getattr(share, name)
+        # in the order of the request, which shares out the images of the attacks
+        getattr(clean, name).update(sorted(found.items(), key=lambda item: by_index[item[0]]))
+    return clean
+
+
+def _predict_share(request: EvaluationRequest, batch_size: BatchSize) -> CleanPredictions:
+    """Predict and hash the clean images of this rank."""
+    clean, share = CleanPredictions(), list(request.indices)[rank() :: world_size()]
+    start = 0
+    while start < len(share):
+        indices = share[start : start + batch_size.value]
         try:
             with unify_oom_errors():
                 x, y = request.images.batch(torch.tensor(indices))
@@ -70,7 +89,7 @@ def predict_clean(request: EvaluationRequest, batch_size: BatchSize) -> CleanPre
         }
         for name, values in columns.items():
             getattr(clean, name).update(zip(indices, values, strict=True))
-        remaining = remaining[len(indices) :]
+        start += len(indices)
     return clean
 
 
@@ -88,22 +107,30 @@ class EvaluationRunner:
         self.clean, self.batch_size = clean, batch_size
         self.search_model, self.notes = request.search_model, list[str]()
         self.graphs = GraphCapture(enabled=request.cuda_graphs, notes=self.notes)
+        self.is_late = False
         self.progress = Progress("attacking", 0, hidden=True)
 
     def run(self, quiet: bool = True) -> EvaluationRecord:
-        """Run every attack, and wait for the other ranks."""
+        """Run every attack, and wait for the other ranks.
+
+        Raises:
+            Stopped: the time is over on one of the ranks; the log holds what is done.
+        """
         request = self.request
         total = count_runs(request.parts, request.classes) * len(request.indices)
         with Progress("attacking", math.ceil(total / world_size()), hidden=quiet) as progress:
             self.progress = progress
             for name, parts in request.parts.items():
                 self.run_parts(name, parts)
-            barrier()
+            if any(gather(self.is_late)):
+                assert request.max_time is not None
+                raise out_of_time(request.max_time)
         self.log.reload()
         return EvaluationRecord(request.indices, self.clean, request.parts, self.log.entries)
 
     def run_parts(self, name: str, parts: Parts) -> None:
         """Run the parts of an attack, each on the images on which no earlier part succeeds."""
+        request = self.request
         assigned = [
             index
             for position, index in enumerate(self.clean.label)
@@ -112,13 +139,16 @@ class EvaluationRunner:
         robust = [index for index in assigned if self.clean.is_correct(index)]
         for part, attack in parts.items():
             broken: set[int] = set()
-            for run in range(attack.num_runs(self.request.classes)):
+            for run in range(attack.num_runs(request.classes)):
                 key = RunKey(name, part, run)
                 completed = self.log.completed(key)
                 remaining = [index for index in robust if index not in completed]
                 skipped = len(assigned) - len(remaining)
                 self.progress.advance(skipped, attack=part, robust=str(len(robust)))
                 for batch in self.batches(attack, remaining):
+                    self.is_late = self.is_late or request.is_over()
+                    if self.is_late:
+                        return
                     self.run_batch(key, attack, batch)
                 broken |= {i for i, adversarial in self.log.completed(key).items() if adversarial}
                 # Batchwise attacks depend on the whole batch, and snapshots need every restart:
@@ -141,10 +171,11 @@ class EvaluationRunner:
             fixed = (correct[start : start + size] for start in range(0, len(correct), size))
             yield from (batch for batch in fixed if batch[0] in remaining)
             return
-        while indices:
-            size = self.batch_size.value  # may shrink between two batches
-            yield indices[:size]
-            indices = indices[size:]
+        start = 0
+        while start < len(indices):
+            batch = indices[start : start + self.batch_size.value]  # may shrink in between
+            yield batch
+            start += len(batch)
 
     def run_batch(self, key: RunKey, attack: Attack, indices: list[int]) -> None:
         """Run an attack on one batch and log it; split the batch if memory runs out."""

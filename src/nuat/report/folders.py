@@ -10,6 +10,7 @@ from nuat.checkpoints.fields import ONLY_WITH_INIT, RUN_CONFIG, check_fields, pa
 from nuat.checkpoints.run import Run
 from nuat.errors import InputError
 from nuat.evaluation import EvaluationResult
+from nuat.runtime.files import read_text
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def _reason(path: Path) -> str:
 def _read_json(file: Path) -> dict[str, Any]:
     """Return the JSON object in a file, or {} if the file holds anything else."""
     try:
-        content = parse_json(file.read_text(errors="replace"), file)
+        content = parse_json(read_text(file), file)
     except InputError:
         return {}
     return content if isinstance(content, dict) else {}

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nuat.errors import InputError
+from nuat.runtime.files import check_regular, explain_write_errors, remove_leftovers
 
 try:
     import fcntl
@@ -20,6 +21,8 @@ except ImportError:  # Windows has no fcntl: folders are not locked there
 def lock_folder(folder: Path, name: str = "lock") -> Iterator[None]:
     """Hold the lock file `name` in a folder; it disappears on exit.
 
+    Temporary files that a killed process has left in the folder are removed.
+
     The operating system releases the lock when the process ends, however it ends, so that a killed
     run can be resumed at once.
 
@@ -30,7 +33,10 @@ def lock_folder(folder: Path, name: str = "lock") -> Iterator[None]:
         yield
         return
     path = folder / name
-    descriptor = _acquire(path)
+    check_regular(path)
+    with explain_write_errors(path):
+        descriptor = _acquire(path)
+    remove_leftovers(folder)
     try:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())

@@ -41,12 +41,15 @@ def local_device() -> str | None:
     return f"cuda:{int(os.environ.get('LOCAL_RANK', rank())) % torch.cuda.device_count()}"
 
 
-def barrier() -> None:
-    """Wait until every rank has called this function."""
-    if world_size() > 1:
-        if not dist.is_initialized():
-            dist.init_process_group("gloo", timeout=BARRIER_TIMEOUT)
-        dist.barrier()
+def gather(value: Any) -> list[Any]:
+    """Return the values of all ranks, by rank, once every rank has called this function."""
+    if world_size() == 1:
+        return [value]
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", timeout=BARRIER_TIMEOUT)
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 @contextmanager
