@@ -5,6 +5,7 @@
 #
 #   smoke    versions, ceilings, graphs against eager steps, norms, verdicts of a CPU, resuming
 #   steps    the table of training steps
+#   kernels  where the time of a step goes, and what an epoch costs beside its steps
 #   attacks_smoke  the attacks as CUDA graphs against eager ones
 #   attacks  the parts of AutoAttack: verdicts against a CPU's, time and waits of an iterate
 #   mnist    the rows of the MNIST table
@@ -61,6 +62,7 @@ stage() {
     case $1 in
         smoke) python3 $here/environment.py && python3 $here/smoke.py --seconds "$seconds" ;;
         steps) python3 $here/steps.py --seconds "$seconds" ;;
+        kernels) python3 $here/kernels.py --seconds "$seconds" ;;
         attacks_smoke) python3 $here/attacks_smoke.py --seconds "$seconds" ;;
         attacks) python3 $here/attacks.py --out "$WORK" --seconds "$seconds" ${TINY:+--tiny} ;;
         mnist) python3 $here/mnist.py --seconds "$seconds" ;;

@@ -117,8 +117,8 @@ def polar_factor(d: Tensor) -> Tensor:
     tall = d if d.shape[0] >= d.shape[1] else d.T
     bound = 1.001 * torch.linalg.vector_norm(tall.T @ tall).sqrt()
     x = tall / bound.where(bound > 0, 1)
-    identity = torch.eye(x.shape[1], device=x.device, dtype=x.dtype)
     for a, b, c in QUINTICS:
         gram = x.T @ x
-        x = x @ (a * identity + b * gram + c * (gram @ gram))
+        # x <- a x + x (b G + c G^2) by products that add, which launch fewer kernels
+        x = torch.addmm(x, x, torch.addmm(gram, gram, gram, beta=b, alpha=c), beta=a)
     return x if d.shape[0] >= d.shape[1] else x.T

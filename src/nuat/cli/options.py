@@ -59,6 +59,10 @@ CudaGraphs = Annotated[
         help="Record steps of training or of attacks as CUDA graphs; the default on a GPU.",
     ),
 ]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="Compile the model for the training steps; takes minutes."),
+]
 
 
 def apply_common_options(imports: list[Path] | None, data_dir: Path | None = None) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from nuat.cli.options import (
     BadImages,
+    Compile,
     CudaGraphs,
     DataDir,
     Device,
@@ -65,6 +66,7 @@ def train_command(
     max_time: MaxTime = None,
     threads: Threads = None,
     cuda_graphs: CudaGraphs = None,
+    compile: Compile = False,
     data_dir: DataDir = None,
     bad_images: BadImages = None,
     imports: Imports = None,
@@ -103,6 +105,7 @@ def train_command(
         max_time=parse_seconds(max_time),
         threads=threads,
         cuda_graphs=cuda_graphs,
+        compile=compile,
     )
     if rank() == 0 and run.finished:
         print_line(f"The weights are in {run.path}/model.safetensors. To attack them:")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +26,18 @@ def freeze_bn_stats(model: nn.Module) -> Iterator[None]:
             layer.track_running_stats = True
 
 
+_usual_calls: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""How often the last pass that was not compiled called a layer."""
+
+
 class BatchNormUpdate:
     """The update that one forward pass made to BatchNorm's running statistics.
 
     Let r be the statistics before the pass and r' those after it. The pass computed  r' = k r + c,
     with k from the momentum. `apply_again` sets  r <- k r + c,  as a second, identical forward pass
     in train mode would: it replaces that pass, which has no other effect. It waits for the device
-    only if a layer has momentum None.
+    only if a layer has momentum None. A compiled model is taken to call each layer as often as in
+    its last pass that was not compiled.
     """
 
     def __init__(self, model: nn.Module):
@@ -42,10 +48,16 @@ class BatchNormUpdate:
             m for m in candidates if m.training and m.running_mean is not None
         ]
         self.calls = dict.fromkeys(self.layers, 0)
+        self.is_compiled = any(hasattr(m, "_orig_mod") for m in model.modules())
         # a product with 1 copies all of them in one launch; there is no _foreach_clone
         self.before = list(torch._foreach_mul(self._running_stats(), 1)) if self.layers else []
         self.added: list[Tensor] = []
-        self.hooks = [layer.register_forward_hook(self._count) for layer in self.layers]
+        self.hooks = []
+        if self.is_compiled:
+            # compiled code would keep the hooks of the pass that it was compiled in
+            self.calls = {layer: _usual_calls.get(layer, 1) for layer in self.layers}
+        else:
+            self.hooks = [layer.register_forward_hook(self._count) for layer in self.layers]
 
     def remove_hooks(self) -> None:
         """Stop counting calls."""
@@ -57,6 +69,8 @@ class BatchNormUpdate:
         """Compute what the pass added."""
         if not self.layers:
             return
+        if not self.is_compiled:
+            _usual_calls.update(self.calls)
         decays, weights = self._factors(ahead=False)
         decayed = torch._foreach_mul(self.before, decays)
         difference = torch._foreach_sub(self._running_stats(), decayed)

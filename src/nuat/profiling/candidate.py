@@ -35,6 +35,7 @@ class Candidate:
         model: nn.Module,
         images: ImageDataset,
         cuda_graphs: bool = False,
+        compile: bool = False,
         print_line: Callable[[str], None] = print,
     ):
         self.recipe, self.images = recipe, images
@@ -45,6 +46,7 @@ class Candidate:
             self.num_batches,
             make_batch=partial(images.make_batch, augment=recipe.augment),
             cuda_graphs=CudaGraphs(print_line) if cuda_graphs else None,
+            compile=compile,
         )
         self.epoch = recipe.epochs - 1
         self.batches = self._full_batches()

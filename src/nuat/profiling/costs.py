@@ -146,7 +146,7 @@ def _build_candidates(
         set_memory_format(model, memory_format)
         if note:
             print_line(f"{recipe.name}: {note}")
-        candidates.append(Candidate(recipe, model, data.train, cuda_graphs, print_line))
+        candidates.append(Candidate(recipe, model, data.train, cuda_graphs, print_line=print_line))
     return candidates
 
 

@@ -45,8 +45,17 @@ def capture_cuda_graph(work: Work) -> Work:
     try:
         with torch.cuda.graph(graph, pool=pool):
             work()
+    except BaseException:
+        _restore_generator(device)
+        raise
     finally:
         torch.cuda.set_stream(stream)  # torch stays on the stream of a capture that fails
     graphs.add(graph)
     replay: Work = graph.replay
     return replay
+
+
+def _restore_generator(device: int) -> None:
+    """Give the device's generator a new state: a failed capture leaves its own unusable."""
+    state = torch.Generator(f"cuda:{device}").graphsafe_get_state()
+    torch.cuda.default_generators[device].graphsafe_set_state(state)

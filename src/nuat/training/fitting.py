@@ -36,6 +36,7 @@ def fit(
     max_time: float | None = None,
     threads: int | None = None,
     cuda_graphs: bool | None = None,
+    compile: bool = False,
 ) -> Run:
     """Train a model according to a recipe and write the results to the run folder `out`.
 
@@ -62,6 +63,8 @@ def fit(
         threads: the number of CPU threads of torch; by default torch's own choice.
         cuda_graphs: record the training steps as CUDA graphs, as is the default on a GPU. A method
             that does not support them prints a message and trains without.
+        compile: compile the model by torch.compile for the training steps: after some minutes of
+            compilation, which every start repeats, layers are fused into fewer kernels.
 
     Returns:
         The run. `run.finished` is true once all epochs are done.
@@ -84,6 +87,7 @@ def fit(
             max_time=max_time,
             threads=threads,
             cuda_graphs=cuda_graphs,
+            compile=compile,
         )
         with torch_settings(plan):
             run = Trainer(plan).run()

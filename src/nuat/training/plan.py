@@ -54,6 +54,7 @@ class Plan:
         memory_format: the memory format of weights and activations during training.
         max_time: the seconds after which training stops with a checkpoint; None for no limit.
         cuda_graphs: whether to record the training steps as CUDA graphs.
+        compile: whether to compile the model for the training steps.
         startup_notes: messages to print when the run starts for the first time.
         runtime_notes: messages to print at every start.
     """
@@ -70,6 +71,7 @@ class Plan:
     memory_format: torch.memory_format
     max_time: float | None
     cuda_graphs: bool
+    compile: bool
     startup_notes: tuple[str, ...]
     runtime_notes: tuple[str, ...]
 
@@ -86,6 +88,7 @@ def resolve(
     max_time: float | None = None,
     threads: int | None = None,
     cuda_graphs: bool | None = None,
+    compile: bool = False,
 ) -> Plan:
     """Resolve the inputs of `fit` (see there) and check them.
 
@@ -102,6 +105,8 @@ def resolve(
     seed, threads, max_time = map(plain, (seed, threads, max_time))
     device = get_device(device)
     cuda_graphs = use_cuda_graphs(cuda_graphs, device)
+    if compile and world_size() > 1:
+        raise InputError("a compiled model trains on one process only: leave compile out")
     if threads is not None:
         check_positive_int("threads", threads)
     check_seed(seed)
@@ -149,6 +154,7 @@ def resolve(
         memory_format=memory_format,
         max_time=max_time,
         cuda_graphs=cuda_graphs,
+        compile=compile,
         startup_notes=(*splits.notes, *startup_notes(model), *init_notes),
         runtime_notes=tuple(filter(None, (format_note, tf32_note, *method_notes))),
     )

@@ -53,6 +53,7 @@ class TrainStep:
             default; see `ImageDataset.make_batch`.
         share_of: the share of a batch, by its index, that this process trains on; all by default.
         cuda_graphs: the recorded steps, if the run uses CUDA graphs.
+        compile: whether full batches use a model compiled by torch.compile.
         memory: what the method keeps between steps.
         train_model: the model that the method sees, in the recipe's precision.
         emas: the EMAs that the recipe and the method use.
@@ -65,6 +66,7 @@ class TrainStep:
     make_batch: Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]] = _images_and_labels
     share_of: Callable[[int], BatchShare] = _whole_batch
     cuda_graphs: CudaGraphs | None = None
+    compile: bool = False
     memory: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -76,6 +78,7 @@ class TrainStep:
         if self.recipe.ema_decay is not None:
             self.emas(self.recipe.ema_decay)
         self.train_model = self.with_autocast(self.model)
+        self.compiled_model: nn.Module | None = None
 
     @property
     def eval_model(self) -> nn.Module:
@@ -148,7 +151,8 @@ class TrainStep:
     def eager_step(self, inputs: Sequence[Tensor], ctx: StepContext) -> Iterator[Tensor]:
         """Take the step without a CUDA graph."""
         (x, y), share = self.make_batch(inputs), ctx.share
-        for loss in self.recipe.method.step(self.train_model, x, y, ctx):
+        model = self._model_for(x)
+        for loss in self.recipe.method.step(model, x, y, ctx):
             check_loss(loss)
             self.optimizer.zero_grad()
             (loss if share.weight == 1 else share.weight * loss).backward()
@@ -156,6 +160,16 @@ class TrainStep:
             self.optimizer.step()
         average_statistics(self.model, share)
         self.emas.update()
+        if self.compile and self.compiled_model is None:
+            # From the second step on: the first shows how often each BatchNorm layer is called.
+            compiled: Any = torch.compile(self.model, dynamic=False)
+            self.compiled_model = self.with_autocast(compiled)
+
+    def _model_for(self, x: Tensor) -> nn.Module:
+        """The compiled model, but for a smaller last batch, for which nothing is compiled."""
+        if self.compiled_model is None or len(x) < self.recipe.batch_size:
+            return self.train_model
+        return self.compiled_model
 
     def state_dict(self) -> dict[str, Any]:
         """Return the weights, the optimizer's and the EMAs' state and the method's memory."""

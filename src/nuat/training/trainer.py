@@ -72,6 +72,7 @@ class Trainer:
             plan.seed,
             partial(self.splits.train.make_batch, augment=self.recipe.augment),
             partial(share_of_batch, self.recipe, len(self.splits.train)),
+            compile=plan.compile,
         )
         if world_size() > 1:
             self.train_step.train_model = wrap_model(self.train_step.train_model)
