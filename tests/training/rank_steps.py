@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 import nuat
@@ -46,17 +47,25 @@ class Case:
     """A training run of 5 epochs, 20 batches, of which every fourth is smaller."""
 
     name: str
-    batchnorm: bool = False
+    batchnorm: str | None = None
     dtype: torch.dtype = torch.float64
     nuclear_norm: str = "gather"
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.batchnorm}"
 
     @property
     def recipe(self) -> Recipe:
         recipe = get_recipe(self.name, "digits").with_epochs(EPOCHS)
         for field, text in METHODS[self.name].items():
             recipe = recipe.with_override(field, text)
-        norm = self.nuclear_norm
-        return replace(recipe, batch_size=BATCH, augment=Augment(1, True), nuclear_norm=norm)
+        return replace(
+            recipe,
+            batch_size=BATCH,
+            augment=Augment(1, True),
+            nuclear_norm=self.nuclear_norm,
+            batchnorm=self.batchnorm or "local",
+        )
 
 
 def network(case: Case) -> nn.Module:
@@ -83,6 +92,7 @@ def batches(case: Case, share: slice) -> Iterator[tuple[int, int, tuple[Tensor, 
 
 def train_step(case: Case) -> TrainStep:
     recipe, model, data = case.recipe, network(case), images()
+    nn.SyncBatchNorm.convert_sync_batchnorm = synchronize_batchnorm
     prepare_model(model, recipe.batchnorm)
 
     def make_batch(inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -109,6 +119,49 @@ def train(case: Case) -> dict[str, Any]:
 
 def train_all(cases: list[Case]) -> dict[Case, dict[str, Any]]:
     return {case: train(case) for case in cases}
+
+
+class SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+class SynchronizedBatchNorm(nn.BatchNorm2d):
+    """What torch's SyncBatchNorm computes, which needs a GPU."""
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        rows = x.transpose(0, 1).flatten(1)
+        count = torch.full_like(rows[:, 0], rows.shape[1])
+        sums = torch.stack([rows.sum(1), rows.square().sum(1), count])
+        total, squares, count = SumOverRanks.apply(sums)
+        mean = total / count
+        variance = squares / count - mean**2
+        if self.track_running_stats:
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight / (variance + self.eps).sqrt()
+        shift = self.bias - mean * scale
+        return x * scale[:, None, None] + shift[:, None, None]
+
+
+def synchronize_batchnorm(model: nn.Module) -> None:
+    """In place of torch's function, which converts to a layer for GPUs alone."""
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.__class__ = SynchronizedBatchNorm
 
 
 def small_recipe(name: str = "nuat-wa") -> Recipe:

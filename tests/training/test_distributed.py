@@ -25,20 +25,23 @@ from tests.training.rank_steps import (
 from tests.training.ranks import on_ranks
 
 NO_BATCHNORM = [Case(name) for name in METHODS]
-BATCHNORM = [Case("nuat-h", batchnorm=True), Case("awp", batchnorm=True)]
+LOCAL_BATCHNORM = [Case("nuat-h", "local"), Case("awp", "local")]
+SYNCHRONIZED = [Case(name, "sync") for name in ("nuat", "nuat2-wa", "awp", "fbf")]
 FLOAT32 = Case("nuat", dtype=torch.float32)
 LOCAL = Case("nuat", nuclear_norm="local")
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    cases = [*NO_BATCHNORM, *BATCHNORM, FLOAT32, LOCAL]
+    cases = [*NO_BATCHNORM, *LOCAL_BATCHNORM, *SYNCHRONIZED, FLOAT32, LOCAL]
     return on_ranks(2, tmp_path_factory.mktemp("two"), train_all, cases)
 
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
-    return on_ranks(4, tmp_path_factory.mktemp("four"), train_all, [Case("nuat"), FLOAT32])
+    return on_ranks(
+        4, tmp_path_factory.mktemp("four"), train_all, [Case("nuat"), SYNCHRONIZED[0], FLOAT32]
+    )
 
 
 def difference(one, other):
@@ -54,9 +57,8 @@ def difference(one, other):
     return 0.0 if one is other else abs(one - other)
 
 
-@pytest.mark.parametrize("case", NO_BATCHNORM, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*NO_BATCHNORM, *SYNCHRONIZED], ids=str)
 def test_two_ranks_equal_one_process(case, two):
-    torch.set_default_dtype(torch.float32)
     assert difference(train(case), two[0][case]) < 1e-12
 
 
@@ -66,8 +68,9 @@ def test_float32_differs_by_rounding(two, four):
     assert difference(one["model"], four[0][FLOAT32]["model"]) < 1e-6
 
 
-def test_four_ranks_equal_one_process(four):
-    assert difference(train(Case("nuat")), four[0][Case("nuat")]) < 1e-12
+@pytest.mark.parametrize("case", [Case("nuat"), SYNCHRONIZED[0]], ids=str)
+def test_four_ranks_equal_one_process(case, four):
+    assert difference(train(case), four[0][case]) < 1e-12
 
 
 def test_the_ranks_are_bit_equal(two, four):

@@ -52,10 +52,10 @@ class AWP(Method):
 
         def loss(candidate: nn.Module) -> Tensor:
             # Only the loss is taken: what the base method does after it is left undone here.
-            return next(self.base.losses(candidate, x, x_adv, y, ctx))
+            return ctx.share.weight * next(self.base.losses(candidate, x, x_adv, y, ctx))
 
         warn_if_stuck_at_zero("gamma", self.gamma, model, ctx)
         if self.gamma(ctx.epoch):
             gamma = ctx.scalar(lambda ctx: self.gamma(ctx.epoch))
-            model = perturb_weights(model, loss, gamma, ctx.share.mean)
+            model = perturb_weights(model, loss, gamma, ctx.share.average_gradients)
         yield from self.base.losses(model, x, x_adv, y, ctx)

@@ -31,3 +31,11 @@ class BatchShare:
     def mean(self, values: Sequence[Tensor]) -> Sequence[Tensor]:
         """Return the means over the whole batch, detached, given the means over this share."""
         return values
+
+    def average_gradients(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the gradients of the loss of the whole batch.
+
+        Those given are of `weight` times the loss of this share. The weight has to be in the loss,
+        because synchronized BatchNorm adds up the gradients of all ranks.
+        """
+        return gradients

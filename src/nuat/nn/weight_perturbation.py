@@ -30,7 +30,7 @@ def perturb_weights(
     model: nn.Module,
     objective: Callable[[nn.Module], Tensor],
     gamma: float | Tensor,
-    mean: Callable[[Sequence[Tensor]], Sequence[Tensor]] = lambda gradients: gradients,
+    average: Callable[[Sequence[Tensor]], Sequence[Tensor]] = lambda gradients: gradients,
 ) -> nn.Module:
     """Return the model at  w + v,  v_l = gamma |w_l| g_l / |g_l|,  for each layer l.
 
@@ -43,7 +43,7 @@ def perturb_weights(
         model: the model.
         objective: maps a model to the scalar that the perturbation increases.
         gamma: the norm of v_l relative to that of w_l, a number or a scalar tensor.
-        mean: averages gradients over the ranks, if the objective is that of a share of the batch.
+        average: averages gradients over ranks, if the objective is of a share of the batch.
 
     Source: arXiv:2004.05884, eq. 10; which weights are perturbed, and the norm per layer, are taken
     from its code.
@@ -55,7 +55,7 @@ def perturb_weights(
         if weight.ndim > 1 and "weight" in name and weight.requires_grad
     }
     with freeze_bn_stats(unwrapped):
-        gradients = mean(torch.autograd.grad(objective(unwrapped), list(perturbed.values())))
+        gradients = average(torch.autograd.grad(objective(unwrapped), list(perturbed.values())))
     weights = {}
     for (name, weight), gradient in zip(perturbed.items(), gradients, strict=True):
         scale = gamma * weight.detach().norm() / (gradient.norm() + 1e-20)

@@ -51,11 +51,13 @@ class RankShare(BatchShare):
         return _Gather.apply(rows, self) if self.gathers else rows  # type: ignore[no-untyped-call]
 
     def mean(self, values: Sequence[Tensor]) -> Sequence[Tensor]:
-        flat = torch.cat([value.detach().reshape(-1) for value in values])
-        flat = flat * (self.weight / world_size())
+        return self.average_gradients([self.weight * value.detach() for value in values])
+
+    def average_gradients(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients]) / world_size()
         dist.all_reduce(flat)
-        parts = flat.split([value.numel() for value in values])
-        return [part.view(value.shape) for part, value in zip(parts, values, strict=True)]
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        return [part.view(each.shape) for part, each in zip(parts, gradients, strict=True)]
 
 
 class _Gather(torch.autograd.Function):
