@@ -14,10 +14,16 @@ class NonFiniteError(ArithmeticError):
     """A loss or a logit is NaN or infinite. Training stops and keeps its last checkpoint."""
 
 
+MAX_INT = 10**12
+"""The largest number of epochs, images and the like; beyond it, arithmetic would overflow."""
+
+
 def check_positive_int(name: str, value: object) -> None:
-    """Raise InputError unless `value` is a whole number from 1 up; `name` is what to call it."""
+    """Raise InputError unless `value` is a whole number from 1 to 10^12 that is called `name`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(f"{name} is {value!r}, but must be a whole number from 1 up")
+    if value > MAX_INT:
+        raise InputError(f"{name} is more than {MAX_INT:,}, the largest that is allowed")
 
 
 def check_seed(seed: object) -> None:

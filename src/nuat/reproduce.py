@@ -10,7 +10,7 @@ from nuat.checkpoints import load_model
 from nuat.checkpoints.run import Run
 from nuat.config.serialization import to_dict
 from nuat.data import Splits, load_dataset
-from nuat.errors import check_positive_int
+from nuat.errors import InputError, check_positive_int
 from nuat.evaluation import DEFAULT_ATTACKS, EvaluationResult, evaluate
 from nuat.nn.fingerprint import fingerprint
 from nuat.numbers import plain
@@ -58,6 +58,12 @@ def reproduce(
     if epochs is not None:
         chosen = [recipe.with_epochs(epochs) for recipe in chosen]
     attacks = [canonical_name(name) for name in attacks]
+    for kind, names in (("rows", list(recipes)), ("attacks", attacks)):
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise InputError(
+                f"{kind} names {', '.join(repeated)} more than once: name each once, and use "
+                "--seeds N for several runs of it"
+            )
     for name in attacks:
         parse_attack(name, chosen[0].ball)  # to reject an unknown attack before training
     runs = []

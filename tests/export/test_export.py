@@ -134,7 +134,7 @@ def test_export_contains_no_private_path(run, tmp_path):
     shutil.copytree(run.path, tmp_path / "run")
     config = run.config
     config["recipe"]["data"] = config["data"]["name"] = "folder:/home/me/birds"
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "run" / "config.json").write_text(json.dumps(with_checksum(config)))
     weights, metadata = read_weights(run.path / "model.safetensors")
     metadata |= {"data": "folder:/home/me/birds"}
     write_weights(tmp_path / "run" / "model.safetensors", weights, metadata)

@@ -28,6 +28,7 @@ from nuat.models import build_model
 from nuat.report import Row, build_rows, render_table, write_page
 from nuat.report.gallery import build_gallery
 from nuat.report.table import DASH, best_rows, build_columns, shared_settings
+from nuat.runtime.checksums import with_checksum
 from nuat.threat_models import L2, Linf
 
 ATTACKS = ("fgsm", "pgd-3(restarts=2)")
@@ -66,7 +67,7 @@ def runs(trained, tmp_path) -> list[Run]:
 
 def copy(run: Run, to: Path, **changes: object) -> Run:
     shutil.copytree(run.path, to)
-    (to / "config.json").write_text(json.dumps({**run.config, **changes}))
+    (to / "config.json").write_text(json.dumps(with_checksum({**run.config, **changes})))
     return Run.open(to)
 
 

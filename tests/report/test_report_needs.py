@@ -11,6 +11,7 @@ from nuat.data import dataset_registry, load_dataset
 from nuat.data.paths import data_dir
 from nuat.errors import InputError
 from nuat.models import architecture
+from nuat.runtime.checksums import with_checksum
 from tests.command_line import assert_refused
 from tests.report.test_report import Page, gallery_images
 
@@ -50,7 +51,8 @@ def rewrite(folder: Path, **changes: object) -> None:
         key: {**config[key], **value} if isinstance(value, dict) else value
         for key, value in changes.items()
     }
-    file.write_text(json.dumps(config | merged))
+    del config["checksum"]
+    file.write_text(json.dumps(with_checksum(config | merged)))
 
 
 def test_data_are_read_from_data_dir(far, call):

@@ -221,6 +221,10 @@ def overfitting_epochs(run):
     return [line["epoch"] for line in run.metrics if "catastrophic_overfitting" in line]
 
 
+TIMED = ("seconds", "metrics", "checksum")
+"""Entries of a checkpoint that depend on the time taken."""
+
+
 def outcome(run):
     """All that must be equal of two runs."""
     state = torch.load(run.path / "checkpoint.pt", weights_only=True)
@@ -228,7 +232,7 @@ def outcome(run):
     return {
         "model": weights(run, "model"),
         "last": weights(run, "last"),
-        "checkpoint": {k: v for k, v in state.items() if k != "seconds"},
+        "checkpoint": {k: v for k, v in state.items() if k not in TIMED},
         "metrics": untimed,
     }
 

@@ -1,6 +1,5 @@
 """A run that is killed, stopped or resumed reaches the weights of an uninterrupted one."""
 
-import json
 import os
 import random
 import signal
@@ -177,7 +176,7 @@ class Greedy(Method):
 
 
 def test_out_of_memory_is_an_error_with_advice(tmp_path):
-    with pytest.raises(nuat.InputError, match=r"batches of \d+ do not fit .* batch_size=N"):
+    with pytest.raises(nuat.InputError, match=r"batches of 64 do not fit .* batch_size=32"):
         nuat.fit(replace(row(), method=Greedy()), data="digits", out=tmp_path / "run")
 
 
@@ -186,9 +185,8 @@ def test_an_incomplete_last_line_of_metrics_is_dropped(tmp_path):
     lines = (run.path / "metrics.jsonl").read_text()
     (run.path / "metrics.jsonl").write_text(lines + '{"epoch": 3, "lo')
     assert [line["epoch"] for line in run.metrics] == [1, 2]
-    assert run.truncate_metrics(1) == run.metrics[:1]
-    lines = (run.path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [1]
+    nuat.fit(row(), out=tmp_path / "run")
+    assert (run.path / "metrics.jsonl").read_text() == lines
 
 
 def test_another_precision_is_another_run(tmp_path):

@@ -183,6 +183,8 @@ def check_metrics(line: Any, source: object) -> None:
 
 
 CHECKPOINT = {
+    "config": mapping_of(ANYTHING),
+    "metrics": list_of(mapping_of(_METRIC)),
     "model": mapping_of(ANYTHING),
     "optimizer": mapping_of(ANYTHING),
     "emas": mapping_of(ANYTHING),
@@ -196,6 +198,8 @@ CHECKPOINT = {
     "losses": list_of(NUMBER, 2, 2),
     "logs.totals": mapping_of(NUMBER),
     "logs.counts": mapping_of(COUNT),
+    "skipped": COUNT,
+    "lr_factor": number(0, 1),
     "probe": mapping_of(TEXT),
 }
 """The fields of checkpoint.pt (docs/file_formats.md)."""

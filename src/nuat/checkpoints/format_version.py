@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nuat.errors import InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of config.json, metrics.jsonl, checkpoint.pt and the metadata of weights files."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from nuat.checkpoints.fields import parse_metadata
 from nuat.checkpoints.format_version import FORMAT_VERSION, check_format_version
 from nuat.errors import InputError
 from nuat.nn.state_dict import load_plain_state_dict, plain_state_dict
+from nuat.runtime.checksums import KEY, check_checksum, checksum
 from nuat.runtime.files import atomic_write
 
 WEIGHTS_FILE = "model.safetensors"
@@ -25,6 +27,8 @@ WEIGHTS_FILE = "model.safetensors"
 
 def write_weights(target: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write weights and their metadata to a .safetensors file, atomically.
+
+    Equal weights and metadata make the same file, byte for byte.
 
     Raises:
         InputError: the format cannot hold one of the weights.
@@ -55,10 +59,20 @@ def _serialize(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> by
         tensors[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     # "format": "pt" is the convention of safetensors; transformers and others require it
     header = {"format": "pt", "format_version": str(FORMAT_VERSION)} | dict(metadata)
+    header[KEY] = checksum([tensors, header])
     try:
-        return save(tensors, metadata=header)
+        return _with_metadata(save(tensors), header)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"the weights cannot be written: {error}") from error
+
+
+def _with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Put metadata into a file without any; safetensors itself writes them in a random order."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = {"__metadata__": dict(sorted(metadata.items()))} | json.loads(content[8:end])
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def _kind(value: object) -> str:
@@ -74,13 +88,16 @@ def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     "state_dict" or "model", if no other entry is one. Pickled code is never executed.
 
     Raises:
-        InputError: the file does not exist, or holds anything but tensors by name.
+        InputError: the file does not exist, holds anything but tensors by name, or is one that nuat
+            wrote and that has changed since.
     """
     path = _existing(path)
     if path.suffix == ".safetensors":
         metadata = read_file_metadata(path)
         with _readable(path):
-            return load_file(path), metadata
+            weights = load_file(path)
+        _check_checksum(weights, path)
+        return weights, metadata
     with _readable(path):
         weights = torch.load(path, map_location="cpu", weights_only=True)
     return _find_state_dict(weights, path), {}
@@ -89,7 +106,8 @@ def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
 def read_file_metadata(path: Path | str) -> dict[str, str]:
     """Return the metadata of a weights file without loading its tensors.
 
-    Only .safetensors files have metadata; it is empty for files that nuat did not write.
+    Their checksum covers the tensors too, so that `read_weights` alone can check it. Only
+    .safetensors files have metadata; it is empty for files that nuat did not write.
 
     Raises:
         InputError: the file does not exist, is damaged, has another format version, or has
@@ -98,9 +116,9 @@ def read_file_metadata(path: Path | str) -> dict[str, str]:
     path = _existing(path)
     if path.suffix != ".safetensors":
         return {}
-    with _readable(path), safe_open(path, "pt") as file:
-        metadata = dict(file.metadata() or {})
+    metadata = _all_metadata(path)
     metadata.pop("format", None)
+    metadata.pop(KEY, None)
     version = metadata.pop("format_version", None)
     if version is None:
         return {}
@@ -109,6 +127,20 @@ def read_file_metadata(path: Path | str) -> dict[str, str]:
     )
     parse_metadata(metadata, path)
     return metadata
+
+
+def _all_metadata(path: Path) -> dict[str, str]:
+    with _readable(path), safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
+
+
+def _check_checksum(weights: dict[str, Tensor], path: Path) -> None:
+    """Raise InputError if nuat wrote the file and its contents have changed since."""
+    metadata = _all_metadata(path)
+    stored = metadata.pop(KEY, None)
+    # other programs may have a checksum of their own, of another length
+    if "format_version" in metadata or len(stored or "") == len(checksum(None)):
+        check_checksum([weights, metadata], stored, path)
 
 
 def _existing(path: Path | str) -> Path:

@@ -29,6 +29,7 @@ from nuat.cli.options import (
 )
 from nuat.cli.terminal import print_line
 from nuat.config.imports import is_import_path
+from nuat.runtime.signals import out_of_time
 
 Data = Annotated[str, typer.Option(help="Such as cifar10 or folder:PATH; see: nuat list data.")]
 Model = Annotated[
@@ -48,6 +49,10 @@ OnOverfitting = Annotated[
         help="After catastrophic overfitting: warn, stop or rollback; default: the recipe's."
     ),
 ]
+OnNonfinite = Annotated[
+    str | None,
+    typer.Option(help="After a NaN or infinite loss: stop, skip or rollback; default: stop."),
+]
 
 
 def train_command(
@@ -62,6 +67,7 @@ def train_command(
     seed: Annotated[int, typer.Option(help="Seed of the weights, batches and attacks.")] = 0,
     overrides: Overrides = None,
     on_overfitting: OnOverfitting = None,
+    on_nonfinite: OnNonfinite = None,
     device: Device = None,
     max_time: MaxTime = None,
     threads: Threads = None,
@@ -75,7 +81,7 @@ def train_command(
     apply_common_options(imports, data_dir)
     from nuat.data import load_dataset, with_bad_images
     from nuat.recipes import get_recipe
-    from nuat.runtime.ranks import rank
+    from nuat.runtime.ranks import rank, world_size
     from nuat.training import fit
 
     data = with_bad_images(data, bad_images)
@@ -88,12 +94,15 @@ def train_command(
         recipe = recipe.with_epochs(epochs)
     if on_overfitting is not None:
         recipe = replace(recipe, on_overfitting=on_overfitting)
+    if on_nonfinite is not None:
+        recipe = replace(recipe, on_nonfinite=on_nonfinite)
     for assignment in overrides or []:
         recipe = apply_override(recipe, assignment)
     splits = load_dataset(data)
     # only now: data that cannot be read are one error, without a warning about their recipe
     for warning in recipe_warnings:
         warnings.warn(warning.message, stacklevel=2)
+    seconds = parse_seconds(max_time)
     run = fit(
         recipe,
         model,
@@ -102,12 +111,16 @@ def train_command(
         init=init,
         seed=seed,
         device=device,
-        max_time=parse_seconds(max_time),
+        max_time=seconds,
         threads=threads,
         cuda_graphs=cuda_graphs,
         compile=compile,
     )
-    if rank() == 0 and run.finished:
+    finished = rank() > 0 or run.finished
+    # under torchrun this exit status would restart the ranks
+    if seconds is not None and not finished and world_size() == 1:
+        raise out_of_time(seconds)
+    if rank() == 0 and finished:
         print_line(f"The weights are in {run.path}/model.safetensors. To attack them:")
         print_line(_evaluate_command(run.path, model or recipe.model, data, imports or []))
 

@@ -17,6 +17,7 @@ from nuat.data.base import ALL, ImageDataset, shuffled_indices, to_float
 from nuat.data.validation import check_byte_range
 from nuat.errors import InputError
 from nuat.runtime.device import copy_to
+from nuat.runtime.signals import ignore_signals
 from nuat.runtime.threads import available_cpus
 
 MAX_DEFAULT_WORKERS = 8
@@ -107,6 +108,7 @@ class StreamedDataset(ImageDataset):
             batch_sampler=[indices.tolist() for indices in index_batches],
             num_workers=min(workers, len(index_batches)),
             collate_fn=_stack_or_error,
+            worker_init_fn=ignore_signals,
             pin_memory=torch.device(self.device).type == "cuda",
             # Without a generator the loader would draw from torch's global one.
             generator=torch.Generator(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -21,6 +22,9 @@ from nuat.threat_models import EPS_NAMES, Ball, Linf, check_ball, norms
 ON_OVERFITTING = ("warn", "stop", "rollback")
 NUCLEAR_NORM = ("gather", "local")
 BATCHNORM = ("local", "sync")
+ON_NONFINITE = ("stop", "skip", "rollback")
+MAX_CHECKED_EPOCHS = 1000
+"""Schedules are checked at every epoch, or at this many of them, evenly spread."""
 
 CONFIG_NAMES: dict[str, Any] = {
     **attacks.CONFIG_NAMES,
@@ -65,6 +69,9 @@ class Recipe:
         on_overfitting: what to do after catastrophic overfitting (see nuat.training.overfitting):
             "warn" and continue, "stop" and keep the weights from before it, or "rollback" to those
             weights and continue.
+        on_nonfinite: what to do after a loss that is NaN or infinite (see nuat.training.nonfinite):
+            "stop" with an error, "skip" the batch, or "rollback" to the checkpoint before the last
+            one and halve the learning rate.
         validation_attack: the attack on the validation split that selects the epoch to keep, as
             text such as "pgd-20(restarts=2)"; its threat model is `ball`. The earliest of equally
             robust epochs is kept. By default 7 steps of eps/7 from the clean image, as in the
@@ -94,6 +101,7 @@ class Recipe:
     batchnorm: str = "local"
     ball: Ball = Linf(8 / 255)
     on_overfitting: str = "warn"
+    on_nonfinite: str = "stop"
     validation_attack: str = "pgd-7(rel_step_size=1/7, start=NoStart())"
     source: str = "ours"
     note: str = ""
@@ -112,7 +120,11 @@ class Recipe:
             )
         if self.on_overfitting not in ON_OVERFITTING:
             raise unknown_name("value of on_overfitting", self.on_overfitting, ON_OVERFITTING)
-        for name, allowed in (("nuclear_norm", NUCLEAR_NORM), ("batchnorm", BATCHNORM)):
+        for name, allowed in (
+            ("nuclear_norm", NUCLEAR_NORM),
+            ("batchnorm", BATCHNORM),
+            ("on_nonfinite", ON_NONFINITE),
+        ):
             if (value := getattr(self, name)) not in allowed:
                 raise unknown_name(f"value of {name}", value, allowed)
         self.parsed_validation_attack()
@@ -120,10 +132,19 @@ class Recipe:
             raise InputError(f"weight_decay is {self.weight_decay!r}, but must be at least 0")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay is {self.ema_decay!r}, but must be in [0, 1), or None")
-        if not all(0 <= self.momentum(epoch) < 1 for epoch in range(self.epochs + 1)):
-            raise InputError(f"momentum is {self.momentum}, but must be in [0, 1) at every epoch")
-        if min(self.lr(epoch) for epoch in range(self.epochs + 1)) < 0:
-            raise InputError(f"lr is {self.lr}, which is negative at some epoch")
+        self._check_schedules()
+
+    def _check_schedules(self) -> None:
+        spacing = max(1, self.epochs // MAX_CHECKED_EPOCHS)
+        for epoch in range(0, self.epochs + 1, spacing):
+            if not 0 <= _value(self.momentum, epoch) < 1:
+                raise InputError(
+                    f"momentum is {self.momentum}, but must be in [0, 1) at every epoch"
+                )
+            if not 0 <= _value(self.lr, epoch) < math.inf:
+                raise InputError(
+                    f"lr is {self.lr}, but must be a finite number from 0 up at every epoch"
+                )
 
     def parsed_validation_attack(self) -> Attack:
         """The attack of `validation_attack` in the threat model `ball`."""
@@ -191,3 +212,10 @@ class Recipe:
             return f"method.{path}"
         kind = f"field of the recipe or of {type(self.method).__name__}"
         raise unknown_name(kind, first, recipe_fields | method_fields)
+
+
+def _value(schedule: Schedule, epoch: int) -> float:
+    try:
+        return schedule(epoch)
+    except OverflowError:  # such as 1e300 ** 2
+        return math.inf

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 OUT_OF_TIME = 75
@@ -69,6 +70,7 @@ def handle_signals(handle: Callable[[int], None]) -> Iterator[None]:
         if seen:
             raise stopped_by(number)
         seen = True
+        _leave_lost_terminal()
         handle(number)
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
@@ -80,6 +82,28 @@ def handle_signals(handle: Callable[[int], None]) -> Iterator[None]:
     finally:
         for number in changed:
             signal.signal(number, before[number])
+
+
+def _leave_lost_terminal() -> None:
+    """Let output go nowhere if its terminal was closed, which is what sends SIGHUP.
+
+    Otherwise the next line of progress would be an error, before anything is saved.
+    """
+    for output in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(output).st_mode) and not os.isatty(output):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, output)
+                os.close(nowhere)
+
+
+def ignore_signals(worker: int) -> None:
+    """Let a worker process of a DataLoader ignore them: it ends with the process that started it.
+
+    Ctrl-C, and the signals of a batch system, reach every process of a job.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

@@ -45,19 +45,43 @@ def error_context(trainer: Trainer) -> Iterator[None]:
         with unify_oom_errors():
             yield
     except torch.OutOfMemoryError:
-        raise InputError(
-            f"batches of {trainer.recipe.batch_size} do not fit into the memory of "
-            f"{trainer.plan.device}: choose a smaller batch (--set batch_size=N, in a new folder), "
-            "or --set precision=bf16"
-        ) from None
+        raise InputError(_advice_on_memory(trainer)) from None
+    except OSError as error:
+        reason = str(error) if error.strerror is None else f"{error.filename}: {error.strerror}"
+        raise OSError(
+            f"{reason}. Training stopped in epoch {trainer.epoch + 1}; when that is mended, run "
+            "the same command to go on from the last checkpoint"
+        ) from error
     except NonFiniteError as error:
         saved = (
-            f"{trainer.folder.path} holds the last good checkpoint"
+            f"{trainer.folder.path} keeps its last checkpoint"
             if trainer.folder.has_checkpoint
             else "there is no checkpoint yet"
         )
         raise NonFiniteError(
             f"epoch {trainer.epoch + 1}, batch {trainer.batch + 1} of {trainer.batches}: {error}. "
             f"Training stopped; {saved}. "
-            "A smaller learning rate (such as --set lr=0.01) or a smaller lam usually helps"
+            "A smaller learning rate (such as --set lr=0.01) or a smaller lam usually helps; "
+            "--on-nonfinite skip leaves such a batch out, --on-nonfinite rollback returns to the "
+            "checkpoint before the last one and halves the learning rate"
         ) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):  # torch has no type for this error
+            raise
+        raise InputError(
+            f"a process that reads images has ended: {str(error).splitlines()[0]}. Run the same "
+            "command to go on from the last checkpoint; NUAT_WORKERS=0 reads without processes"
+        ) from None
+
+
+def _advice_on_memory(trainer: Trainer) -> str:
+    recipe = trainer.recipe
+    text = f"batches of {recipe.batch_size} do not fit into the memory of {trainer.plan.device}: "
+    if recipe.batch_size == 1:
+        return text + "choose a smaller model, or --set precision=bf16"
+    half = recipe.batch_size // 2
+    notes = " ".join(recipe.method.startup_notes(half, len(trainer.splits.classes)))
+    return (
+        f"{text}choose a smaller batch (--set batch_size={half}, in a new folder), or "
+        f"--set precision=bf16. {notes}"
+    ).strip()

@@ -55,6 +55,7 @@ class TrainStep:
         cuda_graphs: the recorded steps, if the run uses CUDA graphs.
         compile: whether full batches use a model compiled by torch.compile.
         memory: what the method keeps between steps.
+        lr_factor: the factor of the recipe's learning rate; below 1 after a rollback.
         train_model: the model that the method sees, in the recipe's precision.
         emas: the EMAs that the recipe and the method use.
     """
@@ -68,6 +69,7 @@ class TrainStep:
     cuda_graphs: CudaGraphs | None = None
     compile: bool = False
     memory: dict[str, Any] = field(default_factory=dict)
+    lr_factor: float = 1.0
 
     def __post_init__(self) -> None:
         self.device = device_of(self.model)
@@ -92,7 +94,8 @@ class TrainStep:
     def prepare(self, epoch: int, batch: int) -> StepContext:
         """Set learning rate, momentum and random seed for a batch, and return its context."""
         epoch_float = epoch + batch / self.batches
-        lr, momentum = self.recipe.lr(epoch_float), self.recipe.momentum(epoch_float)
+        lr = self.recipe.lr(epoch_float) * self.lr_factor
+        momentum = self.recipe.momentum(epoch_float)
         for group in self.optimizer.param_groups:
             group |= {"lr": lr, "momentum": momentum}
         share = self.share_of(batch)

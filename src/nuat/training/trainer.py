@@ -8,30 +8,37 @@ weights as an uninterrupted one.
 from __future__ import annotations
 
 import json
+import signal
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nuat.checkpoints import check_probe, probe_metadata
 from nuat.checkpoints.fields import CHECKPOINT, check_fields, parse_metadata
-from nuat.checkpoints.run import Run
-from nuat.errors import InputError
+from nuat.checkpoints.run import Run, identifying_fields
+from nuat.config.serialization import diff
+from nuat.errors import InputError, NonFiniteError
 from nuat.methods.cost import forward_equivalents
 from nuat.models import class_name
 from nuat.nn.state_dict import load_plain_state_dict, plain_state_dict
+from nuat.nn.validation import check_logits
 from nuat.rng import derive_seed
+from nuat.runtime.files import remove_leftovers
 from nuat.runtime.locks import lock_folder
 from nuat.runtime.progress import Progress
 from nuat.runtime.ranks import any_rank, from_first, rank, world_size
+from nuat.runtime.signals import handle_signals, stopped_by
 from nuat.training.cuda_graphs import CudaGraphs
 from nuat.training.distributed import check_same_run, prepare_model, share_of_batch, wrap_model
 from nuat.training.messages import epoch_summary, error_context, position
 from nuat.training.meters import AverageMeter, LossMeter, Timer
+from nuat.training.nonfinite import MIN_LR_FACTOR, train_or_skip
 from nuat.training.overfitting import describe_overfitting, detect_overfitting, is_overfitting
 from nuat.training.plan import Plan
 from nuat.training.train_step import TrainStep
@@ -54,12 +61,15 @@ class Trainer:
             without a threat model.
         validation_attack: the recipe's attack on the validation split.
         metrics: the metrics of all completed epochs, as in metrics.jsonl.
+        skipped: the number of batches of this epoch that were not finite and were skipped.
+        signal: the number of the signal that has asked to stop, if one has.
     """
 
     def __init__(self, plan: Plan):
         """Open the run folder. Raises InputError if it holds anything but this run."""
         self.plan, self.recipe, self.splits = plan, plan.recipe, plan.splits
         self.folder = from_first(Run.start, plan.folder, plan.config)
+        self.config = from_first(lambda: self.folder.config)
         check_same_run(plan.config)
         if plan.initial_weights is not None:
             plan.initial_weights.apply(plan.model)
@@ -76,7 +86,8 @@ class Trainer:
         )
         if world_size() > 1:
             self.train_step.train_model = wrap_model(self.train_step.train_model)
-        self.epoch = self.batch = 0
+        self.epoch = self.batch = self.skipped = 0
+        self.signal: int | None = None
         self.ranks_before = world_size()
         self.finished = False
         self.best: tuple[float, ...] = ()
@@ -105,9 +116,17 @@ class Trainer:
         """Train until the run has finished or the time is up, and return the run.
 
         At the end of a finished run the model holds the weights of the best epoch.
+
+        Raises:
+            Stopped: a signal has asked to stop; the checkpoint is of the step before.
         """
-        with ExitStack() as stack:
+
+        def note(number: int) -> None:
+            self.signal = number
+
+        with ExitStack() as stack, handle_signals(note):
             from_first(lambda: stack.enter_context(lock_folder(self.folder.path)))
+            from_first(remove_leftovers, self.folder.path)
             return self._run()
 
     def _run(self) -> Run:
@@ -117,14 +136,27 @@ class Trainer:
             self.print_notes(bar)
             if self.plan.cuda_graphs:
                 self.train_step.cuda_graphs = CudaGraphs(bar.print_line)
+            if self.recipe.on_nonfinite == "rollback" and not self.batches_done:
+                self.save_checkpoint()
             while not self.finished:
-                self.train_epoch(bar)
-                if self.batch < self.batches:
-                    bar.print_line(
-                        f"time is up after {position(self)}; run the same command to resume"
-                    )
-                    return self.folder
-                self.end_epoch(bar)
+                problem = ""
+                try:
+                    with error_context(self):
+                        self.train_epoch(bar)
+                        if self.batch < self.batches:
+                            break
+                        self.end_epoch(bar)
+                except NonFiniteError as error:
+                    if not self.may_roll_back:
+                        raise
+                    problem = str(error)
+                if problem:  # only here, where the step that has failed is undone completely
+                    self.roll_back(problem, bar)
+            if not self.finished:
+                bar.print_line(f"stopped after {position(self)}; run the same command to go on")
+                if any_rank(self.signal is not None)[0]:
+                    raise stopped_by(self.signal or signal.SIGTERM)
+                return self.folder
         load_plain_state_dict(self.plan.model, from_first(self.folder.weights))
         return self.folder
 
@@ -141,7 +173,7 @@ class Trainer:
             bar.print_line(note)
 
     def train_epoch(self, bar: Progress) -> None:
-        """Train on the remaining batches of this epoch; if the time is up, save and return."""
+        """Train on the remaining batches of this epoch; if the run must stop, save and return."""
         self.plan.model.train()
         batches = self.splits.train.shuffled_inputs(
             self.recipe.batch_size,
@@ -150,15 +182,17 @@ class Trainer:
             start=self.batch,
             share=slice(rank(), None, world_size()),
         )
-        with self.timer.running(), error_context(self):
+        train = train_or_skip if self.recipe.on_nonfinite == "skip" else Trainer.train_batch
+        with self.timer.running():
             for inputs in batches:
                 is_due = time.monotonic() - self.saved > CHECKPOINT_SECONDS
-                time_is_up, is_due = any_rank(self.time_is_up, is_due)
-                if time_is_up or is_due:
+                must_stop = self.time_is_up or self.signal is not None
+                must_stop, is_due = any_rank(must_stop, is_due)
+                if must_stop or is_due:
                     self.save_checkpoint()
-                if time_is_up:
+                if must_stop:
                     return
-                self.train_batch(inputs)
+                train(self, inputs)
                 self.batch += 1
                 bar.advance(
                     loss=f"{self.losses.mean:.3f}", images_per_s=f"{self.images_per_s():.0f}"
@@ -181,7 +215,10 @@ class Trainer:
             **self.hyperparameters(),
         }
         metrics |= self.logs.pop_means() | self.events()
-        self.epoch, self.batch = self.epoch + 1, 0
+        if self.skipped:
+            metrics["skipped"] = self.skipped
+            bar.print_line(f"WARNING: {self.skipped} of {self.batches} batches were not finite")
+        self.epoch, self.batch, self.skipped = self.epoch + 1, 0, 0
         metrics |= validate(self.train_step.eval_model, self.splits.val, self.validation_attack)
         metrics["seconds"] = self.timer.seconds
         if self.epoch == 1:
@@ -226,15 +263,34 @@ class Trainer:
             metrics["stopped"] = True
         elif reaction == "rollback":
             good = from_first(self.folder.load_state, "good", self.load_device)
-            if good is not None:
-                self.train_step.load_state_dict(good)
+            if good is None:
+                raise InputError(
+                    f"{self.folder.path / 'good.pt'}, the state before the overfitting, is missing"
+                )
+            self.train_step.load_state_dict(good)
+
+    @property
+    def may_roll_back(self) -> bool:
+        """Whether a loss that is not finite is answered by `roll_back`."""
+        return self.recipe.on_nonfinite == "rollback" and self.train_step.lr_factor > MIN_LR_FACTOR
+
+    def roll_back(self, problem: str, bar: Progress) -> None:
+        """Return to the checkpoint before the newest one, with half the learning rate."""
+        factor = self.train_step.lr_factor / 2
+        from_first(self.folder.drop_newest_checkpoint)
+        self.load_checkpoint()
+        self.train_step.lr_factor = factor
+        bar.print_line(
+            f"WARNING: {problem}. Back to the state after {position(self)}, with {factor:g} times "
+            "the learning rate of the recipe"
+        )
 
     def hyperparameters(self) -> dict[str, float]:
         """Return lr and momentum after this epoch, and the method's schedules during it."""
         epoch = self.epoch + self.batch / self.batches
         schedules = self.recipe.method.schedules()
         return {
-            "lr": self.recipe.lr(epoch),
+            "lr": self.recipe.lr(epoch) * self.train_step.lr_factor,
             "momentum": self.recipe.momentum(epoch),
             **{name: schedule(self.epoch) for name, schedule in schedules.items()},
         }
@@ -274,13 +330,20 @@ class Trainer:
             "ball": repr(self.recipe.ball),
             "epoch": str(self.epoch),
         }
-        metadata |= probe_metadata(model, self.splits.train.batch(torch.arange(1))[0])
+        metadata |= self.probe(model)
         from_first(self.folder.save_weights, name, plain_state_dict(model), metadata)
 
     def save_checkpoint(self) -> None:
-        """Write everything that `load_checkpoint` needs."""
+        """Write everything that `load_checkpoint` needs.
+
+        Raises:
+            NonFiniteError: the model returns NaN or infinite logits; nothing is written.
+        """
         self.losses.flush()
+        probe = self.probe(self.plan.model)
         state = self.train_step.state_dict() | {
+            "config": self.config,
+            "metrics": self.metrics,
             "ranks": world_size(),
             "epoch": self.epoch,
             "batch": self.batch,
@@ -289,35 +352,58 @@ class Trainer:
             "seconds": self.timer.seconds,
             "losses": [self.losses.total, self.losses.count],
             "logs": self.logs.state_dict(),
-            "probe": probe_metadata(self.plan.model, self.splits.train.batch(torch.arange(1))[0]),
+            "skipped": self.skipped,
+            "lr_factor": self.train_step.lr_factor,
+            "probe": probe,
         }
         from_first(self.folder.save_checkpoint, state)
         self.saved = time.monotonic()
 
+    def probe(self, model: nn.Module) -> dict[str, str]:
+        """Return the logits of a fixed image as metadata. Raises NonFiniteError if they are not."""
+        image = self.splits.train.batch(torch.arange(1))[0]
+        check_logits(model, image, warn_of_softmax=False)
+        return probe_metadata(model, image)
+
     def load_checkpoint(self) -> None:
-        """Restore the run from its checkpoint, if it has one.
+        """Restore the run from its checkpoint, if it has one, and metrics.jsonl with it.
 
         Raises:
             InputError: the checkpoint is damaged, or is not one of this run.
         """
         state = from_first(self.folder.load_checkpoint, self.load_device)
+        source = f"the checkpoint in {self.folder.path}"
         if state is not None:
-            check_fields(state, CHECKPOINT, f"the checkpoint in {self.folder.path}")
-        # a run killed between the two files has metrics of an epoch that it will repeat
-        self.metrics = from_first(self.folder.truncate_metrics, state["epoch"] if state else 0)
+            check_fields(state, CHECKPOINT, source)
+            own, other = identifying_fields(self.config), identifying_fields(state["config"])
+            if differences := diff(own, other):
+                raise InputError(
+                    f"{source} is of another run; it differs in {'; '.join(differences)}. Delete it"
+                )
+        self.metrics = state["metrics"] if state else []
+        from_first(self.folder.restore_metrics, self.metrics)
         if state is None:
             return
         try:
             self.train_step.load_state_dict(state)
         except Exception as error:  # torch raises errors of any kind for state that does not fit
             reason = " ".join(f"{type(error).__name__}: {error}"[:300].split())
-            raise InputError(
-                f"the checkpoint in {self.folder.path} does not fit this run: {reason}"
-            ) from error
-        source = self.folder.path / "checkpoint.pt"
+            raise InputError(f"{source} does not fit this run: {reason}") from error
         probe = parse_metadata(state["probe"], source)
         check_probe(self.plan.model, probe, source, self.plan.config["model"])
         self.epoch, self.batch, self.finished = state["epoch"], state["batch"], state["finished"]
         self.best, self.ranks_before = tuple(state["best"]), state["ranks"]
+        self.skipped, self.train_step.lr_factor = state["skipped"], state["lr_factor"]
         self.timer.elapsed = state["seconds"]
         self.losses, self.logs = LossMeter(*state["losses"]), AverageMeter(**state["logs"])
+        if self.best and not self.finished and (problem := from_first(self.damage_of_weights)):
+            self.best = ()
+            warnings.warn(f"{problem}; the best of the epochs from now on is kept", stacklevel=2)
+
+    def damage_of_weights(self) -> str:
+        """Return why the weights of the best epoch so far cannot be read, or ""."""
+        try:
+            self.folder.weights()
+        except InputError as error:
+            return str(error)
+        return ""

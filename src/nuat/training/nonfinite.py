@@ -1,0 +1,53 @@
+"""The option `on_nonfinite`: what to do after a loss, weight or statistic is NaN or infinite.
+
+"stop" ends the run with an error, and keeps its checkpoint. "skip" undoes the step and goes on with
+the next batch; it copies the state before every step, and reads every loss at once. "rollback"
+returns to the checkpoint before the newest one, because weights diverge before a loss is NaN, and
+goes on with half the learning rate. Ours, not from the paper.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from nuat.errors import NonFiniteError
+
+if TYPE_CHECKING:
+    from nuat.training.trainer import Trainer
+
+MIN_LR_FACTOR = 2.0**-10
+"""The learning rate is halved ten times at most; then the run stops."""
+
+
+def train_or_skip(trainer: Trainer, inputs: Sequence[Tensor]) -> None:
+    """Take a training step, or undo it if anything in it is not finite.
+
+    Raises:
+        NonFiniteError: no batch of the epoch was finite.
+    """
+    before = copy.deepcopy((trainer.train_step.state_dict(), trainer.losses, trainer.logs))
+    try:
+        trainer.train_batch(inputs)
+        trainer.losses.flush()
+        _check_weights_finite(trainer.plan.model)
+        return
+    except NonFiniteError as error:
+        problem = str(error)
+    # after the except clause: what the step has left open, such as perturbed weights, is closed
+    state, trainer.losses, trainer.logs = before
+    trainer.train_step.load_state_dict(state)
+    trainer.skipped += 1
+    if trainer.skipped == trainer.batches:
+        raise NonFiniteError(f"{problem}, as in every other batch of the epoch")
+
+
+def _check_weights_finite(model: nn.Module) -> None:
+    """Raise NonFiniteError if a weight or a statistic of BatchNorm is NaN or infinite."""
+    finite = [torch.isfinite(value).all() for value in model.state_dict().values()]
+    if not bool(torch.stack(finite).all()):
+        raise NonFiniteError("a weight or a statistic of the network is NaN or infinite")
