@@ -122,7 +122,7 @@ def test_gpu_steps(gpu_run, tmp_path):
 
 
 def test_gpu_attacks_smoke(gpu_run):
-    """On a CPU, a graph is a function that runs the work again."""
+    """On the pretended GPU."""
     log = (gpu_run("attacks_smoke:200") / "attacks_smoke.log").read_text()
     assert "20 of 20 checks hold" in log and "LEFT OUT, no time" not in log
 

@@ -10,7 +10,7 @@ different looks and kernels depend on the batch size. Between the looks, an iter
 not make the host wait (torch.cuda.set_sync_debug_mode). Then the verdicts of `evaluate` against
 those of the CPU, the launches of an iterate by the profiler, and its time for ResNet-18.
 
---tiny rehearses all of it on a CPU, where a graph is a function that runs the work again.
+--tiny rehearses all of it on the pretended GPU of the tests.
 """
 
 # ruff: noqa: E402
@@ -23,10 +23,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -40,7 +41,7 @@ if ASKED.tiny:
     os.environ.setdefault("WORK", tempfile.mkdtemp())
 
 import torch
-from common import CARRY, DEVICE, TINY, WORK, Results, run_pieces, say
+from common import CARRY, ROOT, TINY, WORK, Results, run_pieces, say
 from torch import Tensor, nn
 
 from nuat.attacks import AttackResult, classes_by_logit, logits, parse_attack, run_attack, runner
@@ -50,9 +51,14 @@ from nuat.evaluation.search_model import SearchModel, build_search_model
 from nuat.models import build_model
 from nuat.nn.freeze import frozen_eval
 from nuat.rng import PerImageNoise
+from nuat.runtime.cuda_graphs import capture_cuda_graph
 from nuat.runtime.precision import full_precision
 from nuat.threat_models import L2, Ball, Linf
 
+sys.path.append(str(ROOT))
+from tests.pretend_cuda import pretended_cuda, record_graph
+
+DEVICE = torch.device("cuda")
 PARTS = {"apgd-ce": 25, "apgd-dlr": 25, "apgd-t": 25, "fab": 12, "fab-t": 25, "square": 120}
 if TINY:
     PARTS = dict.fromkeys(PARTS, 12)
@@ -78,20 +84,8 @@ class BothOutputs:
         self.stdout.flush()
 
 
-def capture() -> GraphCapture:
-    """Graphs on a GPU; on a CPU, work that runs again."""
-    return GraphCapture(lambda work: work) if TINY else GraphCapture()
-
-
-@contextmanager
-def graphs_on_a_cpu() -> Iterator[None]:
-    """`run_attack` captures only on a GPU; here, its graphs run on a CPU too."""
-    if not TINY:
-        yield
-        return
-    random_state = mock.patch("nuat.attacks.graphs._random_state", lambda _: torch.zeros(1))
-    with mock.patch.object(torch.Tensor, "is_cuda", True), random_state:
-        yield
+def capture(**settings: Any) -> GraphCapture:
+    return GraphCapture(record_graph if TINY else capture_cuda_graph, **settings)
 
 
 def trained_network() -> tuple[nn.Module, Tensor, Tensor]:
@@ -135,8 +129,10 @@ def attacked(
     ranking = classes_by_logit(logits(network, x), y) if attack.targets else None
     noise = PerImageNoise(0, torch.arange(len(x), device=DEVICE), name)
     search = build_search_model(network, x[:32])
-    with frozen_eval(network), graphs_on_a_cpu():
-        return run_attack(attack, network, search, x, y, noise, 0, ranking, graphs)
+    with frozen_eval(network):
+        for _ in range(1 if graphs is None else 2):  # the second run uses the graphs of the first
+            result = run_attack(attack, network, search, x, y, noise, 0, ranking, graphs)
+    return result
 
 
 @cache
@@ -170,7 +166,7 @@ def equal(name: str, kind: type[Ball]) -> dict:
 
 @contextmanager
 def debug_mode(mode: str) -> Iterator[None]:
-    if DEVICE.type != "cuda":
+    if TINY:
         yield
         return
     before = torch.cuda.get_sync_debug_mode()
@@ -193,7 +189,7 @@ def waits(name: str, kind: type[Ball]) -> dict:
     """No iterate waits, but for the looks and the end of the run."""
     ball, graphs = half_way(kind), capture()
     attacked(name, ball, capture())  # what is built once for a device, such as the eta of Square
-    looks = ((runner, "verify_candidates"), (runner, "drop_inactive"), (runner, "passes_at"))
+    looks = ((runner, "verify_candidates"), (runner, "_drop_inactive"), (runner, "passes_at"))
     patches = [
         mock.patch.object(where, look, within("default", getattr(where, look)))
         for where, look in (*looks, (IterateGraphs, "compare"))
@@ -217,7 +213,7 @@ def against_cpu(
 ) -> dict:
     """The verdicts of `evaluate` on the device, with graphs, against those of the CPU."""
     found = {}
-    for device in {torch.device("cpu"), DEVICE}:
+    for device in (torch.device("cpu"), DEVICE):
         began = time.monotonic()
         result = evaluate(copy.deepcopy(network).to(device), (x, y), ball, attack)
         found[device.type] = result.robust[attack], round(time.monotonic() - began, 1), result.notes
@@ -273,9 +269,8 @@ def run_resnet(
     attack = replace(parse_attack(name, Linf(1e-6)), steps=steps)
     ranking = classes_by_logit(logits(search.model, x), y) if attack.targets else None
     noise = PerImageNoise(0, torch.arange(len(x), device=DEVICE), name)
-    with graphs_on_a_cpu():
-        run_attack(attack, search.model, search, x, y, noise, 0, ranking, graphs)
-    if DEVICE.type == "cuda":
+    run_attack(attack, search.model, search, x, y, noise, 0, ranking, graphs)
+    if not TINY:
         torch.cuda.synchronize()
 
 
@@ -305,7 +300,7 @@ def speed(batch: int, precision: str) -> dict:
 
 def launches(precision: str) -> dict:
     """What the host launches for an iterate, by the profiler."""
-    if DEVICE.type != "cuda":
+    if TINY:
         return {}
     from torch.profiler import ProfilerActivity, profile
 
@@ -328,7 +323,7 @@ def launches(precision: str) -> dict:
 
 def memory() -> dict:
     """The memory of graphs is free after the run."""
-    if DEVICE.type != "cuda":
+    if TINY:
         return {}
     search, x = resnet(512, "fp32")
     y, held = logits(search.model, x).argmax(1), []
@@ -368,7 +363,8 @@ def main() -> None:
     pieces["verdicts l2"] = partial(verdicts, L2)
     results = Results("attacks_smoke")
     torch.backends.cudnn.deterministic = True
-    with full_precision():
+    graphs = mock.patch("nuat.evaluation.runner.GraphCapture", capture)
+    with full_precision(), graphs, pretended_cuda() if TINY else nullcontext():
         run_pieces(results, pieces, ASKED.seconds)
     checks = {name: row["holds"] for name, row in results.done.items() if "holds" in row}
     failed = [name for name, holds in checks.items() if not holds]

@@ -26,7 +26,7 @@ from tests.pretend_cuda import Counts, PretendedTensor, pretended_cuda, record_g
 
 STANDS = {"linf": nuat.Linf(1e-6), "l2": nuat.L2(1e-5)}
 BREAKS = {"linf": nuat.Linf(0.003), "l2": nuat.L2(0.04)}
-IMAGES = 48
+IMAGES = 50
 FIELDS = ("x_adv", "adversarial", "step", "forwards", "backwards", "margin")
 
 # forward passes and pairs of a forward and a backward pass of an iterate
@@ -73,8 +73,8 @@ class Run:
         return [b - a for a, b in pairwise(totals[first : first // 10 * 10 + 11])]
 
 
-def run(attack, device="cuda", graphs=None, images=8, model=None, iterates=None) -> Run:
-    """Attack on a device, up to a number of iterates."""
+def run(attack, device="cuda", graphs=None, images=8, model=None, iterates=None, owner=()) -> Run:
+    """Attack on a device, up to a number of iterates; again, with the `owner` of graphs."""
     model = (model or Net()).to(device)
     x = torch.rand(images, 3, 12, 12, generator=torch.Generator().manual_seed(1)).to(device)
     y = logits(model, x).argmax(1)
@@ -91,9 +91,13 @@ def run(attack, device="cuda", graphs=None, images=8, model=None, iterates=None)
                 if k == iterates:
                     return
 
-    counted = Counted(**{f.name: getattr(attack, f.name) for f in fields(attack)})
+    search = SearchModel(model)
+    if owner:
+        attack, search = owner
+    counted = (
+        attack if owner else Counted(**{f.name: getattr(attack, f.name) for f in fields(attack)})
+    )
     with Counts() as counts, frozen_eval(model):
-        search = SearchModel(model)
         result = run_attack(counted, model, search, x, y, noise, 0, ranking, graphs)
     return Run(result, counts, launches, waits)
 
@@ -149,19 +153,16 @@ def test_graphs_give_the_results_of_a_cpu(name, norm, monkeypatch):
     """Images break at several looks; some stay in the batch until more have broken."""
     monkeypatch.setattr(attack_runner, "CHECK_EVERY", 2)
     attack = replace(parse_attack(name, BREAKS[norm]), steps=9)
-    graphs, rows = GraphCapture(record_graph), set()
-    on_cpu = run(attack, "cpu", images=IMAGES)
-    replay = IterateGraphs._replay
-    monkeypatch.setattr(
-        IterateGraphs, "_replay", lambda self, work: (rows.add(self.rows), replay(self, work))
-    )
+    on_cpu, graphs = run(attack, "cpu", images=IMAGES), GraphCapture(record_graph)
     with pretended_cuda():
         done = run(attack, graphs=graphs, images=IMAGES)
-    assert not graphs.notes and not done.counts.mixed
-    assert equal(on_cpu.result, done.result)
-    broken = on_cpu.result.adversarial
-    assert 0 < broken.sum() < IMAGES and rows
-    assert IMAGES - broken.sum() in rows or len(on_cpu.result.step[broken].unique()) > 1
+        assert not graphs.notes and not done.counts.mixed
+        assert equal(on_cpu.result, done.result)
+        again = run(attack, graphs=graphs, images=IMAGES, owner=graphs.owner)
+        assert equal(on_cpu.result, again.result)
+        assert again.counts.num_launches < done.counts.num_launches
+    assert 0 < on_cpu.result.adversarial.sum() < IMAGES
+    assert len({shape for shape, _ in graphs.sets}) > 1
 
 
 class Hooked(Net):
@@ -186,8 +187,8 @@ class Remembers(Net):
     calls = 0
 
     def forward(self, x):
-        self.calls += len(x) == IMAGES
-        return super().forward(x) * (1 if self.calls < 6 else 2)
+        self.calls += len(x) == IMAGES + 2
+        return super().forward(x) * (1 if self.calls < 5 else 2)
 
 
 class BadGradients(Net):
@@ -210,7 +211,7 @@ class BadGradients(Net):
 )
 def test_a_network_that_cannot_be_captured_runs_in_python(model, reason, monkeypatch):
     monkeypatch.setattr(attack_runner, "CHECK_EVERY", 2)
-    monkeypatch.setattr(attack_runner, "MIN_ACTIVE", 0.0)
+    monkeypatch.setattr(attack_runner, "padded_rows", lambda images: IMAGES + 2)
     attack, graphs = replace(parse_attack("apgd-ce", BREAKS["linf"]), steps=9), None
     results = []
     with pretended_cuda():
@@ -224,7 +225,7 @@ def test_a_network_that_cannot_be_captured_runs_in_python(model, reason, monkeyp
 
 def test_broken_images_that_stay_in_the_batch_have_no_bad_gradients(monkeypatch):
     monkeypatch.setattr(attack_runner, "CHECK_EVERY", 2)
-    monkeypatch.setattr(attack_runner, "MIN_ACTIVE", 0.1)
+    monkeypatch.setattr(attack_runner, "padded_rows", lambda images: IMAGES + 2)
     attack = replace(parse_attack("apgd-ce", BREAKS["linf"]), steps=9)
     graphs = GraphCapture(record_graph)
     on_cpu = run(attack, "cpu", images=IMAGES, model=BadGradients())
@@ -251,8 +252,12 @@ def test_a_draw_of_noise_copies_nothing_to_the_device():
 def test_an_evaluation_uses_graphs(monkeypatch):
     """Nothing mixes devices in a whole evaluation, and the verdicts are those of a CPU."""
     monkeypatch.setattr(runner, "GraphCapture", partial(GraphCapture, record_graph))
-    captures = []
-    monkeypatch.setattr(IterateGraphs, "_capture", lambda self, key, work: captures.append(key))
+    captures, capture = [], IterateGraphs._capture
+    monkeypatch.setattr(
+        IterateGraphs,
+        "_capture",
+        lambda self, *args: captures.append(args) or capture(self, *args),
+    )
     x = torch.rand(40, 3, 12, 12, generator=torch.Generator().manual_seed(1))
     y, results = logits(Net(), x).argmax(1), []
     ball = BREAKS["linf"]
@@ -262,7 +267,7 @@ def test_an_evaluation_uses_graphs(monkeypatch):
         with pretended_cuda(), Counts() as counts:
             model = Net().to(device)
             results.append(evaluate(model, (x, y), ball, attacks, **more))
-        assert not counts.mixed
+        assert not counts.mixed and not any("graphs" in note for note in results[-1].notes)
         assert bool(captures) == (device == "cuda" and not more)
         captures.clear()
     assert 0 < sum(results[0].robust["all"]) < 40

@@ -97,8 +97,10 @@ class APGD(Attack):
         yield state
         windows = checkpoints(self.steps)
         for k in range(self.steps):
-            a = 1.0 if k == 0 else 0.75
-            state.advance(("iterate", a), partial(self.next_iterate, model, state, a))
+            if k == 0:
+                self.next_iterate(model, state, 1.0)
+            else:
+                state.advance("iterate", partial(self.next_iterate, model, state, 0.75))
             yield state
             if k + 1 in windows:
                 self.adapt_step_size(model, state, windows[k + 1])

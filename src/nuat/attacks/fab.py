@@ -74,7 +74,10 @@ class FAB(Attack):
         x_adv = self.initial_point(x, noise, restart)
         state = FABState(x=x, y=y, target=target, noise=noise, x_adv=x_adv)
         for k in range(self.steps):
-            state.advance(("iterate", k > 0), partial(self.next_iterate, model, state, k > 0))
+            if k == 0:
+                self.next_iterate(model, state)
+            else:
+                state.advance("iterate", partial(self.pull_back_and_go_on, model, state))
             yield state
         self.pull_back(state)
 
@@ -83,10 +86,13 @@ class FAB(Attack):
         pulled = state.x + self.beta * (state.x_adv - state.x)
         state.x_adv = torch.where(state.misclassified[:, None, None, None], pulled, state.x_adv)
 
-    def next_iterate(self, model: nn.Module, state: FABState, pull_back: bool) -> None:
-        """Take the backward step of the last iterate and a step, and evaluate the network there."""
-        if pull_back:
-            self.pull_back(state)
+    def pull_back_and_go_on(self, model: nn.Module, state: FABState) -> None:
+        """Take the backward step of the last iterate, and then the next step."""
+        self.pull_back(state)
+        self.next_iterate(model, state)
+
+    def next_iterate(self, model: nn.Module, state: FABState) -> None:
+        """Take a step, and evaluate the network there."""
         state.x_adv = self.step(state, *self.linearize(model, state))
         with torch.no_grad():
             state.z = z = model(state.x_adv)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks.criteria import evaluate_adversarial
-from nuat.attacks.graphs import MIN_ACTIVE, GraphCapture, GraphMismatch, IterateGraphs
+from nuat.attacks.graphs import GraphCapture, GraphMismatch, IterateGraphs, padded_rows
 from nuat.attacks.state import AttackState, select_rows
 from nuat.losses import margin
 from nuat.nn.freeze import forward_padded
@@ -140,8 +140,8 @@ def run_attack(
         ranking: for targeted attacks, the other classes of each image, most likely first, [B, T].
         graphs: on a GPU, capture the iterates as CUDA graphs; without, they run in Python.
     """
-    graphs = graphs if x.is_cuda and attack.capturable and not attack.train_mode else None
-    if graphs is not None and graphs.accepts(search_model):
+    capturable = x.is_cuda and attack.capturable and not attack.train_mode
+    if graphs is not None and capturable and graphs.accepts(attack, search_model):
         try:
             return _run_once(attack, model, search_model, x, y, noise, run, ranking, graphs)
         except GraphMismatch:  # which the notes of `graphs` tell
@@ -164,12 +164,20 @@ def _run_once(
     target = y
     if ranking is not None and attack.targets:
         noise, target = noise.fold_in("target", rank), ranking[:, rank]
-    counter = PassCounter(search_model, x.device)
-    iterates = attack.iterates(counter, x, y, target, noise.fold_in("restart", restart), restart)
-    if attack.success_at == "any":
-        result = _run_until_adversarial(attack, model, counter, x, iterates, graphs)
-    else:
+    noise, counter = noise.fold_in("restart", restart), PassCounter(search_model, x.device)
+    if attack.success_at == "last":
+        iterates = attack.iterates(counter, x, y, target, noise, restart)
         result = _run_to_last(attack, model, counter, x, y, iterates)
+    elif graphs is None:
+        iterates = attack.iterates(counter, x, y, target, noise, restart)
+        candidates = Candidates.none(x, len(x))
+        result = _run_until_adversarial(attack, model, counter, x, iterates, candidates)
+    else:
+        rows = torch.arange(padded_rows(len(x)), device=x.device) % len(x)
+        inputs = x[rows], y[rows], target[rows], noise.select(rows)
+        counter.candidates = candidates = Candidates.none(inputs[0], len(x))
+        iterates = attack.iterates(counter, *inputs, restart)
+        result = _run_until_adversarial(attack, model, counter, x, iterates, candidates, graphs)
     result.bad_gradients = int(counter.bad_gradients)
     return result
 
@@ -229,13 +237,13 @@ class Candidates:
     runner_up_step: Tensor
 
     @staticmethod
-    def none(x: Tensor) -> Candidates:
-        """No candidate for any image of the batch."""
+    def none(x: Tensor, images: int) -> Candidates:
+        """No candidate for any image of the batch, whose rows after the `images` are padding."""
         index = torch.arange(len(x), device=x.device)
         zeros = torch.zeros(len(x), dtype=torch.long, device=x.device)
         lowest = x.new_full((len(x),), -torch.inf)
         return Candidates(
-            index, ~zeros.bool(), zeros - 1, lowest, zeros.bool(), x, zeros, x, lowest, zeros
+            index, index < images, zeros - 1, lowest, zeros.bool(), x, zeros, x, lowest, zeros
         )
 
 
@@ -245,19 +253,16 @@ def _run_until_adversarial(
     counter: PassCounter,
     x: Tensor,
     iterates: Iterator[AttackState],
-    graphs: GraphCapture | None,
+    candidates: Candidates,
+    graphs: GraphCapture | None = None,
 ) -> AttackResult:
     """Keep the first misclassified iterate of each image, which then leaves the run.
 
     `search_model` only proposes candidates; `model` verifies them every CHECK_EVERY iterates. If
-    `model` classifies the first candidate correctly, it gets the runner-up too.
+    `model` classifies the first candidate correctly, it gets the runner-up too. With graphs, the
+    rows of `iterates` beyond the images `x` are padding, as are those of broken images.
     """
-    result, candidates, passes = (
-        AttackResult.initial(x),
-        Candidates.none(x),
-        list[tuple[int, int]](),
-    )
-    first = next(iterates)
+    result, passes, first = AttackResult.initial(x), list[tuple[int, int]](), next(iterates)
     with _capturing(graphs, counter, first, candidates):
         for k, state in enumerate(chain([first], iterates)):
             z = counter(state.x_adv) if state.z is None else state.z
@@ -274,7 +279,7 @@ def _run_until_adversarial(
                     break
     verify_candidates(attack, model, state, candidates, result, passes)
     if graphs is not None:
-        drop_inactive(state, candidates)
+        _drop_inactive(state, candidates)
     last = torch.full_like(candidates.step, len(passes) - 1)
     result.set_rows(
         candidates.index,
@@ -290,16 +295,14 @@ def _run_until_adversarial(
 def _capturing(
     graphs: GraphCapture | None, counter: PassCounter, state: AttackState, candidates: Candidates
 ) -> Iterator[None]:
-    """Capture the iterates within the block as CUDA graphs, which are freed after it."""
+    """Capture the iterates within the block as CUDA graphs."""
     if graphs is None:
         yield
         return
-    counter.candidates = candidates
     state.graphs = IterateGraphs(graphs, counter, (state, candidates, counter))
     try:
         yield
     finally:
-        state.graphs.clear()
         state.graphs = None
 
 
@@ -375,15 +378,20 @@ def verify_candidates(
     candidates.exists = torch.zeros_like(candidates.exists)
     candidates.runner_up_margin = torch.full_like(candidates.runner_up_margin, -torch.inf)
     candidates.active = candidates.active & ~done
-    drop_inactive(state, candidates, MIN_ACTIVE if state.graphs else 1.0)
+    _drop_inactive(state, candidates, padded=state.graphs is not None)
 
 
-def drop_inactive(state: AttackState, candidates: Candidates, min_active: float = 1.0) -> None:
-    """Drop the images that are done, once at most the fraction `min_active` of all is not."""
-    remaining = candidates.active.nonzero()[:, 0]
-    if len(remaining) <= min_active * len(state):
-        state.select(remaining)
-        select_rows(candidates, remaining)
+def _drop_inactive(state: AttackState, candidates: Candidates, padded: bool = False) -> None:
+    """Drop the images that are done; if `padded`, keep a number of rows that has graphs."""
+    rows = candidates.active.nonzero()[:, 0]
+    active = len(rows)
+    if padded and active:
+        if padded_rows(active) >= len(state):
+            return
+        rows = torch.cat([rows, rows[:1].expand(padded_rows(active) - active)])
+    state.select(rows)
+    select_rows(candidates, rows)
+    candidates.active = torch.arange(len(rows), device=rows.device) < active
 
 
 def passes_at(steps: Tensor, passes: Passes) -> dict[str, Tensor]:

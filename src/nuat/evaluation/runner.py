@@ -122,6 +122,7 @@ class EvaluationRunner:
             self.progress = progress
             for name, parts in request.parts.items():
                 self.run_parts(name, parts)
+            self.graphs.clear()
             if any(gather(self.is_late)):
                 assert request.max_time is not None
                 raise out_of_time(request.max_time)
@@ -186,6 +187,7 @@ class EvaluationRunner:
         except torch.OutOfMemoryError as error:
             if attack.batchwise:
                 raise
+            self.graphs.clear()
             if len(indices) <= self.batch_size.value:
                 self.batch_size.halve(error)
         if attempt is None:
