@@ -26,6 +26,12 @@ def check_positive_int(name: str, value: object) -> None:
         raise InputError(f"{name} is more than {MAX_INT:,}, the largest that is allowed")
 
 
+def check_fraction(name: str, value: object) -> None:
+    """Raise InputError unless `value` is a number from 0 to 1; `name` is what to call it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InputError(f"{name} is {value!r}, but must be a number from 0 to 1")
+
+
 def check_seed(seed: object) -> None:
     """Raise InputError unless `seed` is a whole number from 0 up."""
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:

@@ -138,4 +138,7 @@ def coerce_schedules(value: Any) -> None:
                 f"{field.name} of {type(value).__name__} is {current!r}, but must be a number or a "
                 "schedule such as LinearRamp(4.5, epochs=90)"
             )
-        object.__setattr__(value, field.name, Constant(float(current)))
+        try:
+            object.__setattr__(value, field.name, Constant(float(current)))
+        except OverflowError:
+            raise InputError(f"{field.name} has too many digits for a number") from None

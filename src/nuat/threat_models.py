@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nuat.config.parsing import parse_value
 from nuat.config.registry import Registry
-from nuat.errors import InputError
+from nuat.errors import InputError, check_fraction
 from nuat.numbers import plain, plain_fields
 from nuat.rng import Noise
 
@@ -163,7 +163,10 @@ def parse_eps(eps: float | str) -> float:
         raise wrong from None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise wrong
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError("eps has too many digits, but must be a number such as 8/255") from None
 
 
 def parse_ball(text: str) -> Ball:
@@ -248,6 +251,10 @@ class Bernoulli(Start):
     fraction: float = 1 / 2
     clamp: bool = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fraction("fraction", self.fraction)
+
     def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
         start = x + self.fraction * ball.eps * ball.steepest_direction(noise.sign(x))
         return start.clamp(0, 1) if self.clamp else start
@@ -262,6 +269,10 @@ class Gaussian(Start):
 
     std: float = 0.001
     clamp: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fraction("std", self.std)
 
     def __call__(self, x: Tensor, ball: Ball, noise: Noise) -> Tensor:
         start = x + ball.project_delta(self.std * noise.normal(x))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from nuat.attacks.base import Attack
+from nuat.attacks.limits import MAX_SAMPLES, MAX_TARGETS, Limits
 from nuat.attacks.runner import SuccessAt
 from nuat.attacks.state import AttackState, TargetedState, value_and_grad
 from nuat.losses import ce_per_image, dlr_loss, targeted_dlr_loss
@@ -83,6 +85,11 @@ class APGD(Attack):
     first_window: bool = True
     reduced_at_start: bool = True
     stored_gradient: bool = True
+
+    limits: ClassVar[Limits] = (
+        ("rho", 0, 1),
+        ("eot_samples", 1, MAX_SAMPLES),
+    )
 
     capturable = True
 
@@ -211,6 +218,7 @@ class APGDT(APGD):
 
     targets: int = 9
 
+    limits = (("targets", 1, MAX_TARGETS),)
     min_classes = 4
 
     def objective(self, z: Tensor, y: Tensor, target: Tensor) -> Tensor:

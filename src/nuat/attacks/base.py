@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from nuat.attacks.criteria import classes_by_logit
+from nuat.attacks.limits import MAX_RESTARTS, MAX_STEPS, Limits, check_limits
 from nuat.attacks.runner import SuccessAt, run_attack
 from nuat.attacks.state import AttackState
-from nuat.errors import InputError, check_positive_int
+from nuat.errors import InputError
 from nuat.nn.freeze import frozen_eval
 from nuat.rng import Noise
 from nuat.schedules import coerce_schedules
@@ -46,6 +47,11 @@ class Attack:
     success_at: SuccessAt = "last"
     snapshots: tuple[int, ...] = ()
 
+    limits: ClassVar[Limits] = (
+        ("steps", 1, MAX_STEPS),
+        ("restarts", 1, MAX_RESTARTS),
+    )
+    """The ranges of the fields; a class adds those of its own fields."""
     min_classes: ClassVar[int] = 2
     """The fewest classes for which the attack's loss is defined."""
     batchwise: ClassVar[bool] = False
@@ -60,9 +66,7 @@ class Attack:
     def __post_init__(self) -> None:
         coerce_schedules(self)
         check_ball(self.ball)
-        for name in ("steps", "restarts"):
-            if hasattr(self, name):
-                check_positive_int(name, getattr(self, name))
+        check_limits(self)
         if hasattr(self, "loss") and not callable(self.loss):
             raise InputError(f"loss is {self.loss!r}, but must be a function of logits and labels")
         if self.success_at not in ("last", "any"):

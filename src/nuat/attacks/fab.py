@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from nuat.attacks.apgd import random_boundary_point
 from nuat.attacks.base import TORCH_NOISE, Attack
 from nuat.attacks.box_projection import project_to_hyperplane
 from nuat.attacks.criteria import classes_by_logit, is_correct
+from nuat.attacks.limits import MAX_TARGETS, Limits
 from nuat.attacks.runner import SuccessAt
 from nuat.attacks.state import AttackState, TargetedState, input_gradient, value_and_grad
 from nuat.losses import targeted_margin
@@ -65,6 +67,13 @@ class FAB(Attack):
     beta: float = 0.9
     targets: int = 0
     success_at: SuccessAt = "any"
+
+    limits: ClassVar[Limits] = (
+        ("alpha_max", 0, 1),
+        ("eta", 0.001, 10),
+        ("beta", 0, 1),
+        ("targets", 0, MAX_TARGETS),
+    )
 
     capturable = True
 
@@ -167,6 +176,8 @@ class FABT(FAB):
     """
 
     targets: int = 9
+
+    limits = (("targets", 1, MAX_TARGETS),)
 
 
 def nearest_hyperplane(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nuat.attacks.base import Attack
+from nuat.attacks.limits import MAX_STEP_SIZE, MAX_TARGETS, MAX_WEIGHT, Limits
 from nuat.attacks.pgd import PGDState, ascent_steps, check_reach
 from nuat.attacks.state import AttackState, value_and_grad
 from nuat.errors import InputError
@@ -57,6 +58,11 @@ class GAMA(Attack):
     lam: Schedule = Piecewise(((0, 50.0), (25, 0.0)))
     start: Start = Bernoulli(1.0, clamp=False)
     reference: Literal["start", "clean"] = "start"
+
+    limits: ClassVar[Limits] = (
+        ("rel_step_size", 0, MAX_STEP_SIZE),
+        ("lam", 0, MAX_WEIGHT),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -151,6 +157,8 @@ class GAMAMT(GAMA):
     """
 
     targets: int = 9
+
+    limits = (("targets", 1, MAX_TARGETS),)
 
     def margin(self, p: Tensor, state: GAMAState) -> Tensor:
         """p_t - p_y, [B]."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nuat.attacks.limits import MAX_BATCH
 from nuat.attacks.pgd import PGDState, ProjectedGradientAttack
 from nuat.losses import Distance, frobenius, nuclear
 from nuat.rng import Noise
@@ -48,6 +49,7 @@ class NuclearAttack(ProjectedGradientAttack):
     distance: Distance = nuclear
     batch: int = 64
 
+    limits = (("batch", 1, MAX_BATCH),)
     batchwise = True
 
     def initial_state(

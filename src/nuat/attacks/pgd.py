@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nuat.attacks.base import TORCH_NOISE, Attack
 from nuat.attacks.criteria import classes_by_logit
+from nuat.attacks.limits import MAX_STEP_SIZE, MAX_TARGETS
 from nuat.attacks.runner import SuccessAt
 from nuat.attacks.state import AttackState, TargetedState, input_gradient, value_and_grad
 from nuat.errors import InputError
@@ -164,6 +165,8 @@ class ProjectedGradientAttack(Attack):
     start: Start = Uniform()
     step_size: float | None = None
 
+    limits = (("rel_step_size", 0, MAX_STEP_SIZE),)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         size = self.step_size
@@ -296,6 +299,8 @@ class TargetedPGD(PGD):
     steps: int = 50
     target_rank: int = 1
 
+    limits = (("target_rank", -MAX_TARGETS, MAX_TARGETS),)
+
     def iterates(
         self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, noise: Noise, restart: int
     ) -> Iterator[AttackState]:
@@ -353,6 +358,8 @@ class MultiTargetedPGD(ProjectedGradientAttack):
     steps: int = 100
     targets: int = 9
     success_at: SuccessAt = "any"
+
+    limits = (("targets", 1, MAX_TARGETS),)
 
     def objective(self, z: Tensor, state: PGDState, k: int) -> Tensor:
         return targeted_margin(z, state.y, state.target)

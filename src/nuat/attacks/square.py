@@ -74,6 +74,8 @@ class Square(Attack):
     success_at: SuccessAt = "any"
     last_offset: bool = False
 
+    limits = (("p", 0, 1),)
+
     capturable = True
 
     def iterates(

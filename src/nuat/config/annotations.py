@@ -70,9 +70,12 @@ def coerce(value: Any, hint: Any) -> Any:
     """A number as a float or as a constant schedule, if the field holds one of these."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return value
-    if hint is Schedule:
-        return Constant(float(value))
-    return float(value) if hint is float or float in get_args(hint) else value
+    try:
+        if hint is Schedule:
+            return Constant(float(value))
+        return float(value) if hint is float or float in get_args(hint) else value
+    except OverflowError:  # a whole number of more than 308 digits, which conforms to neither
+        return value
 
 
 def conforms(value: Any, hint: Any) -> bool:

@@ -46,6 +46,9 @@ DEFAULT_ATTACKS = ("pgd-20", "pgd-100(restarts=5)", "gama-100")
 NUM_PROBES = 32
 """Number of images on which the model is checked before it is attacked."""
 
+SMALLEST_CHANGE = 2**-24
+"""Half of the distance of the float32 numbers just below 1."""
+
 DEFAULT_BATCH_SIZES = {"cuda": 1024, "cpu": 128}
 
 
@@ -171,6 +174,8 @@ def resolve_request(
     check_images(x_spread)
     search_model = build_search_model(model, x_spread, search_precision)
     train_mode = any(attack.train_mode for each in parts.values() for attack in each.values())
+    if ball.eps < SMALLEST_CHANGE:
+        notes.append(f"eps is {ball.eps:g}, so no attack can change an image")
     notes += [*class_notes, *check_model(model, x, y), *search_model.notes]
     return EvaluationRequest(
         model=model,
