@@ -13,8 +13,6 @@ from pathlib import Path
 
 import numpy
 import pytest
-import safetensors.torch
-import torch
 
 import nuat
 
@@ -109,9 +107,7 @@ def test_gpu_run_is_killed_and_goes_on(gpu_run, tmp_path):
         names = archive.getnames()
     assert "cifar10/run/metrics.jsonl" in names and "train.log" in names
     assert sum(name.endswith("verdicts.jsonl") for name in names) == 3
-    halves, whole = safetensors.torch.load_file(out / "weights"), nuat.load_model(run).model
-    for name, weight in whole.state_dict().items():
-        torch.testing.assert_close(halves[name].to(weight.dtype), weight, rtol=1e-3, atol=1e-6)
+    assert (out / "weights").read_bytes() == (run / "model.safetensors").read_bytes()
 
 
 def test_gpu_steps(gpu_run, tmp_path):

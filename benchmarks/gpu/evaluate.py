@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from nuat.data import load_dataset
 from nuat.evaluation import evaluate
 from nuat.evaluation.intervals import wilson
 
-DEFAULT = "pgd-20 gama-100 autoattack-v1/500 autoattack-v1@bf16/500"
+DEFAULT = "pgd-20@bf16 gama-100@bf16 autoattack-v1@bf16/500 gama-100/1000"
 
 
 def balanced_chunks(y: torch.Tensor, size: int) -> list[list[int]]:
@@ -71,6 +72,7 @@ def attack(text: str, run: Path, out: Path) -> None:
             out=folder,
             metadata={"data": data, "split": "test", "model": loaded.model_name},
             search_precision=precision or "fp32",  # type: ignore[arg-type]
+            cuda_graphs=bool(os.environ.get("ATTACK_GRAPHS")),
         )
         robust += next(iter(result.robust.values()))
         clean += [a == b for a, b in zip(result.labels, result.predicted, strict=True)]
@@ -95,7 +97,10 @@ def main() -> None:
     try:
         with time_limit(seconds_left(limit)):
             while waiting:
-                attack(waiting[0], run, out)
+                try:
+                    attack(waiting[0], run, out)
+                except Exception:  # the next attack may work
+                    say(f"{waiting[0]}: FAILED: {traceback.format_exc()}")
                 waiting.pop(0)
         say("every attack is through")
     except TimeUp:

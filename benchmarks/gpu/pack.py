@@ -2,8 +2,8 @@
 
     python benchmarks/gpu/pack.py OUT
 
-results.tar.xz holds logs, settings, metrics, scores and verdicts, weights.NN the trained weights in
-halves: cat weights.* > model.safetensors
+results.tar.xz holds logs, settings, metrics, scores and verdicts, weights.NN the trained weights:
+cat weights.* > model.safetensors
 """
 
 import io
@@ -16,23 +16,6 @@ from pathlib import Path
 WORK = Path(os.environ["WORK"])
 LIMIT, FILES, PART = 16 * 2**20, 8, 15_500_000
 KEPT = {".json", ".jsonl", ".log", ".txt", ".html"}
-
-
-def halves(file: Path) -> bytes:
-    """The weights with their metadata, in float16 where they were in float32."""
-    import torch  # the other results wait for no import of torch
-    from safetensors import safe_open
-    from safetensors.torch import save
-
-    with safe_open(file, "pt") as weights:
-        tensors = {key: weights.get_tensor(key) for key in weights.keys()}  # noqa: SIM118
-        metadata = weights.metadata() or {}
-    # the statistics of BatchNorm are few, and their range is not that of weights
-    small = {
-        key: tensor.half() if tensor.dtype == torch.float32 and tensor.ndim > 1 else tensor
-        for key, tensor in tensors.items()
-    }
-    return save(small, metadata)
 
 
 def results() -> bytes:
@@ -60,7 +43,7 @@ def main() -> None:
     weights = WORK / "cifar10" / "run" / "model.safetensors"
     if "--weights" in sys.argv:
         if weights.exists():
-            write(out, "weights", halves(weights))
+            write(out, "weights", weights.read_bytes())
         else:
             print("pack: there are no weights yet")
     files = sorted(file for file in out.rglob("*") if file.is_file())

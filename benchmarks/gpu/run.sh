@@ -13,7 +13,7 @@
 #   train    CIFAR-10, ResNet-18, NuAT-WA as published, in bfloat16 (RECIPE, EPOCHS, MORE change it)
 #            as many of its 100 epochs as the measured step says fit into the time
 #   attack   its clean accuracy, PGD-20, GAMA-100, AutoAttack v1 (ATTACKS changes them)
-#   pack     its weights in halves, beside the results, which every stage packs
+#   pack     its weights, beside the results, which every stage packs
 #
 # A stage without SECONDS gets what is left of LIMIT, but for what `pack` needs. WORK keeps everything
 # (default: a folder in the system's temp folder), OUT gets run.log at once and results.tar.xz after each

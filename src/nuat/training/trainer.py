@@ -219,7 +219,12 @@ class Trainer:
             metrics["skipped"] = self.skipped
             bar.print_line(f"WARNING: {self.skipped} of {self.batches} batches were not finite")
         self.epoch, self.batch, self.skipped = self.epoch + 1, 0, 0
-        metrics |= validate(self.train_step.eval_model, self.splits.val, self.validation_attack)
+        metrics |= validate(
+            self.train_step.eval_model,
+            self.splits.val,
+            self.validation_attack,
+            self.recipe.precision,
+        )
         metrics["seconds"] = self.timer.seconds
         if self.epoch == 1:
             metrics["forward_equivalents"] = self.count_forward_equivalents()

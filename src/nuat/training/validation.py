@@ -7,6 +7,7 @@ from torch import nn
 
 from nuat.attacks import FGSM, Attack, correct, is_robust
 from nuat.data import ImageDataset
+from nuat.nn.precision import with_precision
 from nuat.rng import PerImageNoise
 from nuat.runtime.precision import full_precision
 from nuat.runtime.ranks import rank, sum_over_ranks, world_size
@@ -14,15 +15,21 @@ from nuat.runtime.ranks import rank, sum_over_ranks, world_size
 
 @full_precision()
 def validate(
-    model: nn.Module, dataset: ImageDataset, attack: Attack, batch_size: int = 500
+    model: nn.Module,
+    dataset: ImageDataset,
+    attack: Attack,
+    precision: str = "fp32",
+    batch_size: int = 500,
 ) -> dict[str, float]:
     """Return clean accuracy and the accuracies under FGSM and under `attack`, between 0 and 1.
 
     FGSM has the attack's threat model. An image counts as robust only if it is also correct without
     an attack. The noise of an attack with a random start belongs to the image, so it is the same
     after every epoch. The attack of a recipe selects an epoch; it may be too weak to report.
-    Everything is computed in full precision. The ranks share the images out among themselves.
+    Images are classified in full precision; the attacks search for adversarial images in the given
+    precision, "fp32" or "bf16", as training does. The ranks share the images out among themselves.
     """
+    search_model = with_precision(model, precision)
     ball = attack.ball
     counts = {"val_clean": 0, "val_fgsm": 0, "val_robust": 0}
     share = torch.arange(rank(), len(dataset), world_size())
@@ -33,6 +40,6 @@ def validate(
         counts["val_clean"] += int(is_correct.sum())
         noise = PerImageNoise(0, indices, "validation")
         for name, each in (("val_fgsm", FGSM(ball)), ("val_robust", attack)):
-            robust = is_robust(model, x, y, each(model, x, y, noise), ball)
+            robust = is_robust(model, x, y, each(search_model, x, y, noise), ball)
             counts[name] += int((is_correct & robust).sum())
     return {name: count / len(dataset) for name, count in sum_over_ranks(counts).items()}
