@@ -542,6 +542,7 @@ def pretended_cuda() -> Iterator[None]:
         mock.patch.object(torch.nn.Module, "to", to),
         mock.patch.object(sgd, "_default_to_fused_or_foreach", lambda *a, **k: (False, True)),
         mock.patch.object(torch.cuda, "is_available", lambda: True),
+        mock.patch.object(torch.cuda, "current_device", lambda: 0),
         mock.patch.object(torch.cuda, "empty_cache", lambda: None),
         mock.patch.object(torch.cuda, "synchronize", lambda *a: _wait("synchronize")),
         mock.patch.object(torch.cuda, "get_device_capability", lambda *a: (9, 0)),

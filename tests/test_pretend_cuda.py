@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from nuat.errors import InputError
 from nuat.models import build_model
+from nuat.runtime.cuda_graphs import use_cuda_graphs
 from tests.pretend_cuda import Counts, pretended_cuda, record_graph
 
 
@@ -110,3 +112,13 @@ def test_a_network_in_training():
             assert not counts.mixed
             losses.append(loss.detach().cpu())
     assert torch.equal(*losses)
+
+
+def test_graphs_are_for_the_current_device():
+    with pretended_cuda():
+        assert use_cuda_graphs(None, torch.device("cuda"))
+        assert use_cuda_graphs(True, torch.device("cuda:0"))
+        assert not use_cuda_graphs(None, torch.device("cuda:1"))
+        with pytest.raises(InputError, match="set CUDA_VISIBLE_DEVICES=1 and use cuda"):
+            use_cuda_graphs(True, torch.device("cuda:1"))
+    assert not use_cuda_graphs(None, torch.device("cpu"))

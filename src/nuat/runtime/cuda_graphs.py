@@ -20,14 +20,22 @@ _pools: dict[int, tuple[Any, WeakSet[torch.cuda.CUDAGraph]]] = {}
 def use_cuda_graphs(requested: bool | None, device: torch.device) -> bool:
     """Whether to use CUDA graphs: as requested, or by default on a GPU of a single rank.
 
+    The GPU must be torch's current one, on which a capture takes place.
+
     Raises:
-        InputError: they were requested on a device that is no GPU, or on several ranks.
+        InputError: they were requested on another device, or on several ranks.
     """
     if requested and world_size() > 1:
         raise InputError("CUDA graphs do not work on several ranks: leave out --cuda-graphs")
     if requested and device.type != "cuda":
         raise InputError(f"CUDA graphs need a cuda device, but the device is {device}")
-    return device.type == "cuda" and world_size() == 1 if requested is None else requested
+    current = device.type == "cuda" and device.index in (None, torch.cuda.current_device())
+    if requested and not current:
+        raise InputError(
+            f"CUDA graphs need the current device, but the device is {device}: set "
+            f"CUDA_VISIBLE_DEVICES={device.index} and use cuda, or turn CUDA graphs off"
+        )
+    return current and world_size() == 1 if requested is None else requested
 
 
 def capture_cuda_graph(work: Work) -> Work:
