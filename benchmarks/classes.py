@@ -7,8 +7,8 @@ them, in order. The runs are kept in OUT; the same command goes on with what is 
 results/classes/: runs.json and table.txt.
 
 An image is two of the bundled digits side by side, of which the label is (left mod P, right mod Q).
-So 2, 10, 30 and 100 classes have the same images, network, optimizer and number of steps. The last
-epoch's weights are attacked; nothing is selected.
+So 2, 10, 30 and 100 classes have the same images, network and optimizer. 100 classes train for 20
+epochs, the others for 10. The last epoch's weights are attacked; nothing is selected.
 """
 
 import json
@@ -29,7 +29,7 @@ from nuat.methods import NuAT, StepContext
 from nuat.recipes import Recipe
 
 RESULTS = Path(__file__).parent.parent / "results" / "classes"
-EPOCHS = 20
+EPOCHS = {2: 10, 10: 10, 30: 10, 100: 20}
 PAIRS = {"train": 8000, "val": 500, "test": 500}
 MODULI = {2: (2, 1), 10: (10, 1), 30: (10, 3), 100: (10, 10)}
 """The label of a pair, by the number of classes: (left mod P, right mod Q)."""
@@ -78,12 +78,13 @@ class Arm:
 
     recipe: str
     factor: float | None = 1.0
+    eps: float = 0.15
 
     @property
     def name(self) -> str:
-        if self.recipe == "pgd-at":
-            return self.recipe
-        return f"{self.recipe} " + ("rule" if self.factor is None else f"x {self.factor:g}")
+        factor = "rule" if self.factor is None else f"x {self.factor:.3g}"
+        name = self.recipe if self.recipe == "pgd-at" else f"{self.recipe} {factor}"
+        return name if self.eps == 0.15 else f"{name} eps {self.eps}"
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,16 @@ class Part:
 PLAIN, RULE = Arm("nuat-wa"), Arm("nuat-wa", None)
 
 
-def some(name: str, *factors: float) -> tuple[Arm, ...]:
-    return tuple(Arm(name, factor) for factor in factors)
+def some(name: str, *factors: float, eps: float = 0.15) -> tuple[Arm, ...]:
+    return tuple(Arm(name, factor, eps) for factor in factors)
 
 
 PARTS = {
     "100": Part((100,), (PLAIN, RULE)),
     "2": Part((2,), (PLAIN, RULE)),
-    "gat": Part((100,), some("gat-wa", 1, 10**0.5, 10), seeds=(0,)),
-    "factors-100": Part((100,), some("nuat-wa", 0.1, 0.2, 0.6), seeds=(0,)),
+    "gat": Part((100,), some("gat-wa", 1, 10**0.5), seeds=(0,)),
+    "gat-far": Part((100,), some("gat-wa", 1, 10**0.5, 10, eps=0.25), seeds=(0,)),
+    "factors-100": Part((100,), some("nuat-wa", 0.2, 0.6), seeds=(0,)),
     "10": Part((10,), (PLAIN,)),
     "30": Part((30,), (PLAIN, RULE)),
     "factors-10": Part((10,), some("nuat-wa", 0.5, 2), seeds=(0,)),
@@ -136,9 +138,10 @@ def digit_pairs(classes: int) -> Splits:
     return Splits(splits["train"], splits["val"], splits["test"], names, f"pairs-{classes}")
 
 
-def recipe(arm: Arm) -> Recipe:
-    """The digits' row of this method in EPOCHS epochs, with the weight of the arm."""
-    row = nuat.get_recipe(arm.recipe, "digits").with_epochs(EPOCHS)
+def recipe(arm: Arm, classes: int) -> Recipe:
+    """The digits' row of this method, its schedules in EPOCHS, with the weight of the arm."""
+    row = nuat.get_recipe(arm.recipe, "digits").with_epochs(EPOCHS[classes])
+    row = row.with_threat_model(nuat.Linf(arm.eps))
     method = row.method
     if isinstance(method, NuAT):
         own = {} if arm.factor is None else {"lam_classes": None}
@@ -153,7 +156,7 @@ def recipe(arm: Arm) -> Recipe:
 
 def measure(arm: Arm, classes: int, seed: int, data: Splits, out: Path) -> dict:
     """Train one arm with one seed and attack what came of it."""
-    made = recipe(arm)
+    made = recipe(arm, classes)
     run = nuat.fit(made, data=data, out=out, seed=seed, device="cpu", threads=1)
     scores = run.scores.get("classes")
     if scores is None:
@@ -173,7 +176,7 @@ def table(runs: list[dict]) -> str:
         "Pairs of digits, linf 0.15: mean and standard deviation over the seeds, %.",
         "rank: effective rank of the difference of logits; norm: of its rows; in the last epoch.",
         "",
-        f"{'classes':>7}  {'arm':18}{'seeds':>5}{'clean':>8}{ATTACK:>17}{'rank':>7}{'norm':>7}",
+        f"{'classes':>7}  {'arm':25}{'seeds':>5}{'clean':>8}{ATTACK:>17}{'rank':>7}{'norm':>7}",
     ]
     for (classes, arm), some in sorted(alike.items(), key=lambda pair: pair[0][0]):
         robust = [100 * run[ATTACK] for run in some]
@@ -185,7 +188,7 @@ def table(runs: list[dict]) -> str:
         ]
         clean = mean(100 * run["clean"] for run in some)
         lines.append(
-            f"{classes:7}  {arm:18}{len(some):5}{clean:8.1f}{f'{mean(robust):.1f}{spread}':>17}"
+            f"{classes:7}  {arm:25}{len(some):5}{clean:8.1f}{f'{mean(robust):.1f}{spread}':>17}"
             + "".join(marks)
         )
     return "\n".join(lines) + "\n"
