@@ -105,15 +105,14 @@ def some(name: str, *factors: float, eps: float = 0.15) -> tuple[Arm, ...]:
 
 PARTS = {
     "100": Part((100,), (PLAIN, RULE)),
-    "2": Part((2,), (PLAIN, RULE)),
+    "2": Part((2,), some("nuat-wa", 1, 5**0.5)),
     "gat": Part((100,), some("gat-wa", 1, 10**0.5), seeds=(0,)),
-    "gat-far": Part((100,), some("gat-wa", 1, 10**0.5, 10, eps=0.25), seeds=(0,)),
+    "gat-far": Part((100,), some("gat-wa", 1, 10**0.5, eps=0.25), seeds=(0,)),
     "factors-100": Part((100,), some("nuat-wa", 0.2, 0.6), seeds=(0,)),
     "10": Part((10,), (PLAIN,)),
     "30": Part((30,), (PLAIN, RULE)),
-    "factors-10": Part((10,), some("nuat-wa", 0.5, 2), seeds=(0,)),
-    "factors-2": Part((2,), some("nuat-wa", 0.5, 4), seeds=(0,)),
-    "factors-30": Part((30,), some("nuat-wa", 0.25, 2), seeds=(0,)),
+    "factors-10": Part((10,), some("nuat-wa", 0.5), seeds=(0,)),
+    "factors-2": Part((2,), some("nuat-wa", 0.5), seeds=(0,)),
     "pgd": Part((100,), (Arm("pgd-at"),), seeds=(0,)),
 }
 

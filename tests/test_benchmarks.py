@@ -132,3 +132,28 @@ def test_gpu_without_one_says_so(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SystemExit, match="no CUDA GPU here; --tiny"):
         run("gpu/attacks.py", monkeypatch=monkeypatch)
+
+
+def test_classes_goes_on_with_what_is_not_done(tmp_path):
+    """In a process of its own, because the script registers a model."""
+    small = f"""
+import classes, pathlib
+classes.RESULTS = pathlib.Path({str(tmp_path / "results")!r})
+classes.EPOCHS = dict.fromkeys(classes.EPOCHS, 1)
+classes.PAIRS = {{"train": 70, "val": 100, "test": 40}}
+classes.ATTACK = "gama-2"
+classes.PARTS = {{"a": classes.Part((30,), (classes.PLAIN, classes.RULE)),
+                  "b": classes.Part((2,), classes.some("gat-wa", 3.0, eps=0.2), seeds=(0,))}}
+classes.main()
+"""
+    for parts in (["a:1"], ["a:1", "b"]):
+        command = [sys.executable, "-c", small, str(tmp_path / "runs"), *parts]
+        done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    runs = json.loads((tmp_path / "results" / "runs.json").read_text())
+    found = {(run["classes"], run["arm"]): run for run in runs}
+    rule = found[30, "nuat-wa rule"]
+    assert set(found) == {(30, "nuat-wa x 1"), (30, "nuat-wa rule"), (2, "gat-wa x 3 eps 0.2")}
+    assert 1 <= rule["metrics"][-1]["effective_rank"] <= 30 and 0 <= rule["gama-2"] <= 1
+    assert done.stdout.count("gat-wa x 3 eps 0.2") == 1
+    assert done.stdout.count("resuming after epoch 1") == 2

@@ -175,12 +175,13 @@ def test_lam_is_scaled_with_a_note_unless_the_batch_size_is_64():
     assert NuATH().startup_notes(128, 10) == NuAT().startup_notes(128, 10)
 
 
-def test_lam_is_scaled_with_a_note_unless_there_are_ten_classes():
+def test_lam_is_scaled_with_a_note_for_more_than_ten_classes():
     method = NuAT(lam=4.0)
     assert method.class_scale(64, 10) == method.class_scale(256, 10) == 1
     assert method.class_scale(None, 40) == method.class_scale(64, 40) == 0.5
     assert method.class_scale(40, 1000) == 0.5, "a matrix of 40 rows has the rank 40 at most"
-    assert method.class_scale(64, 2) == 5**0.5
+    assert method.class_scale(64, 2) == method.class_scale(4, 10) == 1, "lam is never raised"
+    assert method.startup_notes(64, 2) == []
     (note,) = method.startup_notes(64, 100)
     assert "For 100 in batches of 64 it is multiplied by sqrt(10/64) = 0.395" in note
     assert len(method.startup_notes(128, 100)) == 2

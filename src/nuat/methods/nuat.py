@@ -60,10 +60,10 @@ class _NuclearNormMethod(Method):
         return (batch_size / self.lam_batch_size) ** 0.5
 
     def class_scale(self, batch_size: int | None, classes: int) -> float:
-        """The factor sqrt(lam_classes / min(B, K)) of lam. Not from the paper, where K = 10."""
+        """The factor sqrt(lam_classes / min(B, K)) of lam, at most 1. Not from the paper."""
         if not self.lam_classes:
             return 1.0
-        return (self.lam_classes / min(batch_size or classes, classes)) ** 0.5
+        return min(1.0, (self.lam_classes / min(batch_size or classes, classes)) ** 0.5)
 
     def regularizer(self, z_adv: Tensor, z: Tensor, ctx: StepContext) -> Tensor:
         """lam |z_adv - z|_* / B, of the whole batch, of which z_adv and z may be a share."""
@@ -82,7 +82,7 @@ class _NuclearNormMethod(Method):
         if (scale := self.class_scale(batch_size, classes)) != 1:
             rank = min(batch_size, classes)
             notes.append(
-                f"lam is tuned for {self.lam_classes} classes. For {classes} in batches of "
+                f"lam is tuned for up to {self.lam_classes} classes. For {classes} in batches of "
                 f"{batch_size} it is multiplied by sqrt({self.lam_classes}/{rank}) = {scale:.3g}; "
                 "lam_classes=None keeps it as it is"
             )
@@ -123,10 +123,10 @@ class NuAT(_NuclearNormMethod):
         lam_batch_size: the batch size that lam is tuned for. At another batch size B, lam is
             multiplied by sqrt(B / lam_batch_size), because the norm divided by B shrinks like
             1 / sqrt(B). None: this does not scale lam. Not from the paper.
-        lam_classes: the number of classes K that lam is tuned for. lam is multiplied by
-            sqrt(lam_classes / min(B, K)), because the gradient of the norm in a B x K matrix has
-            the Frobenius norm sqrt(min(B, K)), while that of the cross-entropy does not grow with
-            K. None: this does not scale lam. Not from the paper.
+        lam_classes: the largest number of classes K that lam is tuned for. With more, lam is
+            multiplied by sqrt(lam_classes / min(B, K)), because the gradient of the norm in a B x K
+            matrix has the Frobenius norm sqrt(min(B, K)), while that of the cross-entropy does not
+            grow with K. None: this does not scale lam. Not from the paper.
         alternate: the attack uses the norm in every other batch only, from the second batch of each
             epoch on.
         double_bn_update: apply the clean batch's BatchNorm update a second time, after backward.
