@@ -184,6 +184,7 @@ def check_metrics(line: Any, source: object) -> None:
 
 CHECKPOINT = {
     "config": mapping_of(ANYTHING),
+    "config.recipe": mapping_of(ANYTHING),
     "metrics": list_of(mapping_of(_METRIC)),
     "model": mapping_of(ANYTHING),
     "optimizer": mapping_of(ANYTHING),

@@ -101,7 +101,7 @@ class Run:
                 state = self.load_checkpoint(torch.device("cpu"))
             except InputError:
                 state = None
-            if state is None:
+            if state is None or not isinstance(state.get("config"), dict):
                 raise
             warnings.warn(f"{error}; it is written again from the checkpoint", stacklevel=3)
             self._write_config(state["config"])

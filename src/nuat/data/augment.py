@@ -14,6 +14,10 @@ from nuat.numbers import plain_fields
 PadMode = Literal["constant", "reflect"]
 
 
+MAX_PAD = 1000
+"""Padding of more pixels would need more memory than any network does."""
+
+
 @dataclass(frozen=True)
 class Augment:
     """Random crops and horizontal flips.
@@ -34,8 +38,8 @@ class Augment:
 
     def __post_init__(self) -> None:
         plain_fields(self)
-        if isinstance(self.pad, bool) or not isinstance(self.pad, int) or self.pad < 0:
-            raise InputError(f"pad is {self.pad!r}, but must be a whole number from 0 up")
+        if type(self.pad) is not int or not 0 <= self.pad <= MAX_PAD:
+            raise InputError(f"pad is {self.pad!r}, but must be a whole number from 0 to {MAX_PAD}")
         if self.pad_mode not in get_args(PadMode):
             raise unknown_name("pad_mode", self.pad_mode, get_args(PadMode))
         if self.scale is not None and not _is_range(self.scale):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from nuat.checkpoints import check_probe, probe_metadata
-from nuat.checkpoints.fields import CHECKPOINT, check_fields, parse_metadata
+from nuat.checkpoints.fields import CHECKPOINT, check_fields, check_metrics, parse_metadata
 from nuat.checkpoints.run import Run, identifying_fields
 from nuat.config.serialization import diff
 from nuat.errors import InputError, NonFiniteError
@@ -380,6 +380,8 @@ class Trainer:
         source = f"the checkpoint in {self.folder.path}"
         if state is not None:
             check_fields(state, CHECKPOINT, source)
+            for line in state["metrics"]:
+                check_metrics(line, source)
             own, other = identifying_fields(self.config), identifying_fields(state["config"])
             if differences := diff(own, other):
                 raise InputError(
