@@ -298,6 +298,9 @@ def _count(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         blocking = not (len(args) > 2 and args[2] and id(args[1]) in _pinned)
         if _on_host(args[0]) != _on_host(args[1]) and blocking:
             _wait("a copy between the devices")
+    elif name == "scatter" and _on_host(args[0]):
+        # the derivative of topk creates zeros in C++, where the device is a CPU (torch 2.11)
+        _launch("zeros")
     elif name not in MAY_MIX and any(
         _on_host(leaf) and leaf.dim() for leaf in _tensors((args, kwargs))
     ):
