@@ -167,7 +167,8 @@ def _readable(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # torch raises errors of any kind for a file that is damaged
-        reason = str(error) or type(error).__name__
+        # some say no more than the number that they have stumbled on
+        reason = str(error) if " " in str(error) else "it is not a file of weights"
         raise InputError(f"{path} cannot be read as weights: {reason}") from None
 
 

@@ -142,9 +142,7 @@ class Recipe:
                     f"momentum is {self.momentum}, but must be in [0, 1) at every epoch"
                 )
             if not 0 <= _value(self.lr, epoch) < math.inf:
-                raise InputError(
-                    f"lr is {self.lr}, but must be a finite number from 0 up at every epoch"
-                )
+                raise InputError(f"lr is {self.lr}, which is negative or infinite at some epoch")
 
     def parsed_validation_attack(self) -> Attack:
         """The attack of `validation_attack` in the threat model `ball`."""
