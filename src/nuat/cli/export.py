@@ -21,7 +21,7 @@ def export_command(
     ] = None,
     onnx: Annotated[Path | None, typer.Option(help="ONNX file (needs nuat[export]).")] = None,
     state_dict: Annotated[
-        Path | None, typer.Option(help="File for torch's state dict, such as net.pt.")
+        Path | None, typer.Option(help="File for torch's state dict, such as model.pt.")
     ] = None,
     hub: Annotated[
         str | None, typer.Option(help="Hugging Face repository user/name (needs nuat[hub]).")

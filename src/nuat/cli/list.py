@@ -41,7 +41,7 @@ def _print_recipes(data: str | None) -> None:
         raise unknown_name("data set", data, {recipe.data for recipe in recipes})
     recipes = [recipe for recipe in recipes if data in (None, recipe.data)]
     rows = [("recipe", "data", "model", "epochs", "source")]
-    rows += [(each.name, each.data, each.model, str(each.epochs), each.source) for each in recipes]
+    rows += [(r.name, r.data, r.model, str(r.epochs), r.source) for r in recipes]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row, note in zip(rows, ["", *(recipe.note for recipe in recipes)], strict=True):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -105,7 +105,7 @@ def refuse_torchrun(command: str) -> None:
     if world_size() > 1:
         raise InputError(
             f"nuat {command} runs in one process, but torchrun started {world_size()}: run it "
-            "without torchrun (nuat evaluate shares its images out to the processes of torchrun)"
+            "without torchrun, which is for nuat train and nuat evaluate"
         )
 
 

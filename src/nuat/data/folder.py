@@ -64,12 +64,12 @@ def load_folder(
         raise InputError(f"folder:{path}: {top.absolute()} {problem}; {fix}")
     folders, folder_notes = _find_split_folders(top)
     names = classes or list_classes(folders["train"])
-    found = {split: scan(at, names, strict=classes is None) for split, at in folders.items()}
-    scan_notes = [note for labeled in found.values() for note in labeled.notes]
-    found, bad_image_notes = _without_bad_images(found, top, bad_images)
+    files = {split: scan(at, names, strict=classes is None) for split, at in folders.items()}
+    scan_notes = [note for labeled in files.values() for note in labeled.notes]
+    files, bad_image_notes = _without_bad_images(files, top, bad_images)
     images: dict[str, ImageDataset] = {
         split: ImageFileDataset(labeled.files, labeled.labels, size, workers)
-        for split, labeled in found.items()
+        for split, labeled in files.items()
     }
     name = f"folder:{path}"
     filled, split_notes = fill_missing_splits(images, name, val, test, seed, names)
@@ -78,13 +78,13 @@ def load_folder(
 
 
 def _without_bad_images(
-    found: dict[str, LabeledFiles], top: Path, action: str
+    split_files: dict[str, LabeledFiles], top: Path, action: str
 ) -> tuple[dict[str, LabeledFiles], list[str]]:
     """Return the files that can be read, and a note on the others; or raise an error for these."""
-    files = [file for labeled in found.values() for file in labeled.files]
+    files = [file for labeled in split_files.values() for file in labeled.files]
     unreadable = find_unreadable(files, decode_all=action == "skip")
     if not unreadable:
-        return found, []
+        return split_files, []
     listing = summarize([f"{file.relative_to(top)} ({why})" for file, why in unreadable.items()])
     count = f"{len(unreadable)} of {len(files)} images in {top}"
     if action == "error":
@@ -92,25 +92,25 @@ def _without_bad_images(
             f"{count} cannot be read: {listing}. Repair or delete them, or leave them out with "
             "--bad-images skip"
         )
-    kept = {split: labeled.exclude(unreadable) for split, labeled in found.items()}
+    kept = {split: labeled.exclude(unreadable) for split, labeled in split_files.items()}
     return kept, [f"{count} cannot be read and are left out: {listing}"]
 
 
 def _find_split_folders(top: Path) -> tuple[dict[str, Path], list[str]]:
     """Return the folder of each split in `top`, and notes on the folders beside them."""
-    found: dict[str, Path] = {}
+    splits: dict[str, Path] = {}
     folders = list_folders(top)
     for folder in folders:
         split = split_of(folder.name)
-        if split in found:
+        if split in splits:
             raise InputError(
-                f"{top} holds both {found[split].name} and {folder.name}: keep one of them as the "
+                f"{top} holds both {splits[split].name} and {folder.name}: keep one of them as the "
                 f"{split} split"
             )
         if split:
-            found[split] = folder
-    others = [folder.name for folder in folders if folder not in found.values()]
-    if not found:
+            splits[split] = folder
+    others = [folder.name for folder in folders if folder not in splits.values()]
+    if not splits:
         named = {word_of_split(name): name for name in others}
         if "train" in named and len(named.keys() - {None}) > 1:
             raise InputError(
@@ -118,13 +118,13 @@ def _find_split_folders(top: Path) -> tuple[dict[str, Path], list[str]]:
                 "rename them to train, val and test"
             )
         return {"train": top}, []
-    if "train" not in found:
-        names = ", ".join(folder.name for folder in found.values())
+    if "train" not in splits:
+        names = ", ".join(folder.name for folder in splits.values())
         raise InputError(f"{top} holds {names}, but no train folder")
-    if others and not list_folders(found["train"]):
+    if others and not list_folders(splits["train"]):
         raise InputError(
-            f"{top} holds {found['train'].name} beside {summarize(others, 5)}, but no classes in "
+            f"{top} holds {splits['train'].name} beside {summarize(others, 5)}, but no classes in "
             f"it: if these are all classes, put them into a folder {top}/train"
         )
     notes = [f"{top}: ignored beside the splits: {summarize(others)}"] if others else []
-    return {split: found[split] for split in SPLIT_NAMES if split in found}, notes
+    return {split: splits[split] for split in SPLIT_NAMES if split in splits}, notes

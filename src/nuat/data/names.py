@@ -72,8 +72,8 @@ def label_finder(classes: Sequence[str]) -> Callable[[str], int | None]:
 
 def match_labels(given: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
     """Return for each class in `given` its label in `wanted`; None unless all are there, once."""
-    found = [label for label in map(label_finder(wanted), given) if label is not None]
-    return found if len(found) == len(set(found)) == len(given) else None
+    labels = [label for label in map(label_finder(wanted), given) if label is not None]
+    return labels if len(labels) == len(set(labels)) == len(given) else None
 
 
 def _loosely(name: str) -> str:

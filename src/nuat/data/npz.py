@@ -86,22 +86,22 @@ def _read_arrays(file: Path) -> Mapping[str, Array]:
 
 def _find_splits(file: Path, names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Return for each split the names of its images and labels."""
-    found: dict[tuple[str, bool], str] = {}
+    arrays: dict[tuple[str, bool], str] = {}
     for name in names:
         for part, rest in (name.split("_", 1), name.rsplit("_", 1)[::-1]) if "_" in name else ():
             split, is_x = split_of(rest), part.lower() in X_NAMES
             if split and (is_x or part.lower() in Y_NAMES):
-                other = found.setdefault((split, is_x), name)
+                other = arrays.setdefault((split, is_x), name)
                 if other != name:
                     raise InputError(f"{file} holds both {other} and {name}: keep one of them")
-    for (split, is_x), name in found.items():
-        if (split, not is_x) not in found:
+    for (split, is_x), name in arrays.items():
+        if (split, not is_x) not in arrays:
             missing = "labels (y" if is_x else "images (x"
             raise InputError(f"{file} holds {name}, but no {missing}_{split}) for it")
     return {
-        split: (found[split, True], found[split, False])
+        split: (arrays[split, True], arrays[split, False])
         for split in SPLIT_NAMES
-        if (split, True) in found
+        if (split, True) in arrays
     }
 
 

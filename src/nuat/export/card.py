@@ -46,9 +46,9 @@ def model_card(loaded: LoadedModel, license: str = "unknown") -> str:
     if loaded.run is not None:
         check_fields(config, RUN_CONFIG, f"{loaded.run.path}/config.json", optional=ONLY_WITH_INIT)
     evaluations = {
-        name: _read_result(name, each)
-        for name, each in scores.items()
-        if each.get("model_fingerprint") == weights
+        name: _read_result(name, saved)
+        for name, saved in scores.items()
+        if saved.get("model_fingerprint") == weights
     }
     rows = [row for name, result in evaluations.items() for row in _rows(name, result)]
     data = public_name(loaded.data) if loaded.data else None

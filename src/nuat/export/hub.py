@@ -77,7 +77,7 @@ def from_pretrained(
 
 @contextmanager
 def _one_line_errors(message: str) -> Iterator[None]:
-    """Turn any error of the Hub, of the network or of the login into one line."""
+    """Turn any error of the Hub, of the connection or of the login into one line."""
     try:
         yield
     except Exception as error:

@@ -43,7 +43,7 @@ def _with_defaults(text: str) -> tuple[str, dict[str, Any]]:
     if name not in model_registry:
         return name, settings
     parameters = inspect.signature(model_registry[name]).parameters.values()
-    defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     settings = {"normalize": None} | defaults | settings
     settings.pop("channels", None)
     return name, settings

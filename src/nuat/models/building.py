@@ -144,7 +144,7 @@ def _build_user_model(
 def _accepted(factory: Callable[..., Any], **offered: int) -> dict[str, int]:
     """Return those of the offered arguments that the factory has parameters for."""
     parameters = inspect.signature(factory).parameters
-    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return offered
     return {name: value for name, value in offered.items() if name in parameters}
 

@@ -38,7 +38,7 @@ class ChannelNormalization(nn.Module):
 
 
 class Normalized(nn.Module):
-    """A network with a normalization before it: images [B, C, H, W] in [0, 1] to logits [B, K].
+    """A model with a normalization before it: images [B, C, H, W] in [0, 1] to logits [B, K].
 
     Its state dict has the prefixes `normalize.` and `network.`.
     """

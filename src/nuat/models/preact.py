@@ -51,7 +51,7 @@ class PreActResNet(nn.Module):
     """PreActResNet-18 for small images: 3x3 convolution, eight blocks, BatchNorm, ReLU, mean, head.
 
     Images [B, channels, H, W] in [0, 1], not normalized; logits [B, classes]. With the standard
-    width 64 and 10 classes it has 11,172,170 parameters. By default it is the network of the
+    width 64 and 10 classes it has 11,172,170 parameters. By default it is the model of the
     published code of Rice et al. (arXiv:2002.11569) and of AWP (arXiv:2004.05884). With
     `shortcut_from_x` it is that of fast_adversarial (FBF, arXiv:2001.03994): where the shape
     changes, the shortcut takes x and not relu(bn(x)). The state dicts are the same, the functions
@@ -79,7 +79,7 @@ class WideResNet(nn.Module):
     """WRN-depth-width: 3x3 convolution (16), three stages of (depth - 4) / 6 blocks, as above.
 
     Images [B, channels, H, W] in [0, 1], not normalized; logits [B, classes]. The default is the
-    network of the code published with TRADES (arXiv:1901.08573) and AWP (arXiv:2004.05884):
+    model of the code published with TRADES (arXiv:1901.08573) and AWP (arXiv:2004.05884):
     46,160,474 parameters at 34-10 for 10 classes; the k x k convolutions to C channels start from
     N(0, 2 / (k k C)), the bias of the head from 0. `nuat_layout` is that of NuAT's code: see
     `PreActBlock`, the last BatchNorm has momentum 0.9, and all layers start as torch initializes

@@ -1,4 +1,4 @@
-"""A small convolutional network for small images."""
+"""A small convolutional model for small images."""
 
 from __future__ import annotations
 

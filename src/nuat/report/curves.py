@@ -80,7 +80,7 @@ def plot_training(items: Sequence[ReportItem], rows: Sequence[Row]) -> list[dict
         return []
     with figure_style():
         charts = [_plot_loss(curves), _plot_accuracy(curves), _plot_schedules(curves)]
-    return [each for each in charts if each is not None]
+    return [figure for figure in charts if figure is not None]
 
 
 def _plot_loss(curves: Sequence[RunCurve]) -> dict[str, str]:
@@ -119,7 +119,7 @@ def _plot_schedules(curves: Sequence[RunCurve]) -> dict[str, str] | None:
     """Plot each schedule that changes or differs between runs; the caption lists the others."""
     keys = _keys(curves, validation=False)
     values = {key: {value for curve in curves for _, value in curve.points(key)} for key in keys}
-    constant = {key: found.pop() for key, found in values.items() if len(found) == 1}
+    constant = {key: numbers.pop() for key, numbers in values.items() if len(numbers) == 1}
     changing = [key for key in keys if key not in constant]
     if not changing:
         return None

@@ -39,7 +39,11 @@ def choose_evaluation(
     chosen = max(candidates)[-1] if candidates else None
     return (
         next((result for names, result in merged if names == chosen), None),
-        [_describe(*each, data, model_fingerprint) for each in merged if each[0] != chosen],
+        [
+            _describe(names, result, data, model_fingerprint)
+            for names, result in merged
+            if names != chosen
+        ],
     )
 
 
@@ -60,13 +64,13 @@ def merge(group: Sequence[NamedResult]) -> EvaluationResult:
     for name, result in group:
         position = {index: i for i, index in enumerate(result.indices)}
         for attack, verdicts in result.robust.items():
-            own = _settings(result, attack)
-            if own != (same_name := settings.get(attack, own)):
-                attack = f"{attack} ({_difference(own, same_name) or name})"
+            current = _settings(result, attack)
+            if current != (earlier := settings.get(attack, current)):
+                attack = f"{attack} ({_difference(current, earlier) or name})"
             aligned = [verdicts[position[index]] for index in first.indices]
-            earlier = robust.get(attack, aligned)
-            robust[attack] = [a and b for a, b in zip(earlier, aligned, strict=True)]
-            settings[attack] = own
+            verdicts_before = robust.get(attack, aligned)
+            robust[attack] = [a and b for a, b in zip(verdicts_before, aligned, strict=True)]
+            settings[attack] = current
     attacks = {name: config for name, (config, _, _) in settings.items()}
     return replace(first, robust=robust, attacks=attacks)
 

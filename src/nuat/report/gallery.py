@@ -139,7 +139,7 @@ def _to_png(x: Tensor) -> list[str]:
     color = levels.shape[1] == 3
     gray = levels if levels.shape[1] in (1, 3) else levels.float().mean(1, True).to(torch.uint8)
     pixels = gray.permute(0, 2, 3, 1) if color else gray[:, 0]
-    return [_data_uri(Image.fromarray(each.contiguous().numpy())) for each in pixels]
+    return [_data_uri(Image.fromarray(image.contiguous().numpy())) for image in pixels]
 
 
 def _data_uri(image: Image.Image) -> str:
