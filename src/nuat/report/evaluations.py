@@ -9,7 +9,7 @@ from typing import Any
 from nuat.checkpoints.run import Run
 from nuat.errors import InputError
 from nuat.evaluation import EvaluationResult
-from nuat.report.naming import ball_text
+from nuat.report.naming import value_text
 
 NamedResult = tuple[str, EvaluationResult]
 Settings = tuple[Any, int, str]
@@ -25,7 +25,7 @@ def choose_evaluation(
     The test split is preferred, then the ball of the recipe, then the largest number of images,
     then the last name.
     """
-    data, ball = run.config["data"]["name"], ball_text(run.config["recipe"]["ball"])
+    data, ball = run.config["data"]["name"], value_text(run.config["recipe"]["ball"])
     groups: dict[Any, list[NamedResult]] = {}
     for name, result in _read_scores(run, data):
         groups.setdefault(_identity(result), []).append((name, result))

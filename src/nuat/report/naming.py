@@ -52,7 +52,7 @@ def _describe(config: Mapping[str, Any]) -> dict[str, str]:
         "name": str(recipe["name"]),
         "data": str(config["data"]["name"]),
         "model": str(config["model"]),
-        "ball": ball_text(recipe["ball"]),
+        "ball": value_text(recipe["ball"]),
         "epochs": f"{recipe['epochs']} epoch{'' if recipe['epochs'] == 1 else 's'}",
         "seed": f"seed {config['seed']}",
     }
@@ -60,7 +60,7 @@ def _describe(config: Mapping[str, Any]) -> dict[str, str]:
 
 def read_ball(described: Mapping[str, Any]) -> Ball | None:
     """Return the ball that a config.json describes, or None if its norm is not registered."""
-    norm = next((norm for norm in norms.values() if norm.__name__ == described["is"]), None)
+    norm = next((norm for norm in norms.values() if norm.__name__ == described.get("is")), None)
     fields = {name: value for name, value in described.items() if name != "is"}
     try:
         return norm(**fields) if norm else None
@@ -68,22 +68,17 @@ def read_ball(described: Mapping[str, Any]) -> Ball | None:
         raise InputError(f"{shorten(dict(described))} is not a threat model of nuat") from None
 
 
-def ball_text(described: Mapping[str, Any]) -> str:
-    """Return the ball that a config.json describes as text: `Linf(8/255)`."""
-    ball = read_ball(described)
-    return repr(ball) if ball else call_text(described)
-
-
-def call_text(described: Mapping[str, Any]) -> str:
-    """Write {"is": "LinearRamp", "to": 8.0, "epochs": 30} as `LinearRamp(to=8, epochs=30)`."""
-    fields = (f"{name}={value_text(value)}" for name, value in described.items() if name != "is")
-    return f"{described['is']}({', '.join(fields)})"
-
-
 def value_text(value: Any) -> str:
-    """Write a value without needless digits: 8.0 -> 8, [[0.0, 1.0]] -> [[0, 1]], None -> none."""
+    """Write a value of a config.json in Python's notation, without needless digits.
+
+    {"is": "Linf", "eps": 0.03137...} becomes `Linf(8/255)`, {"is": "LinearRamp", "to": 8.0} becomes
+    `LinearRamp(to=8)`, and [[0.0, 1.0]] becomes [[0, 1]].
+    """
+    if isinstance(value, Mapping):
+        if ball := read_ball(value):
+            return repr(ball)
+        fields = (f"{name}={value_text(item)}" for name, item in value.items() if name != "is")
+        return f"{value.get('is', '')}({', '.join(fields)})"
     if isinstance(value, list | tuple):
         return f"[{', '.join(value_text(item) for item in value)}]"
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
     return f"{value:.6g}" if isinstance(value, float) else str(value)

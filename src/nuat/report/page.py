@@ -17,15 +17,13 @@ from nuat.report.curves import plot_cost, plot_training
 from nuat.report.figures import line_styles
 from nuat.report.folders import EvaluationFolder, ReportItem
 from nuat.report.gallery import build_gallery
-from nuat.report.naming import ball_text, read_ball
+from nuat.report.naming import read_ball, value_text
 from nuat.report.rows import Row, build_rows
-from nuat.report.summary import list_facts, list_warnings, recipe_tree
+from nuat.report.summary import list_facts, list_recipe, list_warnings
 from nuat.report.table import build_columns, footnotes, percent, shared_settings
 from nuat.runtime.files import atomic_write
 
 GALLERY_ATTACK = "pgd-20"
-SHOWN_AS_FACTS = ("name", "source", "note")
-"""Fields of a recipe that the page shows outside the tree of the recipe."""
 
 
 def write_page(
@@ -61,8 +59,7 @@ def write_page(
         section = {"row": row, "color": style.color, "facts": list_facts(item, row)}
         section |= {"warnings": list_warnings(item), "recipe": [], "gallery": None}
         if not isinstance(item, EvaluationFolder):
-            recipe = recipe_tree(item.config["recipe"])
-            section["recipe"] = [node for node in recipe if node["name"] not in SHOWN_AS_FACTS]
+            section["recipe"] = list_recipe(item.config["recipe"])
             if model := models.get(item.path.resolve()):
                 section["gallery"] = gallery = _gallery(item.config, model, load)
                 if gallery["missing"]:
@@ -122,7 +119,7 @@ def _gallery(
 ) -> dict[str, Any]:
     """Return the images of a gallery or, if there are none, the reason in `missing`."""
     ball = read_ball(config["recipe"]["ball"])
-    attack = f"{GALLERY_ATTACK} within {ball_text(config['recipe']['ball'])}"
+    attack = f"{GALLERY_ATTACK} within {value_text(config['recipe']['ball'])}"
     try:
         if ball is None:
             raise InputError("the norm of its threat model is not registered here")

@@ -12,7 +12,7 @@ from nuat.evaluation import EvaluationResult
 from nuat.nn.fingerprint import fingerprint
 from nuat.report.evaluations import choose_evaluation, image_ids, initial_points
 from nuat.report.folders import EvaluationFolder, ReportItem
-from nuat.report.naming import ball_text, name_items
+from nuat.report.naming import name_items, value_text
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _build_row(item: ReportItem, group: str, name: str, model_fingerprint: str |
         group=group,
         data=config["data"]["name"],
         model=config["model"],
-        ball=ball_text(config["recipe"]["ball"]),
+        ball=value_text(config["recipe"]["ball"]),
         val_clean=last.get("val_clean"),
         val_robust=last.get("val_robust"),
         cost=metrics[0].get("forward_equivalents") if metrics else None,

@@ -7,10 +7,9 @@ from typing import Any
 
 from nuat.checkpoints.run import Run
 from nuat.report.folders import EvaluationFolder, ReportItem
-from nuat.report.naming import ball_text, call_text, value_text
+from nuat.report.naming import value_text
 from nuat.report.rows import Row
 from nuat.runtime.progress import format_duration
-from nuat.threat_models import norms
 
 
 def list_warnings(item: ReportItem) -> list[str]:
@@ -23,24 +22,10 @@ def list_warnings(item: ReportItem) -> list[str]:
     ]
 
 
-def recipe_tree(described: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the fields of a described dataclass as nested nodes of name, text and children."""
-    return [_node(name, value) for name, value in described.items() if name != "is"]
-
-
-def _node(name: str, value: Any) -> dict[str, Any]:
-    text, items = "", []
-    if not isinstance(value, Mapping):
-        text = value_text(value)
-    elif "is" not in value:
-        items = recipe_tree(value)
-    elif value["is"] in [norm.__name__ for norm in norms.values()]:
-        text = ball_text(value)
-    elif any(isinstance(part, Mapping) for part in value.values()):
-        text, items = str(value["is"]), recipe_tree(value)
-    else:
-        text = call_text(value)
-    return {"name": name, "text": text, "children": items}
+def list_recipe(described: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the names and values of the fields of a recipe that `list_facts` does not show."""
+    hidden = ("is", "name", "source", "note")
+    return [(name, value_text(value)) for name, value in described.items() if name not in hidden]
 
 
 def list_facts(item: ReportItem, row: Row) -> list[tuple[str, str]]:
@@ -57,7 +42,7 @@ def _run_facts(run: Run, row: Row) -> list[tuple[str, str]]:
         ("folder", run.path.name),
         ("data", f"{row.data}: {len(data['classes'])} classes, {sizes}"),
         ("model", f"{row.model}, {config['parameters']:,} parameters"),
-        ("trained for", ball_text(recipe["ball"])),
+        ("trained for", value_text(recipe["ball"])),
         ("seed", str(config["seed"])),
         ("epochs", f"{row.epochs} of {row.total_epochs}"),
         ("training time", format_duration(row.seconds or 0)),
