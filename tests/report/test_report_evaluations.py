@@ -204,7 +204,7 @@ def test_scores_without_a_split_take_it_from_their_name(tmp_path):
     made.save_scores("test-60", old)
     assert build_rows([made])[0].split == "test"
     made.save_scores("val", {"format_version": 1})
-    with pytest.raises(InputError, match=r"scores/val.json: these scores lack indices"):
+    with pytest.raises(InputError, match=r"scores/val.json lacks indices"):
         build_rows([made])
 
 

@@ -117,29 +117,29 @@ class EvaluationResult:
         return with_checksum(scores)
 
     @staticmethod
-    def from_dict(scores: Mapping[str, Any]) -> EvaluationResult:
-        """Return the result that `to_dict` describes.
+    def from_dict(scores: Mapping[str, Any], source: object = "the result") -> EvaluationResult:
+        """Return the result that `to_dict` describes; `source` is what errors call it.
 
         Raises:
             InputError: the format has another version, or a field is missing or wrong.
         """
         if not isinstance(scores, Mapping):
-            raise InputError("these scores are no JSON object: evaluate again")
+            raise InputError(f"{source} is no JSON object: evaluate again")
         version = scores.get("format_version")
         if version != FORMAT_VERSION:
             raise InputError(
-                f"these scores have format_version {version}, but this nuat reads "
+                f"{source} has format_version {version}, but this nuat reads "
                 f"{FORMAT_VERSION}: evaluate again"
             )
         names = [each.name for each in fields(EvaluationResult)]
         if missing := [name for name in names if name not in scores]:
-            raise InputError(f"these scores lack {', '.join(missing)}: evaluate again")
-        check_fields(scores, _SCORES, "these scores", optional=_OPTIONAL_METADATA)
+            raise InputError(f"{source} lacks {', '.join(missing)}: evaluate again")
+        check_fields(scores, _SCORES, source, optional=_OPTIONAL_METADATA)
         images = {len(scores[name]) for name in ("indices", "labels", "predicted")}
         if len(images | {len(robust) for robust in scores["robust"].values()}) > 1:
-            raise InputError("the lists of these scores differ in length: evaluate again")
+            raise InputError(f"the lists of {source} differ in length: evaluate again")
         try:
-            without_checksum(scores, "the file")
+            without_checksum(scores, source)
         except InputError as error:
             raise InputError(f"{error}: evaluate again") from None
         return EvaluationResult(**{name: scores[name] for name in names})

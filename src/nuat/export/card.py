@@ -12,7 +12,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from nuat.checkpoints import LoadedModel
 from nuat.checkpoints.fields import ONLY_WITH_INIT, RUN_CONFIG, check_fields
-from nuat.errors import InputError
 from nuat.evaluation import EvaluationResult
 from nuat.evaluation.intervals import wilson
 from nuat.nn.fingerprint import fingerprint
@@ -46,7 +45,7 @@ def model_card(loaded: LoadedModel, license: str = "unknown") -> str:
     if loaded.run is not None:
         check_fields(config, RUN_CONFIG, f"{loaded.run.path}/config.json", optional=ONLY_WITH_INIT)
     evaluations = {
-        name: _read_result(name, saved)
+        name: EvaluationResult.from_dict(saved, f"scores/{name}.json")
         for name, saved in scores.items()
         if saved.get("model_fingerprint") == weights
     }
@@ -103,13 +102,6 @@ def _template() -> Template:
 def _title(model_name: str, recipe: str | None, data: str | None) -> str:
     training = f" trained with {recipe}" if recipe else ""
     return f"{model_name}{training}{f' on {data}' if data else ''}"
-
-
-def _read_result(name: str, scores: Mapping[str, Any]) -> EvaluationResult:
-    try:
-        return EvaluationResult.from_dict(scores)
-    except InputError as error:
-        raise InputError(f"scores/{name}.json: {error}") from None
 
 
 def _rows(name: str, result: EvaluationResult) -> Iterator[AccuracyRow]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from nuat.checkpoints.run import Run
-from nuat.errors import InputError
 from nuat.evaluation import EvaluationResult
 from nuat.report.naming import value_text
 
@@ -115,10 +114,7 @@ def _identity(result: EvaluationResult) -> tuple[object, ...]:
 def _read_scores(run: Run, data: str) -> Iterator[NamedResult]:
     """Yield the results by name; a result without a split gets the first part of its name."""
     for name, scores in sorted(run.scores.items()):
-        try:
-            result = EvaluationResult.from_dict(scores)
-        except InputError as error:
-            raise InputError(f"{run.path}/scores/{name}.json: {error}") from None
+        result = EvaluationResult.from_dict(scores, f"{run.path}/scores/{name}.json")
         metadata = {"data": data, "split": name.partition("-")[0]} | result.metadata
         yield name, replace(result, metadata=metadata)
 

@@ -59,10 +59,7 @@ def _read_scores(path: Path) -> EvaluationResult:
         raise InputError(
             f"{file} is damaged: run the same nuat evaluate command again to rewrite it"
         )
-    try:
-        return EvaluationResult.from_dict(scores)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from None
+    return EvaluationResult.from_dict(scores, file)
 
 
 def _reason(path: Path) -> str:
