@@ -85,7 +85,6 @@ def test_a_candidate_trains_the_model():
         (["nuat", "--out", "nowhere/bench.json"], "there is no folder nowhere"),
         (["nuat", "--out", "."], "--out . is a folder"),
         (["nuat", "--set", "precison=bf16"], "did you mean 'precision'?"),
-        (["nuat", "--cuda-graphs"], "CUDA graphs need a cuda device"),
     ],
 )
 def test_an_invalid_argument_is_one_line(arguments, words, tmp_path, monkeypatch, capsys):
@@ -97,6 +96,11 @@ def test_an_invalid_argument_is_one_line(arguments, words, tmp_path, monkeypatch
     assert stopped.value.code == 2 and error.count("\n") == 1
     assert words in error
     assert not list(tmp_path.iterdir())
+
+
+def test_cuda_graphs_need_a_gpu():
+    with pytest.raises(nuat.InputError, match="CUDA graphs need a cuda device"):
+        benchmark([row("nuat")], DATA, CPU, cuda_graphs=True)
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

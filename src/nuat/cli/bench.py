@@ -11,10 +11,10 @@ import typer
 from rich.table import Table
 
 from nuat.cli.options import (
-    CudaGraphs,
     DataDir,
     Device,
     Imports,
+    NoCudaGraphs,
     Threads,
     apply_common_options,
     apply_override,
@@ -37,7 +37,7 @@ def bench_command(
     ] = None,
     device: Device = None,
     threads: Threads = None,
-    cuda_graphs: CudaGraphs = None,
+    no_cuda_graphs: NoCudaGraphs = False,
     out: Annotated[Path, typer.Option(help="JSON file of the results.")] = Path("bench.json"),
     data_dir: DataDir = None,
     imports: Imports = None,
@@ -63,7 +63,12 @@ def bench_command(
     splits, torch_device = load_dataset(data), get_device(device)
     configure_threads(threads)
     results = benchmark(
-        recipes, splits, torch_device, rounds=rounds, cuda_graphs=cuda_graphs, print_line=print_line
+        recipes,
+        splits,
+        torch_device,
+        rounds=rounds,
+        cuda_graphs=False if no_cuda_graphs else None,
+        print_line=print_line,
     )
     console.print(_cost_table(results))
     console.print(_section_table(results))

@@ -12,12 +12,12 @@ from rich.table import Table
 from nuat.cli.options import (
     Attacks,
     BadImages,
-    CudaGraphs,
     DataDir,
     Device,
     Eps,
     Imports,
     MaxTime,
+    NoCudaGraphs,
     Norm,
     Threads,
     apply_common_options,
@@ -69,7 +69,7 @@ def evaluate_command(
     norm: Norm = None,
     batch_size: BatchSize = None,
     search_precision: SearchPrecision = "fp32",
-    cuda_graphs: CudaGraphs = None,
+    no_cuda_graphs: NoCudaGraphs = False,
     save_adversarial: SaveAdversarial = False,
     seed: Annotated[int, typer.Option(help="Seed of the attacks and of --samples.")] = 0,
     device: Device = None,
@@ -122,7 +122,7 @@ def evaluate_command(
         metadata={"data": data, "split": split, "model": loaded.model_name},
         save_adversarial=save_adversarial,
         search_precision=search_precision,  # type: ignore[arg-type]  # evaluate checks the value
-        cuda_graphs=cuda_graphs,
+        cuda_graphs=False if no_cuda_graphs else None,
         max_time=parse_seconds(max_time),
         quiet=rank() > 0,
     )

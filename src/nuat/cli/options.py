@@ -52,11 +52,11 @@ MaxTime = Annotated[
     str | None,
     typer.Option(help="Stop after 90s, 30m or 2h with exit status 75; the same command goes on."),
 ]
-CudaGraphs = Annotated[
-    bool | None,
+NoCudaGraphs = Annotated[
+    bool,
     typer.Option(
-        "--cuda-graphs/--no-cuda-graphs",
-        help="Record steps of training or of attacks as CUDA graphs; the default on a GPU.",
+        "--no-cuda-graphs",
+        help="On a GPU, run the steps of training or of attacks without CUDA graphs.",
     ),
 ]
 Compile = Annotated[

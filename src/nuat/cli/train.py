@@ -13,13 +13,13 @@ import typer
 from nuat.cli.options import (
     BadImages,
     Compile,
-    CudaGraphs,
     DataDir,
     Device,
     Epochs,
     Eps,
     Imports,
     MaxTime,
+    NoCudaGraphs,
     Norm,
     Threads,
     apply_common_options,
@@ -71,7 +71,7 @@ def train_command(
     device: Device = None,
     max_time: MaxTime = None,
     threads: Threads = None,
-    cuda_graphs: CudaGraphs = None,
+    no_cuda_graphs: NoCudaGraphs = False,
     compile: Compile = False,
     data_dir: DataDir = None,
     bad_images: BadImages = None,
@@ -113,7 +113,7 @@ def train_command(
         device=device,
         max_time=seconds,
         threads=threads,
-        cuda_graphs=cuda_graphs,
+        cuda_graphs=False if no_cuda_graphs else None,
         compile=compile,
     )
     finished = rank() > 0 or run.finished

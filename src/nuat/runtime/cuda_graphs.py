@@ -26,7 +26,7 @@ def use_cuda_graphs(requested: bool | None, device: torch.device) -> bool:
         InputError: they were requested on another device, or on several ranks.
     """
     if requested and world_size() > 1:
-        raise InputError("CUDA graphs do not work on several ranks: leave out --cuda-graphs")
+        raise InputError("CUDA graphs do not work on several ranks: leave out cuda_graphs=True")
     if requested and device.type != "cuda":
         raise InputError(f"CUDA graphs need a cuda device, but the device is {device}")
     current = device.type == "cuda" and device.index in (None, torch.cuda.current_device())
