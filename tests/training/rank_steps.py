@@ -102,7 +102,8 @@ def train_step(case: Case) -> TrainStep:
     share_of = partial(share_of_batch, recipe, IMAGES)
     step = TrainStep(recipe, model, -(-IMAGES // BATCH), 0, make_batch, share_of)
     if world_size() > 1:
-        step.train_model = wrap_model(step.train_model)
+        x = torch.zeros(1, 1, SIZE, SIZE, dtype=case.dtype)
+        step.train_model = wrap_model(step.train_model, x)
     return step
 
 

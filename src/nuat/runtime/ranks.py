@@ -11,6 +11,8 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,8 +95,15 @@ def _connect(device: torch.device) -> None:
         if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) <= torch.cuda.device_count():
             backend = "cpu:gloo,cuda:nccl"
     try:
-        dist.init_process_group(backend, timeout=TRAINING_TIMEOUT)
-    except (dist.DistError, ValueError) as error:  # ValueError: a variable of torchrun is missing
+        store, number, count = next(rendezvous("env://", timeout=TRAINING_TIMEOUT))
+        # torchrun restarts ranks with the store of the ranks before them, which holds the addresses
+        # of these
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = PrefixStore(f"attempt-{attempt}", store)
+        dist.init_process_group(
+            backend, store=store, rank=number, world_size=count, timeout=TRAINING_TIMEOUT
+        )
+    except (RuntimeError, ValueError) as error:  # ValueError: a variable of torchrun is missing
         raise ConnectionError(
             f"rank {rank()} cannot connect to the other {world_size() - 1}: start the command with "
             f"torchrun ({str(error).splitlines()[0]})"

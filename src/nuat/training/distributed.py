@@ -169,12 +169,21 @@ def prepare_model(model: nn.Module, batchnorm: str) -> None:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
-def wrap_model(model: nn.Module) -> nn.Module:
-    """Wrap a model so that the ranks average the gradients of its weights."""
+def wrap_model(model: nn.Module, x: Tensor) -> nn.Module:
+    """Wrap a model so that the ranks average the gradients of its weights.
+
+    The first backward pass decides in which order the wrapper adds up gradients. It is taken here,
+    on the images x, so that a resumed run adds them up as an uninterrupted one does.
+    """
     with warnings.catch_warnings():
         # torch 2.13 gives this setting a second name, which torch 2.11 does not know
         warnings.simplefilter("ignore", FutureWarning)
-        return DistributedDataParallel(model, broadcast_buffers=False)
+        wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+    model.eval()
+    wrapped(x).sum().backward()
+    wrapped.zero_grad()
+    model.train()
+    return wrapped
 
 
 def average_statistics(model: nn.Module, share: BatchShare) -> None:

@@ -85,7 +85,8 @@ class Trainer:
             compile=plan.compile,
         )
         if world_size() > 1:
-            self.train_step.train_model = wrap_model(self.train_step.train_model)
+            x, _ = self.splits.train.batch(torch.arange(1))
+            self.train_step.train_model = wrap_model(self.train_step.train_model, x)
         self.epoch = self.batch = self.skipped = 0
         self.signal: int | None = None
         self.ranks_before = world_size()
