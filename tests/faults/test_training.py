@@ -491,6 +491,16 @@ def test_absurd_numbers_are_one_line(call, tmp_path, options):
     assert outcome.err.startswith("error: ") and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("field", ["lr", "momentum"])
+def test_a_schedule_that_goes_wrong_within_an_epoch_is_refused(data, tmp_path, field):
+    low = {"lr": 0.1, "momentum": 0.9}[field]
+    peak = {"lr": -1.0, "momentum": 2.0}[field]
+    points = ((0.0, low), (0.4, low), (0.5, peak), (0.6, low))
+    row = replace(recipe("normal"), **{field: nuat.Piecewise(points)})
+    with pytest.raises(nuat.InputError, match=r"after 0\.5 epochs, lr is .* momentum in \[0, 1\)"):
+        fit(data, tmp_path / "run", row)
+
+
 def test_so_many_epochs_begin_at_once(call, tmp_path):
     line = "train normal --model 'small-cnn(width=4)' --epochs 99999999999 --max-time 0s"
     outcome = call(f"{line} --out {tmp_path / 'run'}")

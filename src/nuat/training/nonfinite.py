@@ -35,15 +35,12 @@ def train_or_skip(trainer: Trainer, inputs: Sequence[Tensor]) -> None:
         trainer.train_batch(inputs)
         trainer.losses.flush()
         _check_weights_finite(trainer.plan.model)
-        return
     except NonFiniteError as error:
-        problem = str(error)
-    # after the except clause: what the step has left open, such as perturbed weights, is closed
-    state, trainer.losses, trainer.logs = before
-    trainer.train_step.load_state_dict(state)
-    trainer.skipped += 1
-    if trainer.skipped == trainer.batches:
-        raise NonFiniteError(f"{problem}, as in every other batch of the epoch")
+        state, trainer.losses, trainer.logs = before
+        trainer.train_step.load_state_dict(state)
+        trainer.skipped += 1
+        if trainer.skipped == trainer.batches:
+            raise NonFiniteError(f"{error}, as in every other batch of the epoch") from error
 
 
 def _check_weights_finite(model: nn.Module) -> None:

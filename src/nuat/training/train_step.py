@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nuat.errors import InputError
 from nuat.methods import StepContext
 from nuat.methods.share import BatchShare
 from nuat.nn.ema import EMAs
@@ -96,6 +98,12 @@ class TrainStep:
         epoch_float = epoch + batch / self.batches
         lr = self.recipe.lr(epoch_float) * self.lr_factor
         momentum = self.recipe.momentum(epoch_float)
+        # the recipe has checked whole epochs only
+        if not (0 <= lr < math.inf and 0 <= momentum < 1):
+            raise InputError(
+                f"after {epoch_float:g} epochs, lr is {lr} and momentum is {momentum}, but lr must "
+                "be finite and from 0 up, and momentum in [0, 1)"
+            )
         for group in self.optimizer.param_groups:
             group |= {"lr": lr, "momentum": momentum}
         share = self.share_of(batch)

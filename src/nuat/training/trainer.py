@@ -140,7 +140,6 @@ class Trainer:
             if self.recipe.on_nonfinite == "rollback" and not self.batches_done:
                 self.save_checkpoint()
             while not self.finished:
-                problem = ""
                 try:
                     with error_context(self):
                         self.train_epoch(bar)
@@ -150,9 +149,7 @@ class Trainer:
                 except NonFiniteError as error:
                     if not self.may_roll_back:
                         raise
-                    problem = str(error)
-                if problem:  # only here, where the step that has failed is undone completely
-                    self.roll_back(problem, bar)
+                    self.roll_back(str(error), bar)
             if not self.finished:
                 bar.print_line(f"stopped after {position(self)}; run the same command to go on")
                 if any_rank(self.signal is not None)[0]:
