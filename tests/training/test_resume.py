@@ -206,3 +206,25 @@ def test_a_note_mended_or_another_reaction_to_overfitting_is_the_same_run(tmp_pa
     assert nuat.fit(changed, **options).finished
     with pytest.raises(nuat.InputError, match=r"differs in recipe\.weight_decay"):
         nuat.fit(replace(changed, weight_decay=1.0), **options)
+
+
+def test_files_that_take_long_are_written_less_often(tmp_path, monkeypatch):
+    """The best epoch is not lost by it, and a run that is killed before its files starts anew."""
+    recipe = replace(
+        nuat.get_recipe("nuat2-wa", "digits").with_epochs(4), model="small-cnn(width=4)"
+    )
+    whole = nuat.fit(recipe, data="digits", out=tmp_path / "whole", seed=3)
+    monkeypatch.setattr("nuat.training.trainer.Trainer.is_worth_saving", False)
+    log = Run.log
+
+    def log_and_die(run, metrics):
+        log(run, metrics)
+        assert not (run.path / "model.safetensors").exists()
+        if metrics["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "log", log_and_die)
+        nuat.fit(recipe, data="digits", out=tmp_path / "rare", seed=3)
+    rare = nuat.fit(recipe, data="digits", out=tmp_path / "rare", seed=3)
+    assert_equal(outcome(rare.path), outcome(whole.path))

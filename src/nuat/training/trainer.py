@@ -44,8 +44,11 @@ from nuat.training.plan import Plan
 from nuat.training.train_step import TrainStep
 from nuat.training.validation import validate
 
+MAX_SAVE_SHARE = 0.05
+"""The share of the time that may go into files; the files of small models are always written."""
+
 CHECKPOINT_SECONDS = 600.0
-"""Within an epoch, a checkpoint is written at this interval; after an epoch, always."""
+"""Within an epoch, a checkpoint is written at this interval; after it, see `is_worth_saving`."""
 
 
 class Trainer:
@@ -63,6 +66,8 @@ class Trainer:
         metrics: the metrics of all completed epochs, as in metrics.jsonl.
         skipped: the number of batches of this epoch that were not finite and were skipped.
         signal: the number of the signal that has asked to stop, if one has.
+        unsaved: the weights that the next checkpoint writes, by file name, with their metadata.
+        saved, save_seconds: when files were last written, and how long that took.
     """
 
     def __init__(self, plan: Plan):
@@ -95,7 +100,9 @@ class Trainer:
         self.validation_attack = self.recipe.parsed_validation_attack()
         self.metrics: list[dict[str, Any]] = []
         self.losses, self.logs, self.timer = LossMeter(), AverageMeter(), Timer()
+        self.unsaved: dict[str, tuple[dict[str, Tensor], dict[str, str]]] = {}
         self.started = self.saved = time.monotonic()
+        self.save_seconds = 0.0
 
     @property
     def load_device(self) -> torch.device:
@@ -232,17 +239,27 @@ class Trainer:
         score = (robust,) if self.recipe.method.threat_model else (clean, robust)
         if score > self.best:
             self.best = score
-            self.save_weights("model")
+            self.unsaved["model"] = self.weights()
         bar.advance(0, clean=f"{clean:.1%}", robust=f"{robust:.1%}")
         bar.print_line(epoch_summary(self, metrics))
         self.handle_overfitting(metrics, bar)
         self.finished = self.epoch == self.recipe.epochs or metrics.get("stopped", False)
         # a run that overfitting stopped keeps the last weights from before
         if not metrics.get("stopped"):
-            self.save_weights("last")
+            self.unsaved["last"] = self.weights()
         self.metrics.append(metrics)
         from_first(self.folder.log, metrics)
-        self.save_checkpoint()
+        if any_rank(self.finished or self.is_worth_saving)[0]:
+            self.save_checkpoint()
+
+    @property
+    def is_worth_saving(self) -> bool:
+        """Whether saving is quick, or would take no more than 5 % of the time since the last one.
+
+        A large model on a fast device would otherwise wait for its files after every epoch.
+        """
+        seconds = time.monotonic() - self.saved
+        return self.save_seconds < 0.2 or self.save_seconds < MAX_SAVE_SHARE * seconds
 
     def handle_overfitting(self, metrics: dict[str, Any], bar: Progress) -> None:
         """If this epoch overfits catastrophically, warn and do what the recipe asks for.
@@ -320,8 +337,8 @@ class Trainer:
         """Return the training images per second, over the whole run."""
         return self.batches_done * self.recipe.batch_size / max(self.timer.seconds, 1e-9)
 
-    def save_weights(self, name: str) -> None:
-        """Write the weights of the evaluated model to NAME.safetensors, with their metadata."""
+    def weights(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return a copy of the weights of the evaluated model, and their metadata."""
         model = self.train_step.eval_model
         metadata = {
             "model": self.plan.config["model"],
@@ -334,16 +351,20 @@ class Trainer:
             "epoch": str(self.epoch),
         }
         metadata |= self.probe(model)
-        from_first(self.folder.save_weights, name, plain_state_dict(model), metadata)
+        return {name: w.clone() for name, w in plain_state_dict(model).items()}, metadata
 
     def save_checkpoint(self) -> None:
-        """Write everything that `load_checkpoint` needs.
+        """Write the weights that are due, and everything that `load_checkpoint` needs.
 
         Raises:
             NonFiniteError: the model returns NaN or infinite logits; nothing is written.
         """
+        began = time.monotonic()
         self.losses.flush()
         probe = self.probe(self.plan.model)
+        for name, (weights, metadata) in self.unsaved.items():
+            from_first(self.folder.save_weights, name, weights, metadata)
+        self.unsaved.clear()
         state = self.train_step.state_dict() | {
             "config": self.config,
             "metrics": self.metrics,
@@ -361,6 +382,7 @@ class Trainer:
         }
         from_first(self.folder.save_checkpoint, state)
         self.saved = time.monotonic()
+        self.save_seconds = self.saved - began
 
     def probe(self, model: nn.Module) -> dict[str, str]:
         """Return the logits of a fixed image as metadata. Raises NonFiniteError if they are not."""
@@ -385,6 +407,7 @@ class Trainer:
                 raise InputError(
                     f"{source} is of another run; it differs in {'; '.join(differences)}. Delete it"
                 )
+        self.unsaved.clear()
         self.metrics = state["metrics"] if state else []
         from_first(self.folder.restore_metrics, self.metrics)
         if state is None:
