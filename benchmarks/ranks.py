@@ -4,7 +4,8 @@
 
 `restart` kills a rank with SIGKILL within an epoch, lets torchrun restart all ranks, and compares
 the run with one that was not disturbed, bit for bit. `hosts` trains on two hosts, each of them a
-network namespace with an address and a working directory of its own (on Linux, as root).
+network namespace with an address and a working directory of its own (on Linux, as root). `signals`
+sends SIGUSR1 to torchrun, and resumes in one process.
 """
 
 from __future__ import annotations
@@ -116,6 +117,32 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+def signals(folder: Path) -> None:
+    out, log = folder / "signals", folder / "signals.log"
+    passed_on = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+    launch = torchrun(
+        *("--nproc-per-node", "2", "--master-port", str(free_port()), "--shutdown-timeout", "60"),
+        *("--signals-to-handle", passed_on),
+    )
+    options = ["nuat-wa", "--epochs", "12", *SMALL, "--out", str(out)]
+    with log.open("w") as file:
+        job = subprocess.Popen([*launch, *TRAIN, *options], stdout=file, stderr=file)
+    while not (out / "config.json").exists() or not Run(out).metrics:
+        assert job.poll() is None, log.read_text()
+        time.sleep(0.01)
+    job.send_signal(signal.SIGUSR1)
+    status = job.wait(timeout=120)
+    print(f"SIGUSR1 to torchrun, which ended with {status}")
+    resumed = subprocess.run(
+        [sys.executable, *TRAIN, *options], check=True, capture_output=True, text=True
+    )
+    lines = [*log.read_text().splitlines(), *resumed.stdout.splitlines()]
+    for line in lines:
+        if any(words in line for words in ("stopped after", "ended by", "resuming", "so far on")):
+            print(f"    {line.replace(str(out), 'run')}")
+    print(f"    epochs in one process after that: {len(Run(out).metrics)} of 12", flush=True)
+
+
 def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True)
 
@@ -172,13 +199,15 @@ def hosts(folder: Path) -> None:
 
 
 def main() -> None:
-    stages = sys.argv[1:] or ["restart", "hosts"]
+    stages = sys.argv[1:] or ["restart", "signals", "hosts"]
     print(f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:
         if "restart" in stages:
             for seed, ranks in enumerate(RANKS_OF_RESTART):
                 restart(Path(folder), "nuat-wa", ranks, seed)
-            restart(Path(folder), "atf", 2, 2)
+            restart(Path(folder), "atf", 2, seed=2)
+        if "signals" in stages:
+            signals(Path(folder))
         if "hosts" in stages:
             hosts(Path(folder))
 

@@ -50,6 +50,7 @@ class Case:
     batchnorm: str | None = None
     dtype: torch.dtype = torch.float64
     nuclear_norm: str = "gather"
+    device: str = "cpu"
 
     def __str__(self) -> str:
         return f"{self.name}-{self.batchnorm}"
@@ -72,27 +73,28 @@ def network(case: Case) -> nn.Module:
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(8) if case.batchnorm else nn.Identity()
     features = nn.Conv2d(1, 8, 3, padding=1), norm, nn.ReLU(), nn.Flatten()
-    return nn.Sequential(*features, nn.Linear(8 * SIZE**2, CLASSES)).to(case.dtype).train()
+    return nn.Sequential(*features, nn.Linear(8 * SIZE**2, CLASSES)).to(case.device, case.dtype)
 
 
-def images() -> InMemoryDataset:
+def images(case: Case) -> InMemoryDataset:
     """Noise, of which a class is a brighter row."""
     generator = torch.Generator().manual_seed(1)
     y = torch.arange(IMAGES) % CLASSES
     x = torch.rand(IMAGES, 1, SIZE, SIZE, generator=generator) / 2
     x[torch.arange(IMAGES), 0, y] += 0.4
-    return InMemoryDataset(x, y)
+    return InMemoryDataset(x, y).to(case.device)
 
 
 def batches(case: Case, share: slice) -> Iterator[tuple[int, int, tuple[Tensor, ...]]]:
     for epoch in range(EPOCHS):
-        inputs = images().shuffled_inputs(BATCH, epoch, case.recipe.augment, share=share)
+        inputs = images(case).shuffled_inputs(BATCH, epoch, case.recipe.augment, share=share)
         yield from ((epoch, batch, each) for batch, each in enumerate(inputs))
 
 
 def train_step(case: Case) -> TrainStep:
-    recipe, model, data = case.recipe, network(case), images()
-    nn.SyncBatchNorm.convert_sync_batchnorm = synchronize_batchnorm
+    recipe, model, data = case.recipe, network(case), images(case)
+    if case.device == "cpu":
+        nn.SyncBatchNorm.convert_sync_batchnorm = synchronize_batchnorm
     prepare_model(model, recipe.batchnorm)
 
     def make_batch(inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -100,9 +102,9 @@ def train_step(case: Case) -> TrainStep:
         return x.to(case.dtype), y
 
     share_of = partial(share_of_batch, recipe, IMAGES)
-    step = TrainStep(recipe, model, -(-IMAGES // BATCH), 0, make_batch, share_of)
+    step = TrainStep(recipe, model.train(), -(-IMAGES // BATCH), 0, make_batch, share_of)
     if world_size() > 1:
-        x = torch.zeros(1, 1, SIZE, SIZE, dtype=case.dtype)
+        x = torch.zeros(1, 1, SIZE, SIZE, dtype=case.dtype, device=case.device)
         step.train_model = wrap_model(step.train_model, x)
     return step
 

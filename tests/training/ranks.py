@@ -1,4 +1,4 @@
-"""Start functions on several ranks, which are connected by gloo."""
+"""Start functions on several ranks of this host, which are connected by gloo."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def on_ranks(ranks: int, folder: Path, function: Callable[..., Any], *args: Any) -> list[Any]:
+def on_ranks(
+    ranks: int, folder: Path, function: Callable[..., Any], *args: Any, device: str = "cpu"
+) -> list[Any]:
     """Call a function of a module on this many ranks; return what each returns.
 
     A rank that ends early, with exit status 0, returns None.
@@ -33,7 +35,7 @@ def on_ranks(ranks: int, folder: Path, function: Callable[..., Any], *args: Any)
     port = free_port()
     files = [folder / f"returned-{rank}-of-{ranks}.pt" for rank in range(ranks)]
     processes = [
-        PROCESSES.Process(target=_call, args=(rank, ranks, port, file, function, args))
+        PROCESSES.Process(target=_call, args=(rank, ranks, port, file, function, args, device))
         for rank, file in enumerate(files)
     ]
     for process in processes:
@@ -45,15 +47,22 @@ def on_ranks(ranks: int, folder: Path, function: Callable[..., Any], *args: Any)
 
 
 def _call(
-    rank: int, ranks: int, port: int, file: Path, function: Callable[..., Any], args: tuple
+    rank: int,
+    ranks: int,
+    port: int,
+    file: Path,
+    function: Callable[..., Any],
+    args: tuple,
+    device: str,
 ) -> None:
     os.environ |= {
         "RANK": str(rank),
         "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
     torch.set_num_threads(1)
     torch.manual_seed(rank)
-    with connected_ranks(torch.device("cpu")):
+    with connected_ranks(torch.device(device)):
         torch.save(function(*args), file)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 import nuat
 from nuat.checkpoints.run import Run
@@ -145,6 +146,22 @@ def test_what_ranks_cannot_do_is_refused(changes, message, monkeypatch, tmp_path
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(nuat.InputError, match=message):
         nuat.training.resolve(replace(small_recipe(), **changes), out=tmp_path)
+
+
+class WithUnusedLayer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.Linear(64, 10), nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.used(x.flatten(1))
+
+
+def test_a_weight_without_a_gradient_is_refused(monkeypatch, tmp_path):
+    nuat.training.resolve(small_recipe("fbf"), WithUnusedLayer(), out=tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(nuat.InputError, match=r"does not depend on unused\.weight"):
+        nuat.training.resolve(small_recipe("fbf"), WithUnusedLayer(), out=tmp_path)
 
 
 @pytest.mark.parametrize("field", ["nuclear_norm", "batchnorm"])

@@ -144,6 +144,16 @@ def check_ranks(num_images: int, batch_size: int, device: torch.device, batchnor
         )
 
 
+def check_gradients(model: nn.Module) -> None:
+    """Raise InputError if a loss gave a weight no gradient, for which the ranks would wait."""
+    for name, weight in model.named_parameters():
+        if world_size() > 1 and weight.requires_grad and weight.grad is None:
+            raise InputError(
+                f"the loss does not depend on {name}, so the ranks would wait for its gradient: "
+                "call requires_grad_(False) on weights that the network does not use"
+            )
+
+
 def check_same_run(config: dict[str, Any]) -> None:
     """Raise InputError on every rank unless all ranks have the same recipe, data and model."""
     if world_size() == 1:
@@ -240,6 +250,7 @@ __all__ = [
     "RankNoise",
     "RankShare",
     "average_statistics",
+    "check_gradients",
     "check_ranks",
     "check_same_run",
     "gather_memory",

@@ -34,7 +34,7 @@ from nuat.runtime.device import get_device
 from nuat.runtime.precision import has_tf32
 from nuat.runtime.ranks import world_size
 from nuat.runtime.versions import versions
-from nuat.training.distributed import check_ranks, norm_batch_size
+from nuat.training.distributed import check_gradients, check_ranks, norm_batch_size
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,7 @@ def _check_method(recipe: Recipe, model: nn.Module, x: Tensor, y: Tensor, classe
         loss = next(recipe.method.step(model.train(), x, y, ctx))
         check_loss(loss)
         loss.backward()
+        check_gradients(model)
         FGSM(recipe.ball)(model, x, y)  # as validation after the first epoch will do
     except torch.OutOfMemoryError:
         raise
