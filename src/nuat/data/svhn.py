@@ -26,11 +26,11 @@ SVHN_SOURCE = DatasetSource(
 
 
 def load_svhn() -> Splits:
-    """99,289 photographs of house numbers, 32x32, RGB, of 10 digits: 72,257 train, 1,000 val.
+    """99,289 house numbers, 32x32, RGB, of 10 digits: 72,257 train, 1,000 val, 26,032 test.
 
-    The 26,032 published test images are the test split; the `extra` images are not used. The
-    validation images are the first 100 of each class of the published training set (ours, after
-    the example of CIFAR-10). The label of the digit 0, which is 10 in the files, is 0.
+    The validation images are the first 100 of each class of the published training set (ours, after
+    the example of CIFAR-10). The published `extra` images are not used. The label of the digit 0,
+    which is 10 in the files, is 0.
 
     Raises:
         InputError: the files are missing or are not the official ones, or scipy, which comes with

@@ -18,7 +18,7 @@ from nuat.errors import InputError
 SOURCE = DatasetSource(
     name="tiny-imagenet",
     subfolder="tiny-imagenet-200",
-    description="tiny-imagenet-200.zip",
+    description="the folder in tiny-imagenet-200.zip",
     homepage="http://cs231n.stanford.edu/",
 )
 SIZE = 64
