@@ -108,7 +108,7 @@ PARTS = {
     "2": Part((2,), some("nuat-wa", 1, 5**0.5)),
     "gat": Part((100,), some("gat-wa", 1, 10**0.5), seeds=(0,)),
     "gat-far": Part((100,), some("gat-wa", 0.1**0.5, 1, 10**0.5, eps=0.25), seeds=(0,)),
-    "far": Part((100,), (Arm("nuat-wa", 1, 0.25), Arm("nuat-wa", None, 0.25)), seeds=(0,)),
+    "far": Part((100,), (Arm("nuat-wa", None, 0.25), Arm("nuat-wa", 1, 0.25)), seeds=(0,)),
     "factors-100": Part((100,), some("nuat-wa", 0.2, 0.6), seeds=(0,)),
     "10": Part((10,), (PLAIN,)),
     "30": Part((30,), (PLAIN, RULE)),
