@@ -23,10 +23,13 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch._dynamo  # which an optimizer imports: once here, and not in every process
 
 import nuat
 from nuat import cli
@@ -128,7 +131,8 @@ def running(out: str) -> bool:
 
 
 def progress(out: str) -> tuple[int, int]:
-    with contextlib.suppress(nuat.InputError):
+    with contextlib.suppress(nuat.InputError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it may be read while it is replaced
         if state := Run(Path(out)).load_checkpoint(torch.device("cpu")):
             return state["epoch"], state["batch"]
     return 0, 0
@@ -202,7 +206,10 @@ def resume(out: str) -> tuple[str, list[str]]:
 
 
 def changed_bytes(whole: dict, rng: random.Random, count: int = 200) -> Counter:
-    """One changed byte in a run that is almost done, or in one that is; then the same command."""
+    """One changed byte: its file is read, and, less often, the run goes on.
+
+    `part` is a run in its last epoch, `whole` one that is finished.
+    """
     seen = Counter()
     process = start(words("part"))
     while process.is_alive() and progress("part") < (EPOCHS - 1, 0):
@@ -210,29 +217,61 @@ def changed_bytes(whole: dict, rng: random.Random, count: int = 200) -> Counter:
     os.kill(process.pid, signal.SIGTERM)
     process.join()
     assert process.exitcode == 128 + signal.SIGTERM, Path("log").read_text()
-    done = "whole"
-    kinds = [("part", name) for name in ("checkpoint.pt", "checkpoint.previous.pt", "config.json",
-             "metrics.jsonl", "model.safetensors", "last.safetensors")]  # fmt: skip
-    kinds += [(done, name) for name in ("checkpoint.pt", "metrics.jsonl", "model.safetensors")]
-    for base, name in kinds:
-        for _ in range(count):
-            shutil.rmtree("case", ignore_errors=True)
-            shutil.copytree(base, "case")
-            file = Path("case") / name
-            content = bytearray(file.read_bytes())
-            content[rng.randrange(len(content))] ^= rng.randrange(1, 256)
-            file.write_bytes(content)
-            error, told = resume("case")
-            if error:
-                ending = "refused in one line" if error.startswith("error: ") else f"BAD {error}"
-            elif equal(outcome("case"), whole):
-                ending = "named, then bit-equal" if told else "bit-equal"
-            else:
-                ending = (
-                    "named, the best of later epochs kept" if told else "BAD: silently different"
-                )
-            seen[f"{base}/{name} {ending}"] += 1
+    for name in READERS:
+        show(seen, f"reading {name}", (read_changed_byte(name, rng) for _ in range(count)))
+    for base, name in product(("part", "whole"), READERS):
+        endings = (one_changed_byte(base, name, whole, rng) for _ in range(max(1, count // 20)))
+        show(seen, f"going on with {base}/{name}", endings)
     return seen
+
+
+def show(seen: Counter, title: str, endings: Iterator[str]) -> None:
+    for ending, number in Counter(endings).items():
+        print(f"bytes: {number:4d}  {title}: {ending}", flush=True)
+        seen[ending] += number
+
+
+READERS = {
+    "checkpoint.pt": lambda run: run.load_state("checkpoint", torch.device("cpu")),
+    "checkpoint.previous.pt": lambda run: run.load_state(
+        "checkpoint.previous", torch.device("cpu")
+    ),
+    "metrics.jsonl": lambda run: run.metrics,
+    "config.json": lambda run: run.config,
+    "model.safetensors": lambda run: run.weights(),
+    "last.safetensors": lambda run: read_weights(run.path / "last.safetensors"),
+}
+
+
+def change_byte(file: Path, rng: random.Random) -> None:
+    content = bytearray(file.read_bytes())
+    content[rng.randrange(len(content))] ^= rng.randrange(1, 256)
+    file.write_bytes(content)
+
+
+def read_changed_byte(name: str, rng: random.Random) -> str:
+    file = Path("part") / name
+    content, right = file.read_bytes(), READERS[name](Run(file.parent))
+    change_byte(file, rng)
+    try:
+        found = READERS[name](Run(file.parent))
+        return "the same contents" if equal(found, right) else "BAD: other contents"
+    except nuat.InputError:
+        return "refused"
+    finally:
+        file.write_bytes(content)
+
+
+def one_changed_byte(base: str, name: str, whole: dict, rng: random.Random) -> str:
+    shutil.rmtree("case", ignore_errors=True)
+    shutil.copytree(base, "case")
+    change_byte(Path("case") / name, rng)
+    error, told = resume("case")
+    if error:
+        return "refused in one line" if error.startswith("error: ") else f"BAD: {error}"
+    if equal(outcome("case"), whole):
+        return "named, then bit-equal" if told else "bit-equal"
+    return "named, the best of later epochs kept" if told else "BAD: silently different"
 
 
 def disk(whole: dict, rng: random.Random, count: int = 20) -> Counter:
