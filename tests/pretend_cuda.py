@@ -323,8 +323,11 @@ def _count_indexing(name: str, args: tuple[Any, ...]) -> None:
             _mix("indexing a CPU tensor by CUDA indices")
     elif any(_on_host(index) and index.dim() for index in indices):
         _wait("indexing by a CPU tensor")
-    if name != "index" and _on_host(args[2]) and args[2].dim() and not _on_host(args[0]):
-        _mix("CPU values put into a CUDA tensor")
+    if name != "index" and _on_host(args[2]) and not _on_host(args[0]):
+        if args[2].dim():
+            _mix("CPU values put into a CUDA tensor")
+        elif not masks:
+            _wait("a number put at indices")
 
 
 def _on_host(tensor: torch.Tensor) -> bool:

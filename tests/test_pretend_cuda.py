@@ -33,6 +33,7 @@ def test_values_and_launches():
         lambda x: x[torch.tensor([0, 1])],
         lambda x: x.copy_(torch.zeros(4)),
         lambda x: torch.equal(x, x),
+        lambda x: x.__setitem__(x.long(), 2.0),
     ],
 )
 def test_waits(work):

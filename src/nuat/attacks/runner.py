@@ -60,7 +60,7 @@ class AttackResult:
 
     def set_rows(self, indices: Tensor, adversarial: bool, **values: Tensor) -> None:
         """Store the outcome of the images at these row indices."""
-        self.adversarial[indices] = adversarial
+        self.adversarial.index_fill_(0, indices, adversarial)  # a GPU waits for `[indices] = ...`
         for name, value in values.items():
             getattr(self, name)[indices] = value
 
@@ -371,7 +371,7 @@ def verify_candidates(
             margin=margins[~robust],
             **passes_at(steps[fooled], passes),
         )
-        done[fooled] = True
+        done.index_fill_(0, fooled, True)
         rows = rows[robust & (candidates.runner_up_margin[rows] > -torch.inf)]
         if not len(rows):
             break
