@@ -26,43 +26,49 @@ def free_port() -> int:
 
 
 def on_ranks(
-    ranks: int, folder: Path, function: Callable[..., Any], *args: Any, device: str = "cpu"
+    ranks: int,
+    folder: Path,
+    function: Callable[..., Any],
+    *args: Any,
+    device: str = "cpu",
+    **variables: str,
 ) -> list[Any]:
     """Call a function of a module on this many ranks; return what each returns.
 
-    A rank that ends early, with exit status 0, returns None.
+    A rank that ends early, with exit status 0, returns None. `variables` are set in its
+    environment.
     """
-    port = free_port()
+    variables = {
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        **variables,
+    }
     files = [folder / f"returned-{rank}-of-{ranks}.pt" for rank in range(ranks)]
     processes = [
-        PROCESSES.Process(target=_call, args=(rank, ranks, port, file, function, args, device))
+        PROCESSES.Process(
+            target=_call, args=(variables | {"RANK": str(rank)}, file, function, args, device)
+        )
         for rank, file in enumerate(files)
     ]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=300)
+        process.join(timeout=200)
+        process.kill()
     assert [process.exitcode for process in processes] == [0] * ranks
     return [torch.load(file, weights_only=False) if file.exists() else None for file in files]
 
 
 def _call(
-    rank: int,
-    ranks: int,
-    port: int,
+    variables: dict[str, str],
     file: Path,
     function: Callable[..., Any],
     args: tuple,
     device: str,
 ) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+    os.environ |= variables
     torch.set_num_threads(1)
-    torch.manual_seed(rank)
     with connected_ranks(torch.device(device)):
         torch.save(function(*args), file)

@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.distributed import TCPStore
 
 import nuat
 from nuat.checkpoints.run import Run
 from nuat.methods import StepContext
 from nuat.rng import derive_seed
+from nuat.runtime.ranks import any_rank
 from nuat.training.distributed import RankNoise
 from tests.training.rank_steps import (
     BATCH,
@@ -133,6 +135,15 @@ def test_a_rank_that_dies_leaves_nobody_waiting(tmp_path):
     survivor, dead = on_ranks(2, tmp_path, error_after_a_death, tmp_path)
     assert dead is None
     assert survivor.startswith("rank 0 lost another rank") and "The same command" in survivor
+
+
+def test_restarted_ranks_find_each_other(tmp_path):
+    """torchrun gives the ranks of each attempt the same store, with the addresses of the last."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    variables = {"MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    for attempt in "01":
+        variables["TORCHELASTIC_RESTART_COUNT"] = attempt
+        assert on_ranks(2, tmp_path, any_rank, True, False, **variables) == [[True, False]] * 2
 
 
 @pytest.mark.parametrize(
