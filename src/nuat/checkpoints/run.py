@@ -346,7 +346,7 @@ def _is_exported(path: Path) -> bool:
 
 def _read_scores(file: Path) -> dict[str, Any]:
     try:
-        scores = parse_json(file.read_text(errors="replace"), file)
+        scores = parse_json(read_text(file), file)
     except InputError as error:
         raise InputError(f"{error}. Delete it, and evaluate again") from None
     if not isinstance(scores, dict):

@@ -96,7 +96,7 @@ def evaluate(
     clean = predict_clean(request, size)
     log = EvaluationLog.open(request.out, request.config(clean), rank())
     with nullcontext() if request.out is None else lock_folder(request.out, f"lock-{rank()}"):
-        log.reload()  # another process may have written between our opening and our locking it
+        log.reload()
         runner = EvaluationRunner(request, log, clean, size)
         record = runner.run(quiet)
         notes = [*request.notes, *runner.notes, *size.notes]

@@ -170,13 +170,12 @@ class EvaluationLog:
     def __init__(self, folder: Path | None = None, rank: int = 0, evaluation: str = ""):
         self.folder, self.rank, self.evaluation = folder, rank, evaluation
         self.entries, self._reported = list[LogEntry](), set[str]()
-        if folder is not None and self._file.exists():
-            self._truncate_partial()
-        self.reload()
 
     @staticmethod
     def open(folder: Path | None, config: dict[str, Any], rank: int = 0) -> EvaluationLog:
         """Create the folder, or resume the evaluation in it; without a folder, log in memory.
+
+        The entries are read by `reload`, once the folder is locked.
 
         Raises:
             InputError: the folder contains anything other than an evaluation with this `config`.
@@ -242,13 +241,14 @@ class EvaluationLog:
             raise
 
     def reload(self) -> None:
-        """Read the entries of all ranks.
+        """Read the entries of all ranks; remove a last line of this rank that a kill left half.
 
         A line is left out, with a warning, if it is damaged, belongs to another evaluation, repeats
         some images or lacks its file of adversarial images: its images are attacked again.
         """
         if self.folder is None:
             return
+        self._truncate_partial()
         self.entries = []
         seen = set[tuple[RunKey, int]]()
         for file in sorted(self.folder.glob("log-*.jsonl")):
@@ -313,7 +313,8 @@ class EvaluationLog:
         return self.folder / f"log-{self.rank}.jsonl"
 
     def _truncate_partial(self) -> None:
-        """Remove a last line that a kill left unfinished."""
+        if not self._file.exists():
+            return
         assert self.folder is not None
         check_inside(self._file, self.folder)
         check_regular(self._file)

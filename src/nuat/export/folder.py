@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import torch
@@ -57,4 +58,6 @@ def save_state_dict(source: LoadedModel | Path | str, file: Path | str) -> None:
     weights = {
         key: value.cpu().contiguous() for key, value in plain_state_dict(loaded.model).items()
     }
-    atomic_write(Path(file), lambda partial: torch.save(weights, partial))
+    content = io.BytesIO()  # torch's own writer hides the reason of an error, such as a full disk
+    torch.save(weights, content)
+    atomic_write(Path(file), lambda partial: partial.write_bytes(content.getbuffer()))

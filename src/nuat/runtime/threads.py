@@ -8,10 +8,13 @@ from pathlib import Path
 
 import torch
 
-from nuat.errors import check_positive_int
+from nuat.errors import InputError, check_positive_int
 
 CPU_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
 """Holds "QUOTA PERIOD" in microseconds, or "max PERIOD", in a Linux container (cgroup v2)."""
+
+
+MAX_THREADS = 1024
 
 
 def available_cpus() -> int:
@@ -41,4 +44,6 @@ def configure_threads(threads: int | None) -> None:
     if threads is None:
         return
     check_positive_int("threads", threads)
+    if threads > MAX_THREADS:
+        raise InputError(f"threads is {threads}, but must be at most {MAX_THREADS}")
     torch.set_num_threads(threads)
