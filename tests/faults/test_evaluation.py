@@ -16,7 +16,7 @@ from torch import nn
 import nuat
 from nuat.errors import InputError
 from nuat.evaluation import EvaluationResult, runner
-from nuat.runtime.signals import OUT_OF_TIME, Stopped
+from nuat.runtime.signals import OUT_OF_TIME, Stopped, out_of_time
 
 ATTACKS = ["pgd-3(restarts=2)"]
 ASKED = {"indices": range(24), "batch_size": 8}
@@ -292,3 +292,12 @@ def test_leftovers_of_a_killed_evaluation_are_removed(net, images, out):
         path.write_text("half")
     evaluate(net, images, out)
     assert not any(path.exists() for path in left)
+
+
+@pytest.mark.parametrize(("ranks", "status"), [("1", OUT_OF_TIME), ("2", 0)])
+def test_the_exit_status_after_max_time(call, monkeypatch, ranks, status):
+    """torchrun would start the ranks again after any other status than 0."""
+    monkeypatch.setenv("WORLD_SIZE", ranks)
+    monkeypatch.setattr("nuat.cli.app.app", lambda **_: (_ for _ in ()).throw(out_of_time(5)))
+    outcome = call("evaluate run --max-time 5s")
+    assert outcome.status == status and "ended after --max-time, 5 s" in outcome.err

@@ -21,7 +21,7 @@ from nuat.cli.reproduce import reproduce_command
 from nuat.cli.terminal import print_error, print_line, print_warning
 from nuat.cli.train import train_command
 from nuat.errors import InputError, NonFiniteError
-from nuat.runtime.signals import Stopped, stop_at_once
+from nuat.runtime.signals import OUT_OF_TIME, Stopped, stop_at_once
 
 # typer raises click's exceptions: from version 0.24 on those of the copy of click that it contains
 try:
@@ -90,7 +90,8 @@ def main() -> None:
         sys.exit(2)
     except Stopped as stopped:
         print_error(str(stopped))
-        sys.exit(stopped.status)
+        # torchrun takes any other status than 0 for a failure, and would start the ranks again
+        sys.exit(0 if stopped.status == OUT_OF_TIME and _is_under_torchrun() else stopped.status)
     except UsageError as error:
         # the message is empty after `nuat` without arguments, which has printed the help
         if message := _usage_message(error):
@@ -101,6 +102,12 @@ def main() -> None:
     if status == INTERRUPTED:
         print_error("interrupted; run the same command again to resume from the last saved state")
     sys.exit(status)
+
+
+def _is_under_torchrun() -> bool:
+    from nuat.runtime.ranks import world_size
+
+    return world_size() > 1
 
 
 def _check_empty_options(words: list[str]) -> None:
