@@ -230,6 +230,9 @@ def test_crops_are_a_function_of_seed_and_image(photos):
     whole = list(train.shuffled_batches(6, 5, CROPS))
     for start in (1, 3, 4):
         assert same(list(train.shuffled_batches(6, 5, CROPS, start=start)), whole[start:])
+    share = slice(1, None, 2)
+    shared = [(x[share], y[share]) for x, y in whole]
+    assert same(list(train.shuffled_inputs(6, 5, CROPS, share=share)), shared)
     one, other = ({} for _ in range(2))
     for batches, size in ((one, 6), (other, 20)):
         x, y = (
