@@ -565,6 +565,18 @@ def test_a_forged_checkpoint_is_refused(data, copied, change):
         fit(data, copied / "part")
 
 
+@pytest.mark.parametrize("name", ["checkpoint.pt", "metrics.jsonl", "config.json"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_fifo_is_not_waited_for(data, whole, copied, name):
+    (copied / "part" / name).unlink()
+    os.mkfifo(copied / "part" / name)
+    if name == "checkpoint.pt":
+        assert same(fit(data, copied / "part"), whole)
+    else:
+        with pytest.raises(nuat.InputError, match=f"{name} is a FIFO, but must be a file"):
+            fit(data, copied / "part")
+
+
 def test_metrics_are_refused_by_a_report_and_written_again_by_training(data, copied, call):
     file = copied / "whole" / "metrics.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]

@@ -37,6 +37,7 @@ from nuat.runtime.checksums import with_checksum, without_checksum
 from nuat.runtime.files import (
     atomic_write,
     check_inside,
+    check_regular,
     explain_write_errors,
     read_text,
     sync_folder,
@@ -248,10 +249,11 @@ class Run:
             InputError: the file is damaged.
         """
         file = self.path / f"{name}.pt"
-        if not file.exists():
-            return None
+        check_regular(file)
         try:
             state: Any = torch.load(file, map_location=device, weights_only=True)
+        except FileNotFoundError:
+            return None
         except Exception as error:  # torch raises errors of any kind for a file that is damaged
             reason = str(error).partition("\n")[0] or type(error).__name__
             if isinstance(error, pickle.UnpicklingError):
