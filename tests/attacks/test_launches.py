@@ -34,7 +34,7 @@ PASSES = {"fab": (1, 0), "fab-t": (1, 1), "square": (1, 0)}
 
 EAGER = {
     "pgd": (23, 37), "gama": (46, 60), "apgd-ce": (63, 91), "apgd-dlr": (92, 120),
-    "apgd-t": (91, 119), "fab-t": (436, 436), "square": (61, 123),
+    "apgd-t": (91, 119), "fab-t": (441, 441), "square": (61, 123),
 }  # fmt: skip
 """Launches beyond the network's passes in Linf and in L2, in Python."""
 

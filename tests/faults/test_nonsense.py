@@ -117,10 +117,7 @@ def test_logits_of_every_precision_are_attacked(linear, kind, attack):
     assert 0 <= result.worst_case_accuracy <= result.clean_accuracy
 
 
-# FAB looks for points outside of the ball, where the network may do as it likes.
-@pytest.mark.parametrize(
-    "attack", [*sorted(ATTACK_CLASSES.keys() - {"fab", "fab-t"}), "autoattack"]
-)
+@pytest.mark.parametrize("attack", [*sorted(ATTACK_CLASSES), "autoattack"])
 def test_logits_that_are_nan_off_the_clean_images_do_not_stand(linear, attack):
     class Masked(torch.nn.Module):
         def __init__(self):
@@ -135,6 +132,8 @@ def test_logits_that_are_nan_off_the_clean_images_do_not_stand(linear, attack):
     x = torch.randint(17, (12, 1, 2, 2)) / 16
     y = model(x).argmax(1)
     short = f"{attack}-3" if attack not in ("autoattack", "fgsm", "rfgsm") else attack
+    if attack in ("fab", "fab-t"):  # which goes far off first, and then steps back to the ball
+        short = f"{attack}-60"
     try:
         result = nuat.evaluate(model, (x, y), nuat.Linf(0.1), [short])
     except NonFiniteError:

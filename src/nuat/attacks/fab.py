@@ -130,7 +130,10 @@ class FAB(Attack):
         norms = norms.to(displacements.dtype).clamp_min(1e-8)
         (d, d_0), (norm, norm_0) = displacements.chunk(2), norms.chunk(2)
         a = (norm / (norm + norm_0)).clamp_max(self.alpha_max)[:, None, None, None]
-        return ((1 - a) * (x_adv + self.eta * d) + a * (x + self.eta * d_0)).clamp(0, 1)
+        after = ((1 - a) * (x_adv + self.eta * d) + a * (x + self.eta * d_0)).clamp(0, 1)
+        # Where the logits are NaN there is no hyperplane: the backward steps alone lead to the ball.
+        defined = offset.isfinite()[:, None, None, None]
+        return torch.where(defined, after, x_adv)
 
     def in_ball(self, state: AttackState) -> Tensor:
         """Whether the iterate is within eps, [B] bool."""
