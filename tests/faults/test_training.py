@@ -18,6 +18,7 @@ from nuat.checkpoints.run import Run
 from nuat.methods import Method
 from nuat.runtime.checksums import with_checksum
 from nuat.runtime.signals import SIGNALS, Stopped
+from nuat.training.saving import save_checkpoint
 from nuat.training.trainer import Trainer
 
 EPOCHS, BATCHES = 3, 4
@@ -281,7 +282,7 @@ def test_leftovers_of_a_killed_process_are_removed(data, copied):
 
 
 def test_a_lost_state_before_overfitting_is_an_error(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("nuat.training.trainer.is_overfitting", lambda epochs: len(epochs) == 2)
+    monkeypatch.setattr("nuat.training.overfitting.is_overfitting", lambda epochs: len(epochs) == 2)
     at_batch(monkeypatch, 1, 1, lambda trainer: (trainer.folder.path / "good.pt").unlink())
     with pytest.raises(nuat.InputError, match=r"good\.pt.* is missing"):
         fit(data, tmp_path / "run", recipe(on_overfitting="rollback"))
@@ -459,7 +460,7 @@ def test_a_network_whose_logits_overflow_is_no_checkpoint(data, tmp_path, monkey
         with torch.no_grad():
             for weight in trainer.plan.model.parameters():
                 weight.mul_(1e30)
-            trainer.save_checkpoint()
+            save_checkpoint(trainer)
 
     at_batch(monkeypatch, 1, 1, blow_up)
     with pytest.raises(nuat.NonFiniteError):

@@ -131,7 +131,7 @@ class FAB(Attack):
         (d, d_0), (norm, norm_0) = displacements.chunk(2), norms.chunk(2)
         a = (norm / (norm + norm_0)).clamp_max(self.alpha_max)[:, None, None, None]
         after = ((1 - a) * (x_adv + self.eta * d) + a * (x + self.eta * d_0)).clamp(0, 1)
-        # Where the logits are NaN there is no hyperplane: the backward steps alone lead to the ball.
+        # Where logits are NaN there is no hyperplane: the backward steps alone lead to the ball.
         defined = offset.isfinite()[:, None, None, None]
         return torch.where(defined, after, x_adv)
 

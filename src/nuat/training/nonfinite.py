@@ -16,6 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from nuat.errors import NonFiniteError
+from nuat.runtime.progress import Progress
+from nuat.runtime.ranks import from_first
+from nuat.training.messages import position
+from nuat.training.saving import load_checkpoint
 
 if TYPE_CHECKING:
     from nuat.training.trainer import Trainer
@@ -48,3 +52,21 @@ def _check_weights_finite(model: nn.Module) -> None:
     finite = [torch.isfinite(value).all() for value in model.state_dict().values()]
     if not bool(torch.stack(finite).all()):
         raise NonFiniteError("a weight or a statistic of the network is NaN or infinite")
+
+
+def may_roll_back(trainer: Trainer) -> bool:
+    """Whether a loss that is not finite is answered by `roll_back`."""
+    wanted = trainer.recipe.on_nonfinite == "rollback"
+    return wanted and trainer.train_step.lr_factor > MIN_LR_FACTOR
+
+
+def roll_back(trainer: Trainer, problem: str, bar: Progress) -> None:
+    """Return to the checkpoint before the newest one, with half the learning rate."""
+    factor = trainer.train_step.lr_factor / 2
+    from_first(trainer.folder.drop_newest_checkpoint)
+    load_checkpoint(trainer)
+    trainer.train_step.lr_factor = factor
+    bar.print_line(
+        f"WARNING: {problem}. Back to the state after {position(trainer)}, with {factor:g} times "
+        "the learning rate of the recipe"
+    )

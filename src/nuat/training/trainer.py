@@ -7,27 +7,20 @@ weights as an uninterrupted one.
 
 from __future__ import annotations
 
-import json
 import signal
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nuat.checkpoints import check_probe, probe_metadata
-from nuat.checkpoints.fields import CHECKPOINT, check_fields, check_metrics, parse_metadata
-from nuat.checkpoints.run import Run, identifying_fields
-from nuat.config.serialization import diff
-from nuat.errors import InputError, NonFiniteError
+from nuat.checkpoints.run import Run
+from nuat.errors import NonFiniteError
 from nuat.methods.cost import forward_equivalents
-from nuat.models import class_name
-from nuat.nn.state_dict import load_plain_state_dict, plain_state_dict
-from nuat.nn.validation import check_logits
+from nuat.nn.state_dict import load_plain_state_dict
 from nuat.rng import derive_seed
 from nuat.runtime.files import remove_leftovers
 from nuat.runtime.locks import lock_folder
@@ -38,17 +31,18 @@ from nuat.training.cuda_graphs import CudaGraphs
 from nuat.training.distributed import check_same_run, prepare_model, share_of_batch, wrap_model
 from nuat.training.messages import epoch_summary, error_context, position
 from nuat.training.meters import AverageMeter, LossMeter, Timer
-from nuat.training.nonfinite import MIN_LR_FACTOR, train_or_skip
-from nuat.training.overfitting import describe_overfitting, detect_overfitting, is_overfitting
+from nuat.training.nonfinite import may_roll_back, roll_back, train_or_skip
+from nuat.training.overfitting import react_to_overfitting
 from nuat.training.plan import Plan
+from nuat.training.saving import (
+    CHECKPOINT_SECONDS,
+    copy_weights,
+    is_worth_saving,
+    load_checkpoint,
+    save_checkpoint,
+)
 from nuat.training.train_step import TrainStep
 from nuat.training.validation import validate
-
-MAX_SAVE_SHARE = 0.05
-"""The share of the time that may go into files; the files of small models are always written."""
-
-CHECKPOINT_SECONDS = 600.0
-"""Within an epoch, a checkpoint is written at this interval; after it, see `is_worth_saving`."""
 
 
 class Trainer:
@@ -138,14 +132,14 @@ class Trainer:
             return self._run()
 
     def _run(self) -> Run:
-        self.load_checkpoint()
+        load_checkpoint(self)
         total = self.recipe.epochs * self.batches
         with Progress(self.recipe.name, total, self.batches_done, hidden=rank() > 0) as bar:
             self.print_notes(bar)
             if self.plan.cuda_graphs:
                 self.train_step.cuda_graphs = CudaGraphs(bar.print_line)
             if self.recipe.on_nonfinite == "rollback" and not self.batches_done:
-                self.save_checkpoint()
+                save_checkpoint(self)
             while not self.finished:
                 try:
                     with error_context(self):
@@ -154,9 +148,9 @@ class Trainer:
                             break
                         self.end_epoch(bar)
                 except NonFiniteError as error:
-                    if not self.may_roll_back:
+                    if not may_roll_back(self):
                         raise
-                    self.roll_back(str(error), bar)
+                    roll_back(self, str(error), bar)
             if not self.finished:
                 bar.print_line(f"stopped after {position(self)}; run the same command to go on")
                 if any_rank(self.signal is not None)[0]:
@@ -194,7 +188,7 @@ class Trainer:
                 must_stop = self.time_is_up or self.signal is not None
                 must_stop, is_due = any_rank(must_stop, is_due)
                 if must_stop or is_due:
-                    self.save_checkpoint()
+                    save_checkpoint(self)
                 if must_stop:
                     return
                 train(self, inputs)
@@ -239,71 +233,18 @@ class Trainer:
         score = (robust,) if self.recipe.method.threat_model else (clean, robust)
         if score > self.best:
             self.best = score
-            self.unsaved["model"] = self.weights()
+            self.unsaved["model"] = copy_weights(self)
         bar.advance(0, clean=f"{clean:.1%}", robust=f"{robust:.1%}")
         bar.print_line(epoch_summary(self, metrics))
-        self.handle_overfitting(metrics, bar)
+        react_to_overfitting(self, metrics, bar)
         self.finished = self.epoch == self.recipe.epochs or metrics.get("stopped", False)
         # a run that overfitting stopped keeps the last weights from before
         if not metrics.get("stopped"):
-            self.unsaved["last"] = self.weights()
+            self.unsaved["last"] = copy_weights(self)
         self.metrics.append(metrics)
         from_first(self.folder.log, metrics)
-        if any_rank(self.finished or self.is_worth_saving)[0]:
-            self.save_checkpoint()
-
-    @property
-    def is_worth_saving(self) -> bool:
-        """Whether saving is quick, or would take no more than 5 % of the time since the last one.
-
-        A large model on a fast device would otherwise wait for its files after every epoch.
-        """
-        seconds = time.monotonic() - self.saved
-        return self.save_seconds < 0.2 or self.save_seconds < MAX_SAVE_SHARE * seconds
-
-    def handle_overfitting(self, metrics: dict[str, Any], bar: Progress) -> None:
-        """If this epoch overfits catastrophically, warn and do what the recipe asks for.
-
-        "stop" marks the epoch as the last one; "rollback" restores the state after the last epoch
-        that did not overfit.
-        """
-        if not self.recipe.method.threat_model:
-            return
-        reaction, epochs = self.recipe.on_overfitting, [*self.metrics, metrics]
-        if not is_overfitting(epochs):
-            if reaction == "rollback":
-                from_first(self.folder.save_state, "good", self.train_step.state_dict())
-            return
-        # after a rollback, overfitting in the next epoch is a new event, not the same one
-        describe = describe_overfitting if reaction == "rollback" else detect_overfitting
-        if message := describe(epochs):
-            metrics["catastrophic_overfitting"] = message
-            bar.print_line(f"WARNING: {message} (on_overfitting={reaction})")
-        if reaction == "stop":
-            metrics["stopped"] = True
-        elif reaction == "rollback":
-            good = from_first(self.folder.load_state, "good", self.load_device)
-            if good is None:
-                raise InputError(
-                    f"{self.folder.path / 'good.pt'}, the state before the overfitting, is missing"
-                )
-            self.train_step.load_state_dict(good)
-
-    @property
-    def may_roll_back(self) -> bool:
-        """Whether a loss that is not finite is answered by `roll_back`."""
-        return self.recipe.on_nonfinite == "rollback" and self.train_step.lr_factor > MIN_LR_FACTOR
-
-    def roll_back(self, problem: str, bar: Progress) -> None:
-        """Return to the checkpoint before the newest one, with half the learning rate."""
-        factor = self.train_step.lr_factor / 2
-        from_first(self.folder.drop_newest_checkpoint)
-        self.load_checkpoint()
-        self.train_step.lr_factor = factor
-        bar.print_line(
-            f"WARNING: {problem}. Back to the state after {position(self)}, with {factor:g} times "
-            "the learning rate of the recipe"
-        )
+        if any_rank(self.finished or is_worth_saving(self))[0]:
+            save_checkpoint(self)
 
     def hyperparameters(self) -> dict[str, float]:
         """Return lr and momentum after this epoch, and the method's schedules during it."""
@@ -336,102 +277,3 @@ class Trainer:
     def images_per_s(self) -> float:
         """Return the training images per second, over the whole run."""
         return self.batches_done * self.recipe.batch_size / max(self.timer.seconds, 1e-9)
-
-    def weights(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Return a copy of the weights of the evaluated model, and their metadata."""
-        model = self.train_step.eval_model
-        metadata = {
-            "model": self.plan.config["model"],
-            "model_class": class_name(model),
-            "recipe": self.recipe.name,
-            "data": self.splits.name,
-            "classes": json.dumps(self.splits.classes),
-            "channels": str(self.splits.train.channels),
-            "ball": repr(self.recipe.ball),
-            "epoch": str(self.epoch),
-        }
-        metadata |= self.probe(model)
-        return {name: w.clone() for name, w in plain_state_dict(model).items()}, metadata
-
-    def save_checkpoint(self) -> None:
-        """Write the weights that are due, and everything that `load_checkpoint` needs.
-
-        Raises:
-            NonFiniteError: the model returns NaN or infinite logits; nothing is written.
-        """
-        began = time.monotonic()
-        self.losses.flush()
-        probe = self.probe(self.plan.model)
-        for name, (weights, metadata) in self.unsaved.items():
-            from_first(self.folder.save_weights, name, weights, metadata)
-        self.unsaved.clear()
-        state = self.train_step.state_dict() | {
-            "config": self.config,
-            "metrics": self.metrics,
-            "ranks": world_size(),
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "finished": self.finished,
-            "best": list(self.best),
-            "seconds": self.timer.seconds,
-            "losses": [self.losses.total, self.losses.count],
-            "logs": self.logs.state_dict(),
-            "skipped": self.skipped,
-            "lr_factor": self.train_step.lr_factor,
-            "probe": probe,
-        }
-        from_first(self.folder.save_checkpoint, state)
-        self.saved = time.monotonic()
-        self.save_seconds = self.saved - began
-
-    def probe(self, model: nn.Module) -> dict[str, str]:
-        """Return the logits of a fixed image as metadata. Raises NonFiniteError if they are not."""
-        image = self.splits.train.batch(torch.arange(1))[0]
-        check_logits(model, image, warn_of_softmax=False)
-        return probe_metadata(model, image)
-
-    def load_checkpoint(self) -> None:
-        """Restore the run from its checkpoint, if it has one, and metrics.jsonl with it.
-
-        Raises:
-            InputError: the checkpoint is damaged, or is not one of this run.
-        """
-        state = from_first(self.folder.load_checkpoint, self.load_device)
-        source = f"the checkpoint in {self.folder.path}"
-        if state is not None:
-            check_fields(state, CHECKPOINT, source)
-            for line in state["metrics"]:
-                check_metrics(line, source)
-            own, other = identifying_fields(self.config), identifying_fields(state["config"])
-            if differences := diff(own, other):
-                raise InputError(
-                    f"{source} is of another run; it differs in {'; '.join(differences)}. Delete it"
-                )
-        self.unsaved.clear()
-        self.metrics = state["metrics"] if state else []
-        from_first(self.folder.restore_metrics, self.metrics)
-        if state is None:
-            return
-        try:
-            self.train_step.load_state_dict(state)
-        except Exception as error:  # torch raises errors of any kind for state that does not fit
-            reason = " ".join(f"{type(error).__name__}: {error}"[:300].split())
-            raise InputError(f"{source} does not fit this run: {reason}") from error
-        probe = parse_metadata(state["probe"], source)
-        check_probe(self.plan.model, probe, source, self.plan.config["model"])
-        self.epoch, self.batch, self.finished = state["epoch"], state["batch"], state["finished"]
-        self.best, self.ranks_before = tuple(state["best"]), state["ranks"]
-        self.skipped, self.train_step.lr_factor = state["skipped"], state["lr_factor"]
-        self.timer.elapsed = state["seconds"]
-        self.losses, self.logs = LossMeter(*state["losses"]), AverageMeter(**state["logs"])
-        if self.best and not self.finished and (problem := from_first(self.damage_of_weights)):
-            self.best = ()
-            warnings.warn(f"{problem}; the best of the epochs from now on is kept", stacklevel=2)
-
-    def damage_of_weights(self) -> str:
-        """Return why the weights of the best epoch so far cannot be read, or ""."""
-        try:
-            self.folder.weights()
-        except InputError as error:
-            return str(error)
-        return ""
