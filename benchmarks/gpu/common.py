@@ -52,13 +52,17 @@ class TimeUp(BaseException):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeUp in the block after this many seconds."""
+    """Raise TimeUp in the block after this many seconds.
+
+    It is raised again every second, since Python drops what is raised in a weak reference's
+    callback, as happened on the first GPU.
+    """
 
     def stop(*_: object) -> None:
         raise TimeUp
 
     signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.1))
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.1), 1.0)
     try:
         yield
     finally:
