@@ -2,12 +2,14 @@
 
 import math
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import nn
 
+from nuat.runtime.signals import SIGNALS
 from tests.command_line import (  # noqa: F401  # these are fixtures
     call,
     in_empty,
@@ -51,3 +53,14 @@ def real() -> str:
     if not folder:
         pytest.skip("NUAT_DATA is not set: it should name the folder of the real data sets")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def signals_are_not_ignored() -> Iterator[None]:
+    """A shell ignores SIGINT for what it starts in the background, and nohup ignores SIGHUP."""
+    defaults = dict.fromkeys(SIGNALS, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        if handler is not None:  # one that Python has not installed
+            signal.signal(number, handler)
