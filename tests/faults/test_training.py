@@ -446,6 +446,7 @@ def test_rollback_halves_the_learning_rate_until_it_works(data, tmp_path, capsys
     shown = capsys.readouterr().out
     assert shown.count("Back to the state after epoch 1, with 0.5 times") == 1
     assert shown.count("Back to the state after epoch 1, with 0.25 times") == 1
+    assert "Training stopped" not in shown
 
 
 def test_rollback_ends_where_no_learning_rate_helps(data, tmp_path, capsys):

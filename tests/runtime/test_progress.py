@@ -35,6 +35,16 @@ def test_what_was_done_before_is_not_taken_for_speed(clock, capsys):
     assert lines_of(clock, capsys, 30, 1, done=50)[0].startswith("attacking: 55/100 (55%), 4:30 ")
 
 
+def test_a_return_to_an_earlier_state_is_shown(clock, capsys):
+    with Progress("training", 100) as shown:
+        clock[0] += 10
+        shown.advance(90)
+        shown.go_back_to(50)
+        clock[0] += 30
+        shown.advance(10)
+    assert capsys.readouterr().out == "training: 60/100 (60%), 2:00 left\n"
+
+
 def test_a_short_computation_prints_nothing(clock, capsys):
     assert lines_of(clock, capsys, 2) == []
 

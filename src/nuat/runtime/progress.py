@@ -75,6 +75,11 @@ class Progress:
             self.last_line = monotonic()
             self.print_line(self._format_line(text))
 
+    def go_back_to(self, done: int) -> None:
+        """Set the number of steps that are done, as after a return to an earlier state."""
+        self.bar.update(self.task, completed=done)
+        self.done_before, self.started = done, monotonic()
+
     def _format_line(self, values: str) -> str:
         """The state in one line: `attacking: 120/600 (20%), 4:00 left  attack pgd-20`."""
         task = self.bar.tasks[0]

@@ -60,12 +60,15 @@ def may_roll_back(trainer: Trainer) -> bool:
     return wanted and trainer.train_step.lr_factor > MIN_LR_FACTOR
 
 
-def roll_back(trainer: Trainer, problem: str, bar: Progress) -> None:
+def roll_back(trainer: Trainer, error: NonFiniteError, bar: Progress) -> None:
     """Return to the checkpoint before the newest one, with half the learning rate."""
+    # the cause is the error without the advice for a run that stops
+    problem = f"epoch {trainer.epoch + 1}, batch {trainer.batch + 1}: {error.__cause__ or error}"
     factor = trainer.train_step.lr_factor / 2
     from_first(trainer.folder.drop_newest_checkpoint)
     load_checkpoint(trainer)
     trainer.train_step.lr_factor = factor
+    bar.go_back_to(trainer.batches_done)
     bar.print_line(
         f"WARNING: {problem}. Back to the state after {position(trainer)}, with {factor:g} times "
         "the learning rate of the recipe"

@@ -150,7 +150,7 @@ class Trainer:
                 except NonFiniteError as error:
                     if not may_roll_back(self):
                         raise
-                    roll_back(self, str(error), bar)
+                    roll_back(self, error, bar)
             if not self.finished:
                 bar.print_line(f"stopped after {position(self)}; run the same command to go on")
                 if any_rank(self.signal is not None)[0]:
