@@ -211,14 +211,15 @@ def test_an_imported_file_is_a_python_file(in_empty, call):
 
 
 def test_reproduce_does_nothing_twice(in_empty, call):
-    line = "reproduce digits --rows normal,fgsm-at --epochs 1 --attack fgsm --attack pgd-2 --out t"
+    rows = "reproduce digits --rows normal,fgsm-at --epochs-scale 0.025 --out t"
+    line = f"{rows} --attack fgsm --attack pgd-2"
     done = call(line)
     assert (done.status, done.err) == (0, "")
     assert {"t/normal-0", "t/fgsm-at-0", "t/report.html", "t/fgsm-at-0/scores/test.json"} <= set(
         tree(in_empty)
     )
     stamps = {path: path.stat().st_mtime_ns for path in in_empty.rglob("*.json")}
-    assert len(stamps) == 8
+    assert len(stamps) == 9
     again = call(line)
     assert again.status == 0 and "epoch 1/1" not in again.out
     assert stamps == {path: path.stat().st_mtime_ns for path in in_empty.rglob("*.json")}
@@ -226,7 +227,7 @@ def test_reproduce_does_nothing_twice(in_empty, call):
 
 
 def test_reproduce_scores_again_what_was_scored_otherwise(in_empty, call):
-    line = "reproduce digits --rows normal --epochs 1 --attack fgsm --out t"
+    line = "reproduce digits --rows normal --epochs-scale 0.025 --attack fgsm --out t"
     assert call(line).status == 0
     scores = Path("t/normal-0/scores/test.json")
     expected = json.loads(scores.read_text())["robust"]
@@ -381,8 +382,11 @@ KNOWN = f"{MODEL} --data digits --eps 0.1"
         ("report thesis", ["thesis is not a run folder"]),
         ("report nowhere", ["nowhere is not a run folder"]),
         ("reproduce digit", ["'digit'", "did you mean 'digits'?"]),
-        ("reproduce digits --rows normal,nuat-w --epochs 1", ["did you mean 'nuat-wa'?"]),
+        ("reproduce digits --rows normal,nuat-w", ["did you mean 'nuat-wa'?"]),
         ("reproduce digits --rows normal --seeds 0", ["seeds is 0", "from 1 up"]),
+        ("reproduce cifar10", ["unknown table 'cifar10'", "cifar10-resnet18, cifar10-wrn"]),
+        ("reproduce cifar10-wrn --rows nuat-wa", ["row of the table", "nuat-wa-wrn"]),
+        ("reproduce mnist --data digits", ["mnist, not 'digits'", "mnist(train=6000)"]),
     ],
 )
 def test_is_one_line_and_nothing_is_written(in_samples, call, line, words):
@@ -455,8 +459,8 @@ def test_no_checkpoint_is_promised_where_there_is_none(in_empty, call):
         ("evaluate run --attack fgsm --samples 10 --out weights.pt/x.json", ["weights.pt"]),
         (f"evaluate weights.pt {MODEL} --eps 0.1", ["--data"]),
         (f"evaluate empty.pt {KNOWN}", ["empty.pt"]),
-        ("reproduce digits --rows normal --epochs 0 --attack fgsm", ["epochs is 0"]),
-        ("reproduce digits --rows normal --epochs 1 --attack pgdd", ["did you mean 'pgd'?"]),
+        ("reproduce digits --epochs-scale 0", ["epochs_scale is 0", "above 0"]),
+        ("reproduce digits --rows normal --attack pgdd", ["did you mean 'pgd'?"]),
         ("list recipes --data digit", ["'digit'", "digits"]),
     ],
 )

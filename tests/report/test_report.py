@@ -26,6 +26,8 @@ from nuat.errors import InputError
 from nuat.evaluation import EvaluationResult
 from nuat.models import build_model
 from nuat.report import Row, build_rows, render_table, write_page
+from nuat.report.curves import RunCurve
+from nuat.report.figures import line_styles
 from nuat.report.gallery import build_gallery
 from nuat.report.table import DASH, best_rows, build_columns, shared_settings
 from nuat.runtime.checksums import with_checksum
@@ -363,3 +365,8 @@ def test_shared_settings_have_no_column():
     assert shown["ball"] == ["Linf(0.2)", "Linf(0.1)"]
     assert shown["images"] == ["9 images (test)", "1,000 images (test)"]
     assert not {"data", "model"} & set(shown)
+
+
+def test_costs_are_no_schedules():
+    line = {"epoch": 1, "lam": 2.0, "seconds": 3.0, "forward_equivalents": 8.0, "peak_mib": 900.0}
+    assert RunCurve("nuat", line_styles(["nuat"])[0], [line]).keys(validation=False) == ["lam"]

@@ -163,6 +163,7 @@ _METRICS = {
     "val_robust": SHARE,
     "seconds": SECONDS,
     "forward_equivalents": SECONDS,
+    "peak_mib": SECONDS,
     "catastrophic_overfitting": TEXT,
     "stopped": FLAG,
 }

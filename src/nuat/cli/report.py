@@ -54,11 +54,12 @@ def report_command(
 
 
 def _without_pages(folders: list[Path]) -> list[Path]:
-    """The folders without earlier reports: `runs/*` also matches the page of `nuat reproduce`.
+    """The folders without earlier reports: `runs/*` also matches those of `nuat reproduce`.
 
     If nothing else is left, the reports stay, so that the error names them.
     """
-    kept = [path for path in folders if not (path.name == "report.html" and path.is_file())]
+    reports = ("report.html", "table.md", "table.json")
+    kept = [path for path in folders if not (path.name in reports and path.is_file())]
     return kept or folders
 
 

@@ -2,65 +2,83 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nuat.cli.options import (
-    Attacks,
     DataDir,
     Device,
-    Epochs,
     Imports,
+    MaxTime,
     Threads,
     apply_common_options,
+    parse_seconds,
     refuse_torchrun,
 )
 from nuat.cli.report import print_table
 from nuat.cli.terminal import print_line
-from nuat.errors import unknown_name
+
+TABLE_HELP = (
+    "cifar10-resnet18, cifar10-wrn, mnist or imagenet100, which are published, or a data set "
+    "with recipes of ours, such as digits."
+)
+ATTACK_HELP = (
+    "Such as gama-100; repeatable. Default: those of the published table; without one, pgd-20, "
+    "pgd-100(restarts=5) and gama-100."
+)
 
 
 def reproduce_command(
-    data: Annotated[str, typer.Argument(help="The data set whose recipes to run.")],
+    table: Annotated[str, typer.Argument(help=TABLE_HELP)],
     rows: Annotated[
         str | None,
-        typer.Option("--rows", help="Recipes, such as normal,pgd-at,nuat-wa; default: all."),
+        typer.Option("--rows", help="Such as normal,pgd-at,nuat-wa; default: the published rows."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder; default: runs/DATA.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="The data set made smaller, such as 'mnist(train=6000)'.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; default: runs/TABLE.")] = None,
     seeds: Annotated[int, typer.Option(help="Train each recipe with the seeds 0, 1, ...")] = 1,
-    attack: Attacks = None,
-    epochs: Epochs = None,
+    attack: Annotated[list[str] | None, typer.Option("--attack", help=ATTACK_HELP)] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Number of test images, balanced over the classes.")
+    ] = None,
+    epochs_scale: Annotated[
+        float, typer.Option(help="Factor of the epochs and schedules of every recipe.")
+    ] = 1,
     device: Device = None,
+    max_time: MaxTime = None,
     threads: Threads = None,
     data_dir: DataDir = None,
     imports: Imports = None,
 ) -> None:
-    """Train and attack the recipes of a data set and print one table. Finished work is kept."""
+    """Train and attack the rows of a table, and compare them with the published figures.
+
+    Run the same command again to resume; finished work is kept.
+    """
     refuse_torchrun("reproduce")
     apply_common_options(imports, data_dir)
-    from nuat.evaluation import DEFAULT_ATTACKS
-    from nuat.recipes import list_recipes
     from nuat.reproduce import reproduce
 
-    names = [recipe.name for recipe in list_recipes() if recipe.data == data]
-    if not names:
-        raise unknown_name(
-            "data set with recipes", data, {recipe.data for recipe in list_recipes()}
-        )
-    if rows is not None:
-        names = [name.strip() for name in rows.split(",")]
-    folder = out or Path("runs") / data
+    folder = out or Path("runs") / table
     runs = reproduce(
-        data,
-        names,
+        table,
         folder,
+        rows=None if rows is None else [name.strip() for name in rows.split(",")],
+        data=data,
         seeds=seeds,
-        attacks=attack or DEFAULT_ATTACKS,
-        epochs=epochs,
+        attacks=attack,
+        samples=samples,
+        epochs_scale=epochs_scale,
+        max_time=parse_seconds(max_time),
         device=device,
         threads=threads,
+        command=shlex.join(["nuat", *sys.argv[1:]]),
     )
     print_table(runs)
+    print_line(f"table: {folder / 'table.md'}")
     print_line(f"report: {folder / 'report.html'}")

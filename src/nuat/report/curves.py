@@ -25,7 +25,7 @@ from nuat.report.table import percent
 from nuat.runtime.text import escape_unprintable
 
 TITLES = {"val_clean": "clean", "val_fgsm": "under FGSM", "val_robust": "robust (PGD)"}
-NO_SCHEDULES = ("epoch", "loss", "seconds", "forward_equivalents")
+NO_SCHEDULES = ("epoch", "loss", "seconds", "forward_equivalents", "peak_mib")
 
 
 @dataclass(frozen=True)

@@ -225,6 +225,8 @@ class Trainer:
             self.recipe.precision,
         )
         metrics["seconds"] = self.timer.seconds
+        if self.plan.device.type == "cuda":
+            metrics["peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
         if self.epoch == 1:
             metrics["forward_equivalents"] = self.count_forward_equivalents()
         clean, robust = metrics["val_clean"], metrics["val_robust"]
