@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, replace
 
 import pytest
@@ -321,3 +322,29 @@ def test_a_choice_of_no_text_is_refused_in_words() -> None:
     for name in ("precision", "on_overfitting"):
         with pytest.raises(InputError, match=r"unknown .* None \(there are: "):
             replace(nuat.get_recipe("nuat", "digits"), **{name: None})
+
+
+@pytest.mark.parametrize(
+    ("decay", "epochs", "note"),
+    [
+        (
+            0.9998,
+            15,
+            "after the 1410 steps .*will hold 75% of the first.*ema_decay=0.993",
+        ),
+        (0.9998, 100, "will hold 15% .*ema_decay=0.999 suits"),
+        (0.98, 15, ""),
+        (None, 1, ""),
+    ],
+)
+def test_an_average_that_is_longer_than_the_run_is_noted(decay, epochs, note):
+    recipe = replace(nuat.get_recipe("nuat", "mnist"), ema_decay=decay, epochs=epochs)
+    found = recipe.ema_note(6000)
+    assert re.search(note, found) if note else not found
+
+
+def test_no_published_row_has_such_an_average():
+    images = {"cifar10": 49_000, "mnist": 50_000, "digits": 1000, "imagenet100": 120_000}
+    for recipe in nuat.list_recipes():
+        if recipe.data in images:
+            assert not recipe.ema_note(images[recipe.data]), recipe.name

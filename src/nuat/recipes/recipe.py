@@ -154,6 +154,20 @@ class Recipe:
             )
         return attack
 
+    def ema_note(self, num_images: int) -> str:
+        """A note if the EMA of a run on so many images is still that of its beginning, or "".
+
+        After n steps the first weights have the share ema_decay^n of the average.
+        """
+        steps = self.epochs * -(-num_images // self.batch_size)
+        if self.ema_decay is None or (share := self.ema_decay**steps) < 0.01:
+            return ""
+        return (
+            f"after the {steps} steps of this run, the average of the weights (ema_decay="
+            f"{self.ema_decay}) will hold {share:.0%} of the first weights, so that its accuracy "
+            f"says little: --set ema_decay={max(0, 1 - 10 / steps):.3g} suits this number of steps"
+        )
+
     def with_threat_model(self, ball: Ball) -> Recipe:
         """The same recipe with `ball` for training, validation and evaluation."""
         changed: Recipe = replace_instances(self, Ball, ball)

@@ -140,6 +140,7 @@ def resolve(
         if recipe.tf32 and recipe.precision == "fp32" and has_tf32(device)
         else ""
     )
+    ema_note = recipe.ema_note(len(splits.train))
     method_notes = recipe.method.startup_notes(norm_batch_size(recipe), classes)
     return Plan(
         recipe=recipe,
@@ -156,7 +157,7 @@ def resolve(
         cuda_graphs=cuda_graphs,
         compile=compile,
         startup_notes=(*splits.notes, *startup_notes(model), *init_notes),
-        runtime_notes=tuple(filter(None, (format_note, tf32_note, *method_notes))),
+        runtime_notes=tuple(filter(None, (format_note, tf32_note, ema_note, *method_notes))),
     )
 
 
