@@ -143,4 +143,4 @@ def test_a_table_is_written_after_each_run(small_mnist, tmp_path, monkeypatch):
 
     monkeypatch.setattr("nuat.reproduce.fit", observe)
     reproduce("mnist", tmp_path, rows=["normal"], seeds=2, attacks=["fgsm"], epochs_scale=0.02)
-    assert texts[0] is None and "Unfinished: runs that are not done yet: 1." in texts[1]
+    assert texts[0] is None and "Unfinished: 1 of the runs are still to be done." in texts[1]

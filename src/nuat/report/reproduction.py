@@ -216,7 +216,7 @@ def render_markdown(content: Mapping[str, Any]) -> str:
         f"{rows[0]['images']:,} of {test:,} test images, in the threat model {rows[0]['ball']}.",
     ]
     if content["missing_runs"]:
-        lines.append(f"**Unfinished: runs that are not done yet: {content['missing_runs']}.**")
+        lines.append(f"**Unfinished: {content['missing_runs']} of the runs are still to be done.**")
     if content["command"]:
         lines += ["", "```bash", content["command"], "```"]
     lines += ["", "## What was scaled down", ""]
