@@ -22,7 +22,7 @@ from nuat.evaluation.request import select_indices
 from nuat.nn.fingerprint import fingerprint
 from nuat.numbers import plain
 from nuat.recipes import Recipe, get_recipe
-from nuat.recipes.published import find_table
+from nuat.recipes.published import Table, find_table
 from nuat.report import write_page
 from nuat.report.reproduction import Reproduction, write_table
 from nuat.rng import derive_seed
@@ -75,23 +75,8 @@ def reproduce(
     rows = chosen_table.rows if rows is None else list(rows)
     names = list(attacks or chosen_table.attacks or DEFAULT_ATTACKS)
     names = [canonical_name(name) for name in names]
-    for kind, given in (("rows", rows), ("attacks", names)):
-        if repeated := sorted({name for name in given if given.count(name) > 1}):
-            raise InputError(
-                f"{kind} names {', '.join(repeated)} more than once: name each once, and use "
-                "--seeds N for several runs of it"
-            )
-    if not rows:
-        raise InputError("rows is empty: name at least one, such as nuat-wa")
-    for name in rows:
-        if name not in chosen_table.recipes:
-            raise unknown_name(f"row of the table {table}", name, chosen_table.recipes)
     data = data or chosen_table.data
-    if parse_call(data)[0] != chosen_table.data:
-        raise InputError(
-            f"the data of the table {table} are {chosen_table.data}, not {data!r}: to make them "
-            f"smaller, give them settings, such as {chosen_table.data}(train=6000)"
-        )
+    _check_arguments(chosen_table, rows, names, data)
     seeds = plain(seeds)
     check_positive_int("seeds", seeds)
     recipes = [_scaled(get_recipe(name, chosen_table.data), epochs_scale) for name in rows]
@@ -114,6 +99,26 @@ def reproduce(
     models = {run.path: load_model(run.path).model for run in runs}
     write_page(runs, folder / "report.html", models=models, images=splits.test)
     return runs
+
+
+def _check_arguments(table: Table, rows: Sequence[str], attacks: Sequence[str], data: str) -> None:
+    """Raise InputError unless the rows and the data are the table's, and nothing is repeated."""
+    for kind, given in (("rows", rows), ("attacks", attacks)):
+        if repeated := sorted({name for name in given if given.count(name) > 1}):
+            raise InputError(
+                f"{kind} names {', '.join(repeated)} more than once: name each once, and use "
+                "--seeds N for several runs of it"
+            )
+    if not rows:
+        raise InputError("rows is empty: name at least one, such as nuat-wa")
+    for name in rows:
+        if name not in table.recipes:
+            raise unknown_name(f"row of the table {table.name}", name, table.recipes)
+    if parse_call(data)[0] != table.data:
+        raise InputError(
+            f"the data of the table {table.name} are {table.data}, not {data!r}: to make them "
+            f"smaller, give them settings, such as {table.data}(train=6000)"
+        )
 
 
 def _scaled(recipe: Recipe, scale: float) -> Recipe:
