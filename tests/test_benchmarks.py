@@ -119,7 +119,7 @@ def test_gpu_steps(gpu_run, tmp_path):
 
 def test_gpu_attacks_smoke(gpu_run):
     """On the pretended GPU."""
-    log = (gpu_run("attacks_smoke:200") / "attacks_smoke.log").read_text()
+    log = (gpu_run("attacks_smoke:500") / "attacks_smoke.log").read_text()
     assert "8 of 8 checks hold" in log and "LEFT OUT, no time" not in log
 
 

@@ -1,6 +1,7 @@
 """Data from Python objects, archives and functions of the user."""
 
 import random
+import subprocess
 import sys
 
 import numpy
@@ -270,3 +271,24 @@ def test_a_function_in_a_module_of_the_working_directory(module):
 def test_an_invalid_function_is_refused(module, text, words):
     with pytest.raises(InputError, match=words):
         nuat.load_dataset(text)
+
+
+KEPT = """
+import sys, torch
+from torch.utils.data import Dataset
+from dataclasses import replace
+from nuat.data.adapters import as_dataset
+
+class Images(Dataset):
+    targets = [i % 10 for i in range(40)]
+    def __len__(self): return 40
+    def __getitem__(self, i): return torch.rand(3, 8, 8), i % 10
+
+sys.kept = replace(as_dataset(Images()), workers=2).shuffled_batches(8, 0)
+next(sys.kept)
+"""
+
+
+def test_a_process_ends_although_it_keeps_an_iterator_with_workers():
+    ended = subprocess.run([sys.executable, "-c", KEPT], timeout=60, capture_output=True, text=True)
+    assert ended.returncode == 0 and not ended.stderr

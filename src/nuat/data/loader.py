@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import active_children
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -113,13 +117,38 @@ class StreamedDataset(ImageDataset):
             # Without a generator the loader would draw from torch's global one.
             generator=torch.Generator(),
         )
-        for x in loader:
+        for x in _with_workers(loader):
             if isinstance(x, str):
                 raise InputError(x)
             yield self._to_device(x)
 
     def _to_device(self, x: Tensor) -> Tensor:
         return to_float(x.to(self.device, non_blocking=True))
+
+
+_workers: WeakSet[Any] = WeakSet()
+"""The worker processes of all loaders."""
+
+
+def _with_workers(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Iterate over the loader, and see to it that its workers end with this process."""
+    if not _workers:
+        atexit.register(_end_workers)
+    others = set(active_children())
+    iterator = iter(loader)
+    _workers.update(set(active_children()) - others)
+    return iterator
+
+
+def _end_workers() -> None:
+    """End workers that were not shut down, such as those that a traceback refers to.
+
+    At its exit Python sends them SIGTERM, which they ignore, and waits for them.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report them as failed
+    for worker in _workers:
+        if worker.is_alive():
+            worker.kill()
 
 
 @dataclass(frozen=True)
