@@ -78,7 +78,13 @@ def small_mnist(monkeypatch):
 
 
 def test_a_published_table(small_mnist, tmp_path):
-    options = {"epochs_scale": 0.02, "samples": 10, "attacks": ["gama-100", "fgsm"]}
+    options = {
+        "epochs_scale": 0.02,
+        "samples": 10,
+        "attacks": ["gama-100", "fgsm"],
+        "overrides": {"batch_size": "10"},
+        "search_precision": "bf16",
+    }
     runs = reproduce(
         "mnist", tmp_path, rows=["fbf", "normal"], data=small_mnist, seeds=2, command="the command",
         **options,
@@ -107,6 +113,8 @@ def test_a_published_table(small_mnist, tmp_path):
     for line in (
         "the command",
         "* Epochs, with the schedules rescaled: fbf 1 of 50, normal 1 of 50.",
+        "* Settings of every recipe: batch_size=10.",
+        "* Attacks: they searched in bf16; every adversarial example was verified in float32.",
         "* Test images: 10 of 20 were attacked.",
         "* Attacks: the published table also has pgd-500, autoattack-v1, which were not run.",
         "20 training, 10 validation and 20 test images.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from nuat.data import Splits, load_dataset
 from nuat.errors import InputError, check_positive_int, unknown_name
 from nuat.evaluation import DEFAULT_ATTACKS, EvaluationResult, evaluate
 from nuat.evaluation.request import select_indices
+from nuat.evaluation.search_model import Precision
 from nuat.nn.fingerprint import fingerprint
 from nuat.numbers import plain
 from nuat.recipes import Recipe, get_recipe
@@ -40,6 +41,8 @@ def reproduce(
     attacks: Sequence[str] | None = None,
     samples: int | None = None,
     epochs_scale: float = 1,
+    overrides: Mapping[str, str] | None = None,
+    search_precision: Precision = "fp32",
     max_time: float | None = None,
     device: str | None = None,
     threads: int | None = None,
@@ -59,6 +62,9 @@ def reproduce(
         attacks: names of the attacks; by default those of the published table.
         samples: the number of test images to attack, balanced over the classes; by default all.
         epochs_scale: factor of the epochs and the schedules of every recipe.
+        overrides: fields of every recipe by name and their values as text, such as
+            {"precision": "bf16"}; as in `Recipe.with_override`.
+        search_precision: as in `evaluate`.
         max_time: stop after this many seconds; the same call goes on.
         device: as in `fit`.
         threads: as in `fit`.
@@ -79,14 +85,19 @@ def reproduce(
     _check_arguments(chosen_table, rows, names, data)
     seeds = plain(seeds)
     check_positive_int("seeds", seeds)
+    overrides = dict(overrides or {})
     recipes = [_scaled(get_recipe(name, chosen_table.data), epochs_scale) for name in rows]
+    for path, text in overrides.items():
+        recipes = [recipe.with_override(path, text) for recipe in recipes]
     for name in names:
         parse_attack(name, recipes[0].ball)  # to reject an unknown attack before training
     splits = load_dataset(data)
     indices = select_indices(splits.test, samples, None, 0)
     folder = Path("runs") / table if out is None else Path(out)
-    job = _Job(splits, folder, names, indices, samples, device, threads, max_time)
-    report = Reproduction(chosen_table, rows, seeds, splits, names, command)
+    job = _Job(splits, folder, names, indices, samples, search_precision, device, threads, max_time)
+    report = Reproduction(
+        chosen_table, rows, seeds, splits, names, command, overrides, search_precision
+    )
     runs: list[Run] = []
     for recipe in recipes:
         for seed in range(seeds):
@@ -139,6 +150,7 @@ class _Job:
     attacks: Sequence[str]
     indices: Sequence[int]
     samples: int | None
+    search_precision: Precision
     device: str | None
     threads: int | None
     max_time: float | None
@@ -181,10 +193,12 @@ class _Job:
                 {name: parse_attack(name, loaded.ball) for name in self.attacks}
             )
             same_model = saved.model_fingerprint == model_fingerprint
-            if same_attacks and same_model and saved.indices == list(self.indices):
+            same_search = saved.search_precision == self.search_precision
+            if same_attacks and same_model and same_search and saved.indices == list(self.indices):
                 return False
         chosen = () if self.samples is None else (str(self.samples),)
-        digest = derive_seed(model_fingerprint, *self.attacks, *chosen)
+        search = () if self.search_precision == "fp32" else (self.search_precision,)
+        digest = derive_seed(model_fingerprint, *self.attacks, *chosen, *search)
         try:
             result = evaluate(
                 loaded.model,
@@ -192,6 +206,7 @@ class _Job:
                 loaded.ball,
                 self.attacks,
                 indices=self.indices,
+                search_precision=self.search_precision,
                 out=run.path / "scores" / f"test-{digest:016x}",
                 metadata={"data": self.data.name, "split": "test", "model": loaded.model_name},
                 max_time=self.remaining_time(),

@@ -65,10 +65,17 @@ def test_with_epochs_rescales_every_schedule(row, factor):
         assert path == other and type(old) is type(new)
         for epoch in (0, 0.3, 1, row.epochs / 2, row.epochs * 0.9, row.epochs):
             assert new((epoch + 1e-6) * factor) == pytest.approx(old(epoch + 1e-6), rel=1e-4), path
-    rest = {"epochs", "lr", "momentum", "method"}
+    rest = {"epochs", "lr", "momentum", "method", "ema_decay"}
     for field in dataclasses.fields(row):
         if field.name not in rest:
             assert getattr(longer, field.name) == getattr(row, field.name)
+
+
+def test_with_epochs_keeps_the_share_of_the_first_weights_in_the_average():
+    row = nuat.get_recipe("nuat-wa", "mnist")
+    shorter = row.with_epochs(10)
+    assert shorter.ema_decay**10 == pytest.approx(row.ema_decay**row.epochs)
+    assert nuat.get_recipe("nuat", "mnist").with_epochs(10).ema_decay is None
 
 
 def test_with_epochs_reaches_both_methods_of_a_hybrid_and_what_awp_is_around():
@@ -91,7 +98,9 @@ def test_with_epochs_leaves_the_steps_of_an_attack():
 def test_with_epochs_back_is_the_same_recipe():
     row = nuat.get_recipe("nuat-wa-h", "digits")
     assert row.with_epochs(row.epochs) == row
-    assert row.with_epochs(row.epochs * 4).with_epochs(row.epochs) == row
+    back = row.with_epochs(row.epochs * 4).with_epochs(row.epochs)
+    assert back.ema_decay == pytest.approx(row.ema_decay)
+    assert replace(back, ema_decay=row.ema_decay) == row
 
 
 @pytest.mark.parametrize("epochs", [0, -1, 1.5])

@@ -17,8 +17,8 @@ from nuat.cli.options import (
     NoCudaGraphs,
     Threads,
     apply_common_options,
-    apply_override,
     check_output_file,
+    parse_override,
     refuse_torchrun,
 )
 from nuat.cli.terminal import console, print_line
@@ -54,7 +54,7 @@ def bench_command(
 
     recipes = [get_recipe(name, data) for name in names]
     for assignment in overrides or []:
-        recipes = [apply_override(recipe, assignment) for recipe in recipes]
+        recipes = [recipe.with_override(*parse_override(assignment)) for recipe in recipes]
     if model is not None:
         recipes = [replace(recipe, model=model) for recipe in recipes]
     if batch_size is not None:

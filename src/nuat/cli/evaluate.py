@@ -19,6 +19,7 @@ from nuat.cli.options import (
     MaxTime,
     NoCudaGraphs,
     Norm,
+    SearchPrecision,
     Threads,
     apply_common_options,
     parse_seconds,
@@ -45,9 +46,6 @@ Indices = Annotated[
 ]
 BatchSize = Annotated[
     int | None, typer.Option(help="Images per batch; halved if memory does not suffice.")
-]
-SearchPrecision = Annotated[
-    str, typer.Option(help="Precision of the search: fp32, or bf16 verified in float32.")
 ]
 SaveAdversarial = Annotated[
     bool, typer.Option("--save-adversarial", help="Save the adversarial examples.")

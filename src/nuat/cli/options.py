@@ -15,7 +15,6 @@ from nuat.errors import InputError
 from nuat.runtime.files import check_regular
 
 if TYPE_CHECKING:
-    from nuat.recipes import Recipe
     from nuat.threat_models import Ball
 
 Imports = Annotated[
@@ -34,6 +33,13 @@ DataDir = Annotated[
 ]
 BadImages = Annotated[
     str | None, typer.Option(help="What to do with unreadable image files: error or skip.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="field=value of the recipe or its method, such as lam.to=4."),
+]
+SearchPrecision = Annotated[
+    str, typer.Option(help="Precision of the search: fp32, or bf16 verified in float32.")
 ]
 Threads = Annotated[
     int | None,
@@ -141,12 +147,12 @@ def parse_seconds(text: str | None) -> float | None:
     return seconds
 
 
-def apply_override(recipe: Recipe, assignment: str) -> Recipe:
-    """The recipe with one `--set field=value` applied."""
+def parse_override(assignment: str) -> tuple[str, str]:
+    """The name and the value, as text, in `field=value`, which `--set` takes."""
     field, equals, text = assignment.partition("=")
     if not equals:
         raise InputError(f"--set takes field=value, such as lam.to=4, not {assignment!r}")
-    return recipe.with_override(field.strip(), text.strip())
+    return field.strip(), text.strip()
 
 
 def check_output_file(option: str, file: Path) -> None:

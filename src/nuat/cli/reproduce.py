@@ -14,8 +14,11 @@ from nuat.cli.options import (
     Device,
     Imports,
     MaxTime,
+    Overrides,
+    SearchPrecision,
     Threads,
     apply_common_options,
+    parse_override,
     parse_seconds,
     refuse_torchrun,
 )
@@ -50,6 +53,8 @@ def reproduce_command(
     epochs_scale: Annotated[
         float, typer.Option(help="Factor of the epochs and schedules of every recipe.")
     ] = 1,
+    overrides: Overrides = None,
+    search_precision: SearchPrecision = "fp32",
     device: Device = None,
     max_time: MaxTime = None,
     threads: Threads = None,
@@ -74,6 +79,8 @@ def reproduce_command(
         attacks=attack,
         samples=samples,
         epochs_scale=epochs_scale,
+        overrides=dict(parse_override(assignment) for assignment in overrides or []),
+        search_precision=search_precision,  # type: ignore[arg-type]  # evaluate checks the value
         max_time=parse_seconds(max_time),
         device=device,
         threads=threads,

@@ -21,9 +21,10 @@ from nuat.cli.options import (
     MaxTime,
     NoCudaGraphs,
     Norm,
+    Overrides,
     Threads,
     apply_common_options,
-    apply_override,
+    parse_override,
     parse_seconds,
     resolve_ball,
 )
@@ -39,10 +40,6 @@ Init = Annotated[
     str | None, typer.Option(help="Initial weights: a file, a run folder, or 'pretrained' (timm).")
 ]
 Out = Annotated[Path | None, typer.Option(help="The run folder; default: runs/RECIPE-DATA-SEED.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="field=value of the recipe or its method, such as lam.to=4."),
-]
 OnOverfitting = Annotated[
     str | None,
     typer.Option(
@@ -97,7 +94,7 @@ def train_command(
     if on_nonfinite is not None:
         recipe = replace(recipe, on_nonfinite=on_nonfinite)
     for assignment in overrides or []:
-        recipe = apply_override(recipe, assignment)
+        recipe = recipe.with_override(*parse_override(assignment))
     splits = load_dataset(data)
     # only now: data that cannot be read are one error, without a warning about their recipe
     for warning in recipe_warnings:

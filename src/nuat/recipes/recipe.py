@@ -174,7 +174,11 @@ class Recipe:
         return changed
 
     def with_epochs(self, epochs: int) -> Recipe:
-        """The same recipe for another number of epochs, with every schedule rescaled to it."""
+        """The same recipe for another number of epochs.
+
+        Every schedule is rescaled to it. So is the window of the EMA, 1 / (1 - ema_decay) steps: it
+        keeps its share of the run with ema_decay ** (self.epochs / epochs).
+        """
         epochs = plain(epochs)
         check_positive_int("epochs", epochs)
         factor = epochs / self.epochs
@@ -183,6 +187,7 @@ class Recipe:
             epochs=epochs,
             lr=self.lr.rescaled(factor),
             momentum=self.momentum.rescaled(factor),
+            ema_decay=self.ema_decay and self.ema_decay ** (1 / factor),
             method=self.method.rescaled(factor),
         )
 

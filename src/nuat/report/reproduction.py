@@ -40,6 +40,8 @@ class Reproduction:
         data: the data that it trains and attacks on.
         attacks: the names of the attacks.
         command: the command line, or "".
+        overrides: the fields that were set in every recipe, and their values.
+        search_precision: the precision of the attacks' search.
     """
 
     table: Table
@@ -48,6 +50,8 @@ class Reproduction:
     data: Splits
     attacks: Sequence[str]
     command: str
+    overrides: Mapping[str, str]
+    search_precision: str
 
 
 def write_table(report: Reproduction, runs: Sequence[Run], folder: Path) -> None:
@@ -170,6 +174,14 @@ def _scaled_down(report: Reproduction, rows: Sequence[Mapping[str, Any]]) -> Ite
             f"{row['name']} {row['planned_epochs']} of {row['recipe_epochs']}" for row in others
         )
         yield f"Epochs, with the schedules rescaled: {', '.join(epochs)}."
+    if report.overrides:
+        settings = (f"{name}={value}" for name, value in report.overrides.items())
+        yield f"Settings of every recipe: {', '.join(settings)}."
+    if report.search_precision != "fp32":
+        yield (
+            f"Attacks: they searched in {report.search_precision}; every adversarial example was "
+            "verified in float32."
+        )
     if report.data.name != table.data:
         yield (
             f"Data: {report.data.name} in place of {table.data}: {len(report.data.train):,} "
