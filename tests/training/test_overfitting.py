@@ -171,7 +171,7 @@ def watch(monkeypatch):
         seen = Observed()
         epochs, saves = count(first), count(1)
 
-        def validate(model, dataset, attack, precision):
+        def validate(model, dataset, attack, precision, after_batch):
             epoch = next(epochs)
             seen.validated[epoch] = copy.deepcopy(model.state_dict())
             overfits = epoch in overfitting
@@ -284,7 +284,9 @@ def test_the_earliest_of_equally_robust_epochs_is_kept(data, tmp_path, monkeypat
     for method, best in ((METHODS["at"], 2), (Standard(), 3)):
         epochs, seen = iter(series), []
 
-        def validate(model, dataset, attack, precision, epochs=epochs, seen=seen, method=method):
+        def validate(
+            model, dataset, attack, precision, after_batch, epochs=epochs, seen=seen, method=method
+        ):
             seen.append(copy.deepcopy(model.state_dict()))
             first, second = next(epochs)
             clean, robust = (first, second) if method == Standard() else (second, first)
@@ -299,7 +301,7 @@ def test_a_recipe_names_its_validation_attack(data, tmp_path, monkeypatch):
     attacks = []
     monkeypatch.setattr(
         "nuat.training.trainer.validate",
-        lambda model, dataset, attack, precision: attacks.append(attack) or VALIDATED,
+        lambda model, dataset, attack, *rest, **options: attacks.append(attack) or VALIDATED,
     )
     recipe = row("warn", epochs=1).with_threat_model(nuat.Linf(0.1))
     nuat.fit(recipe, data=data, out=tmp_path / "published")

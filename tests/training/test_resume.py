@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 import nuat
+import nuat.training.trainer
 from nuat.checkpoints.run import Run
 from nuat.checkpoints.weights_io import read_weights
 from nuat.methods import Method
@@ -99,6 +101,24 @@ def test_stopped_in_the_middle_of_epochs_ends_bit_equal(tmp_path, monkeypatch):
         places.append(state["epoch"] * 19 + state["batch"])
     monkeypatch.undo()
     assert places == [5, 19, 24, 37]
+    assert nuat.fit(row(), out=tmp_path / "stopped").finished
+    assert_equal(outcome(tmp_path / "whole"), outcome(tmp_path / "stopped"))
+
+
+def test_stopped_in_validations_ends_bit_equal(tmp_path, monkeypatch):
+    nuat.fit(row(), out=tmp_path / "whole")
+    in_batches = partial(nuat.training.trainer.validate, batch_size=50)
+    monkeypatch.setattr("nuat.training.trainer.validate", in_batches)
+    for epoch in (0, 1):
+        monkeypatch.setattr(
+            "nuat.training.trainer.Trainer.time_is_up",
+            property(lambda self, epoch=epoch: self.epoch == epoch and self.batch == self.batches),
+        )
+        run = nuat.fit(row(), out=tmp_path / "stopped", max_time=1)
+        assert not run.finished and len(run.metrics) == epoch
+        state = torch.load(run.path / "checkpoint.pt", weights_only=True)
+        assert (state["epoch"], state["batch"]) == (epoch, 19)
+    monkeypatch.undo()
     assert nuat.fit(row(), out=tmp_path / "stopped").finished
     assert_equal(outcome(tmp_path / "whole"), outcome(tmp_path / "stopped"))
 

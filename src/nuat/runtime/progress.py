@@ -75,6 +75,10 @@ class Progress:
             self.last_line = monotonic()
             self.print_line(self._format_line(text))
 
+    def forget(self, name: str) -> None:
+        """Show the value of this name no longer."""
+        self.values.pop(name, None)
+
     def go_back_to(self, done: int) -> None:
         """Set the number of steps that are done, as after a return to an earlier state."""
         self.bar.update(self.task, completed=done)

@@ -45,6 +45,10 @@ from nuat.training.train_step import TrainStep
 from nuat.training.validation import validate
 
 
+class _ValidationInterrupted(Exception):
+    """The run must stop before the validation is through."""
+
+
 class Trainer:
     """Trains according to a plan, from the run folder's checkpoint if there is one.
 
@@ -146,7 +150,10 @@ class Trainer:
                         self.train_epoch(bar)
                         if self.batch < self.batches:
                             break
-                        self.end_epoch(bar)
+                        accuracies = self.validate(bar)
+                        if accuracies is None:
+                            break
+                        self.end_epoch(accuracies, bar)
                 except NonFiniteError as error:
                     if not may_roll_back(self):
                         raise
@@ -206,8 +213,36 @@ class Trainer:
             self.losses.update(loss)
         self.logs.update(ctx.logs)
 
-    def end_epoch(self, bar: Progress) -> None:
-        """Validate, save the weights, react to catastrophic overfitting, write the metrics."""
+    def validate(self, bar: Progress) -> dict[str, float] | None:
+        """Return the accuracies on the validation split, or None if the run must stop.
+
+        Then a checkpoint is saved, from which the next command validates first. Several ranks stop
+        only after their validation, since they need not have equally many batches.
+        """
+        total = len(range(rank(), len(self.splits.val), world_size()))
+
+        def after_batch(done: int) -> None:
+            bar.advance(0, validated=f"{done}/{total}")
+            must_stop = self.time_is_up or self.signal is not None
+            if must_stop and done < total and world_size() == 1:
+                raise _ValidationInterrupted
+
+        try:
+            return validate(
+                self.train_step.eval_model,
+                self.splits.val,
+                self.validation_attack,
+                self.recipe.precision,
+                after_batch=after_batch,
+            )
+        except _ValidationInterrupted:
+            save_checkpoint(self)
+            return None
+        finally:
+            bar.forget("validated")
+
+    def end_epoch(self, accuracies: dict[str, float], bar: Progress) -> None:
+        """Save the weights, react to catastrophic overfitting, write the metrics."""
         metrics: dict[str, Any] = {
             "epoch": self.epoch + 1,
             "loss": self.losses.pop_mean(),
@@ -218,12 +253,7 @@ class Trainer:
             metrics["skipped"] = self.skipped
             bar.print_line(f"WARNING: {self.skipped} of {self.batches} batches were not finite")
         self.epoch, self.batch, self.skipped = self.epoch + 1, 0, 0
-        metrics |= validate(
-            self.train_step.eval_model,
-            self.splits.val,
-            self.validation_attack,
-            self.recipe.precision,
-        )
+        metrics |= accuracies
         metrics["seconds"] = self.timer.seconds
         if self.plan.device.type == "cuda":
             metrics["peak_mib"] = torch.cuda.max_memory_allocated() / 2**20

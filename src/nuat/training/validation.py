@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -20,6 +22,7 @@ def validate(
     attack: Attack,
     precision: str = "fp32",
     batch_size: int = 500,
+    after_batch: Callable[[int], None] = lambda done: None,
 ) -> dict[str, float]:
     """Return clean accuracy and the accuracies under FGSM and under `attack`, between 0 and 1.
 
@@ -28,6 +31,7 @@ def validate(
     after every epoch. The attack of a recipe selects an epoch; it may be too weak to report.
     Images are classified in full precision; the attacks search for adversarial images in the given
     precision, "fp32" or "bf16", as training does. The ranks share the images out among themselves.
+    `after_batch` is called after each batch with the number of images of this rank that are done.
     """
     search_model = with_precision(model, precision)
     ball = attack.ball
@@ -42,4 +46,5 @@ def validate(
         for name, each in (("val_fgsm", FGSM(ball)), ("val_robust", attack)):
             robust = is_robust(model, x, y, each(search_model, x, y, noise), ball)
             counts[name] += int((is_correct & robust).sum())
+        after_batch(int(rows[-1]) + 1)
     return {name: count / len(dataset) for name, count in sum_over_ranks(counts).items()}
