@@ -20,6 +20,9 @@ from nuat.errors import InputError, check_fraction
 from nuat.numbers import plain, plain_fields
 from nuat.rng import Noise
 
+SLACK = 1e-6
+"""How far beyond eps a point still counts as inside of a ball, because of rounding."""
+
 
 @dataclass(frozen=True, repr=False)
 class Ball:
@@ -53,7 +56,7 @@ class Ball:
         """The distance of each `x_adv` from its `x`, [B]."""
         raise NotImplementedError
 
-    def contains(self, x_adv: Tensor, x: Tensor, slack: float = 1e-6) -> Tensor:
+    def contains(self, x_adv: Tensor, x: Tensor, slack: float = SLACK) -> Tensor:
         """Whether each image is finite, in [0, 1] and within eps + slack of `x`, [B] bool."""
         in_box = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
         return in_box & (self.distance(x_adv, x) <= self.eps + slack)

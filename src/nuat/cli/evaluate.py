@@ -48,7 +48,7 @@ BatchSize = Annotated[
     int | None, typer.Option(help="Images per batch; halved if memory does not suffice.")
 ]
 SaveAdversarial = Annotated[
-    bool, typer.Option("--save-adversarial", help="Save the adversarial examples.")
+    bool, typer.Option("--save-adversarial", help="Save the adversarial images, also as PNG.")
 ]
 Out = Annotated[
     Path | None, typer.Option(help="Folder of the results; default: scores/NAME in the run.")
@@ -239,11 +239,14 @@ def _print_result(result: EvaluationResult, title: str) -> None:
     counts |= {name: sum(robust) for name, robust in result.robust.items()}
     if len(result.robust) > 1:
         counts["worst case"] = round(result.worst_case_accuracy * total)
-    table = Table("", "accuracy", "images", "95% interval", title=escape_unprintable(title))
+    headings = "", "accuracy", "images", "95% interval", "in 8 bits"
+    table = Table(*headings, title=escape_unprintable(title))
     for name, count in counts.items():
         low, high = wilson(count, total)
+        eight_bit = result.robust_8bit.get(name)
         cells = f"{count / total:.1%}", f"{count}", f"{low:.1%} to {high:.1%}"
-        table.add_row(escape_unprintable(name), *cells)
+        in_8_bits = "" if eight_bit is None else f"{sum(eight_bit) / total:.1%}"
+        table.add_row(escape_unprintable(name), *cells, in_8_bits)
         # of an ensemble, what remains robust after each part
         for part, figures in result.parts.get(name, {}).items():
             if part != name:
@@ -251,11 +254,21 @@ def _print_result(result: EvaluationResult, title: str) -> None:
                 cells = f"{left / total:.1%}", f"{left}", ""
                 table.add_row(f"  after {escape_unprintable(part)}", *cells, style="dim")
     console.print(table)
+    print_line(
+        "in 8 bits: adversarial images rounded to multiples of 1/255, as in a PNG file, and "
+        f"classified again; {_outside_text(result)} outside of {result.ball} by the rounding"
+    )
     for name in result.attacks:
         if description := parse_attack(name, parse_ball(result.ball)).describe():
             print_line(f"{name}: {description}")
     for note in result.notes:
         print_line(f"note: {note}")
+
+
+def _outside_text(result: EvaluationResult) -> str:
+    """How many adversarial images rounding to 8 bits moves out of the ball: `none is`."""
+    outside = sum(result.outside_8bit.values())
+    return "none is" if outside == 0 else "1 is" if outside == 1 else f"{outside} are"
 
 
 def _print_folder(folder: Path | None, is_in_reports: bool) -> None:

@@ -70,7 +70,8 @@ def evaluate(
         seed: seed of the attacks' noise and of `samples`.
         out: a folder for the log and the results; see docs/file_formats.md.
         metadata: stored with the results, such as the names of the data, the split and the model.
-        save_adversarial: also store the adversarial images; requires `out`.
+        save_adversarial: also store the adversarial images, in float32 and as PNG files; requires
+            `out`.
         search_precision: "fp32", or "bf16" to search faster and less accurately. Every adversarial
             image is verified in float32 in both cases.
         cuda_graphs: replay the iterates of APGD, FAB and Square as CUDA graphs, as is the default

@@ -67,7 +67,11 @@ class RunKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AttackOutcome:
-    """The outcome of one run for one image; see `nuat.attacks.AttackResult`."""
+    """The outcome of one run for one image; see `nuat.attacks.AttackResult`.
+
+    `adversarial_8bit` and `distance_8bit` are those of the adversarial image rounded to 8 bits; see
+    `nuat.evaluation.eight_bit`.
+    """
 
     index: int
     adversarial: bool
@@ -76,6 +80,8 @@ class AttackOutcome:
     backwards: int
     margin: float | None
     distance: float
+    adversarial_8bit: bool
+    distance_8bit: float | None
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,8 @@ _LOG_LINE = {
     "outcomes.backwards": list_of(COUNT),
     "outcomes.margin": list_of(either(NUMBER, NOTHING)),
     "outcomes.distance": list_of(NUMBER),
+    "outcomes.adversarial_8bit": list_of(FLAG),
+    "outcomes.distance_8bit": list_of(either(NUMBER, NOTHING)),
     "snapshots": mapping_of(list_of(FLAG)),
     "bad_gradients": COUNT,
     "adversarial_file": either(

@@ -12,6 +12,7 @@ from nuat.data.hashing import combine_hashes
 from nuat.errors import InputError
 from nuat.evaluation.log import FORMAT_VERSION, AttackOutcome, LogEntry
 from nuat.evaluation.sanity_checks import check_outcome
+from nuat.threat_models import SLACK, Ball
 
 Parts = Mapping[str, Attack]
 """The parts of an attack by name, in the order in which they run."""
@@ -72,6 +73,11 @@ class AttackHistory:
         """Return whether the image is classified correctly and no run broke it."""
         return clean.is_correct(index) and self.broken_by(index) is None
 
+    def is_robust_8bit(self, index: int, clean: CleanPredictions) -> bool:
+        """Return whether the image is classified correctly, and its adversarial image in 8 bits."""
+        success = self.broken_by(index)
+        return clean.is_correct(index) and (success is None or not success[2].adversarial_8bit)
+
     def is_robust_at(self, index: int, step: int, clean: CleanPredictions) -> bool:
         """Return whether the image is classified correctly and robust at a snapshot's iterate."""
         return clean.is_correct(index) and self.robust_at.get(index, {}).get(step, True)
@@ -80,7 +86,8 @@ class AttackHistory:
         """Return the outcome of this attack for an image, as verdicts.jsonl has it."""
         runs, success = self.runs.get(index, []), self.broken_by(index)
         found: dict[str, Any] = {
-            "robust": success is None and clean.is_correct(index),
+            "robust": self.is_robust(index, clean),
+            "robust_8bit": self.is_robust_8bit(index, clean),
             "broken_by": None,
             "target": None,
             "restart": None,
@@ -88,6 +95,7 @@ class AttackHistory:
             "forwards": sum(outcome.forwards for _, _, outcome in runs),
             "backwards": sum(outcome.backwards for _, _, outcome in runs),
             "distance": None,
+            "distance_8bit": None,
         }
         if success is None:
             margins = [outcome.margin for _, _, outcome in runs if outcome.margin is not None]
@@ -104,6 +112,7 @@ class AttackHistory:
             "restart": restart,
             "step": outcome.step,
             "distance": outcome.distance,
+            "distance_8bit": outcome.distance_8bit,
             "margin": outcome.margin,
         }
 
@@ -159,6 +168,22 @@ class EvaluationRecord:
                 ]
             robust[name] = [history.is_robust(index, self.clean) for index in self.indices]
         return robust
+
+    def robust_8bit(self) -> dict[str, list[bool]]:
+        """Return for each attack whether each image withstands its adversarial image in 8 bits."""
+        return {
+            name: [history.is_robust_8bit(index, self.clean) for index in self.indices]
+            for name, history in self.histories.items()
+        }
+
+    def outside_8bit(self, ball: Ball) -> dict[str, int]:
+        """Return for each attack how many adversarial images are outside of the ball in 8 bits."""
+        outside = {}
+        for name, history in self.histories.items():
+            successes = [history.broken_by(index) for index in self.indices]
+            distances = [success[2].distance_8bit for success in successes if success is not None]
+            outside[name] = sum(d is None or d > ball.eps + SLACK for d in distances)
+        return outside
 
     def seconds(self) -> dict[str, float]:
         """Return the run time of each attack, summed over its batches."""

@@ -18,6 +18,7 @@ from nuat.data import ImageDataset, as_dataset, class_balanced
 from nuat.data.classes import match_classes
 from nuat.data.validation import check_images
 from nuat.errors import InputError, check_positive_int, check_seed
+from nuat.evaluation.eight_bit import PNG_CHANNELS
 from nuat.evaluation.log import FORMAT_VERSION
 from nuat.evaluation.per_image import CleanPredictions, Parts
 from nuat.evaluation.probe import probe_model
@@ -176,6 +177,11 @@ def resolve_request(
     train_mode = any(attack.train_mode for each in parts.values() for attack in each.values())
     if ball.eps < SMALLEST_CHANGE:
         notes.append(f"eps is {ball.eps:g}, so no attack can change an image")
+    if save_adversarial and x.shape[1] not in PNG_CHANNELS:
+        notes.append(
+            f"the images have {x.shape[1]} channels, so adversarial images are not saved as PNG "
+            "files, which have 1 or 3, but in adversarial.safetensors alone"
+        )
     notes += [*class_notes, *check_model(model, x, y), *search_model.notes]
     return EvaluationRequest(
         model=model,

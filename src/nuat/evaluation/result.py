@@ -28,6 +28,7 @@ from nuat.checkpoints.fields import (
     whole_number,
 )
 from nuat.errors import InputError
+from nuat.evaluation.eight_bit import write_png_files
 from nuat.evaluation.intervals import wilson
 from nuat.evaluation.log import FORMAT_VERSION, EvaluationLog
 from nuat.evaluation.per_image import EvaluationRecord
@@ -54,6 +55,11 @@ class EvaluationResult:
         versions: versions of nuat, torch, numpy and Python.
         parts: for each attack and each of its parts: `images` attacked, images `broken`, forward
             and backward passes per attacked image, `seconds`.
+        robust_8bit: for each attack, whether each image is classified correctly, and its
+            adversarial image too once it is rounded to 8 bits per pixel and channel, as a PNG keeps
+            it; see `nuat.evaluation.eight_bit`. Empty in results of earlier versions.
+        outside_8bit: for each attack, how many adversarial images that rounding moves out of the
+            ball. They count in `robust_8bit` as all others.
         notes: warnings that a reader of these figures should know.
         search_precision: precision of the search, `fp32` or `bf16`.
         metadata: what the caller stored, such as the names of the data, the split and the model.
@@ -70,6 +76,8 @@ class EvaluationResult:
     model_fingerprint: str
     versions: dict[str, str]
     parts: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    robust_8bit: dict[str, list[bool]] = field(default_factory=dict)
+    outside_8bit: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     search_precision: str = "fp32"
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -83,6 +91,10 @@ class EvaluationResult:
     def robust_accuracy(self, name: str) -> float:
         """Fraction of images that are robust to the attack `name`."""
         return sum(self.robust[name]) / len(self.labels)
+
+    def robust_accuracy_8bit(self, name: str) -> float:
+        """Fraction of images that are robust to the adversarial images of `name` in 8 bits."""
+        return sum(self.robust_8bit[name]) / len(self.labels)
 
     def confidence_interval(self, name: str) -> tuple[float, float]:
         """Wilson's 95 % interval of the robust accuracy under the attack `name`."""
@@ -109,6 +121,7 @@ class EvaluationResult:
             "num_images": len(self.indices),
             "clean_accuracy": self.clean_accuracy,
             "robust_accuracy": {name: self.robust_accuracy(name) for name in self.robust},
+            "robust_accuracy_8bit": {n: self.robust_accuracy_8bit(n) for n in self.robust_8bit},
             "worst_case_accuracy": self.worst_case_accuracy,
             "num_robust": {name: sum(verdicts) for name, verdicts in self.robust.items()},
             "wilson_95": {name: self.confidence_interval(name) for name in self.robust},
@@ -132,17 +145,18 @@ class EvaluationResult:
                 f"{FORMAT_VERSION}: evaluate again"
             )
         names = [each.name for each in fields(EvaluationResult)]
-        if missing := [name for name in names if name not in scores]:
+        if missing := [name for name in names if name not in (*scores, *_ADDED_LATER)]:
             raise InputError(f"{source} lacks {', '.join(missing)}: evaluate again")
-        check_fields(scores, _SCORES, source, optional=_OPTIONAL_METADATA)
+        check_fields(scores, _SCORES, source, optional=(*_OPTIONAL_METADATA, *_ADDED_LATER))
         images = {len(scores[name]) for name in ("indices", "labels", "predicted")}
-        if len(images | {len(robust) for robust in scores["robust"].values()}) > 1:
+        verdicts = [*scores["robust"].values(), *scores.get("robust_8bit", {}).values()]
+        if len(images | {len(robust) for robust in verdicts}) > 1:
             raise InputError(f"the lists of {source} differ in length: evaluate again")
         try:
             without_checksum(scores, source)
         except InputError as error:
             raise InputError(f"{error}: evaluate again") from None
-        return EvaluationResult(**{name: scores[name] for name in names})
+        return EvaluationResult(**{name: scores[name] for name in names if name in scores})
 
 
 _INDICES = list_of(COUNT, low=1)
@@ -151,6 +165,8 @@ _SCORES = {
     "labels": _INDICES,
     "predicted": list_of(whole_number(-1, MAX_COUNT), low=1),
     "robust": mapping_of(list_of(FLAG)),
+    "robust_8bit": mapping_of(list_of(FLAG)),
+    "outside_8bit": mapping_of(COUNT),
     "seconds": mapping_of(SECONDS),
     "ball": TEXT,
     "attacks": mapping_of(ANYTHING),
@@ -166,6 +182,8 @@ _SCORES = {
     "metadata.model": either(TEXT, NOTHING),
 }
 """The fields of scores.json (docs/file_formats.md)."""
+_ADDED_LATER = ("robust_8bit", "outside_8bit")
+"""Fields that files of earlier versions lack."""
 _OPTIONAL_METADATA = ("metadata.data", "metadata.split", "metadata.model")
 
 
@@ -185,6 +203,8 @@ def summarize(
         labels=[clean.label[index] for index in record.indices],
         predicted=[clean.predicted[index] for index in record.indices],
         robust=record.robust(),
+        robust_8bit=record.robust_8bit(),
+        outside_8bit=record.outside_8bit(request.ball),
         seconds=record.seconds(),
         ball=config["ball"],
         attacks=config["attacks"],
@@ -201,7 +221,7 @@ def summarize(
 def write_results(
     folder: Path, log: EvaluationLog, record: EvaluationRecord, result: EvaluationResult
 ) -> None:
-    """Write verdicts.jsonl, scores.json and, if images were stored, adversarial.safetensors."""
+    """Write verdicts.jsonl and scores.json; if images were stored, also as safetensors and PNG."""
     verdicts = "".join(json.dumps(verdict) + "\n" for verdict in record.verdicts())
     atomic_write(folder / "verdicts.jsonl", lambda part: part.write_text(verdicts))
     if stored := log.adversarial_images():
@@ -209,6 +229,7 @@ def write_results(
         for name, images in stored.items():
             tensors[f"{name}/index"] = torch.tensor(sorted(images))
             tensors[f"{name}/x_adv"] = torch.stack([images[index] for index in sorted(images)])
+            write_png_files(folder, name, images)
         content = save(tensors, {"format_version": str(FORMAT_VERSION)})
         atomic_write(folder / "adversarial.safetensors", lambda part: part.write_bytes(content))
     scores = json.dumps(result.to_dict()) + "\n"

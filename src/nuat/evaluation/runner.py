@@ -15,6 +15,7 @@ from nuat.attacks import Attack, AttackResult, classes_by_logit, logits, predict
 from nuat.attacks.graphs import GraphCapture
 from nuat.data.hashing import hash_images
 from nuat.data.validation import check_images
+from nuat.evaluation.eight_bit import EightBitVerdicts, judge_8_bits
 from nuat.evaluation.log import AttackOutcome, EvaluationLog, LogEntry, RunKey
 from nuat.evaluation.per_image import CleanPredictions, EvaluationRecord, Parts
 from nuat.evaluation.request import (
@@ -196,9 +197,9 @@ class EvaluationRunner:
             for batch in self.batches(attack, indices):
                 self.run_batch(key, attack, batch)
             return
-        result, distance = attempt
+        result, distance, eight_bit = attempt
         snapshots = {step: robust.tolist() for step, robust in result.snapshots.items()}
-        outcomes = tuple(_outcomes(indices, result, distance))
+        outcomes = tuple(_outcomes(indices, result, distance, eight_bit))
         seconds = time.monotonic() - start
         entry = LogEntry(key, seconds, outcomes, snapshots, result.bad_gradients)
         save = self.request.save_adversarial
@@ -207,8 +208,11 @@ class EvaluationRunner:
 
     def attempt(
         self, key: RunKey, attack: Attack, indices: list[int]
-    ) -> tuple[AttackResult, Tensor]:
-        """Run an attack on one batch; return the result and the distances of x_adv from x, [B]."""
+    ) -> tuple[AttackResult, Tensor, EightBitVerdicts]:
+        """Run an attack on one batch.
+
+        Returns the result, the distances of x_adv from x, [B], and the verdicts on x_adv in 8 bits.
+        """
         request = self.request
         x, y = request.images.batch(torch.tensor(indices))
         noise = PerImageNoise(request.seed, torch.tensor(indices, device=x.device), key.part)
@@ -222,7 +226,8 @@ class EvaluationRunner:
             )
         if not attack.train_mode and not self.copy_agrees(result.x_adv):
             return self.attempt(key, attack, indices)
-        return result, attack.ball.distance(result.x_adv, x)
+        distance = attack.ball.distance(result.x_adv, x)
+        return result, distance, judge_8_bits(request.model, x, y, result, attack.ball)
 
     def copy_agrees(self, x_adv: Tensor) -> bool:
         """Compare the copy with the model after an attack; if they differ, give up the copy."""
@@ -235,7 +240,7 @@ class EvaluationRunner:
 
 
 def _outcomes(
-    indices: list[int], result: AttackResult, distance: Tensor
+    indices: list[int], result: AttackResult, distance: Tensor, eight_bit: EightBitVerdicts
 ) -> Iterator[AttackOutcome]:
     columns = {
         "adversarial": result.adversarial,
@@ -244,6 +249,8 @@ def _outcomes(
         "backwards": result.backwards,
         "margin": result.margin,
         "distance": distance,
+        "adversarial_8bit": eight_bit.adversarial,
+        "distance_8bit": eight_bit.distance,
     }
     # one transfer from the GPU for each column
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
@@ -251,6 +258,7 @@ def _outcomes(
         values = dict(zip(columns, row, strict=True))
         values["margin"] = round_float32(values["margin"])
         values["distance"] = round_float32(values["distance"]) or 0.0
+        values["distance_8bit"] = round_float32(values["distance_8bit"])
         yield AttackOutcome(index, **values)
 
 

@@ -59,19 +59,31 @@ def merge(group: Sequence[NamedResult]) -> EvaluationResult:
     """
     _, first = group[0]
     robust: dict[str, list[bool]] = {}
+    robust_8bit: dict[str, list[bool]] = {}
     settings: dict[str, Settings] = {}
     for name, result in group:
         position = {index: i for i, index in enumerate(result.indices)}
-        for attack, verdicts in result.robust.items():
+        for column, verdicts in result.robust.items():
+            attack = column
             current = _settings(result, attack)
             if current != (earlier := settings.get(attack, current)):
                 attack = f"{attack} ({_difference(current, earlier) or name})"
-            aligned = [verdicts[position[index]] for index in first.indices]
-            verdicts_before = robust.get(attack, aligned)
-            robust[attack] = [a and b for a, b in zip(verdicts_before, aligned, strict=True)]
+            order = [position[index] for index in first.indices]
+            _add_verdicts(robust, attack, verdicts, order)
+            if column in result.robust_8bit:
+                _add_verdicts(robust_8bit, attack, result.robust_8bit[column], order)
             settings[attack] = current
     attacks = {name: config for name, (config, _, _) in settings.items()}
-    return replace(first, robust=robust, attacks=attacks)
+    return replace(first, robust=robust, robust_8bit=robust_8bit, attacks=attacks)
+
+
+def _add_verdicts(
+    merged: dict[str, list[bool]], attack: str, verdicts: Sequence[bool], order: Sequence[int]
+) -> None:
+    """Add the verdicts at the positions of `order`; an image must stand in all evaluations."""
+    aligned = [verdicts[position] for position in order]
+    before = merged.get(attack, aligned)
+    merged[attack] = [a and b for a, b in zip(before, aligned, strict=True)]
 
 
 def initial_points(result: EvaluationResult) -> dict[str, str]:
