@@ -123,8 +123,54 @@ def test_loaded_weights_end_the_recorded_steps() -> None:
 def test_a_method_that_cannot_be_recorded_runs_eagerly_with_a_message() -> None:
     training = Training(ROWS["nuat-h"], graphs=True)
     assert equal(training.outcome(), Training(ROWS["nuat-h"]).outcome())
-    assert len(training.messages) == 1
-    assert "cannot be recorded as a CUDA graph" in training.messages[0]
+    assert training.messages == [
+        "NuATH cannot be recorded as a CUDA graph (NuATH defines no graph_key of its own): its "
+        "steps run eagerly"
+    ]
+
+
+class Halved(nuat.AT):
+    """Overrides a method that the inherited step calls, and inherits the key."""
+
+    def losses(self, *inputs: Any) -> Iterator[Tensor]:
+        yield from (loss / 2 for loss in super().losses(*inputs))
+
+
+class Renamed(nuat.NuAT):
+    """Overrides settings alone, one of which is a function."""
+
+    distance = staticmethod(nuat.nuclear)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+
+
+class Unrepeatable(nuat.AT):
+    def graph_key(self, ctx: nuat.StepContext) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        (Halved(), "Halved defines no graph_key of its own"),
+        (nuat.AWP(base=Halved()), "Halved defines no graph_key of its own"),
+        (Unrepeatable(), "the graph_key of Unrepeatable is None"),
+        (nuat.AWP(base=Unrepeatable()), "the graph_key of Unrepeatable is None"),
+    ],
+)
+def test_a_method_without_a_key_of_its_own_runs_eagerly(method: nuat.Method, reason: str) -> None:
+    row = replace(ROWS["normal"], method=method)
+    training = Training(row, epochs=(0, 1), graphs=True)
+    assert equal(training.outcome(), Training(row, epochs=(0, 1)).outcome())
+    assert training.captures == 0
+    assert len(training.messages) == 1 and f"({reason})" in training.messages[0]
+
+
+def test_a_subclass_with_other_settings_is_recorded() -> None:
+    training = Training(replace(ROWS["nuat"], method=Renamed()), epochs=(0, 1), graphs=True)
+    training.outcome()
+    assert training.captures and not training.messages
 
 
 def test_a_failed_capture_changes_nothing_and_prints_one_message() -> None:
@@ -143,6 +189,9 @@ def test_a_failed_capture_changes_nothing_and_prints_one_message() -> None:
 
 class Remembers(nuat.Standard):
     """Has a key, but replaces what it keeps."""
+
+    def graph_key(self, ctx: nuat.StepContext) -> tuple[()]:
+        return ()
 
     def step(
         self, model: nn.Module, x: Tensor, y: Tensor, ctx: nuat.StepContext

@@ -217,17 +217,16 @@ class Run:
                 continue
             if state is not None:
                 for reason in damage:
-                    warnings.warn(f"{reason}; {name}.pt is used in its place", stacklevel=2)
+                    warnings.warn(f"{reason}; {name}.pt is used instead", stacklevel=2)
                 return state
         if damage:
             raise InputError(
-                f"{damage[0]}, and there is no other checkpoint: delete it to train from the "
-                "beginning"
+                f"{damage[0]}, and there is no other checkpoint: delete it to train from the start"
             )
         return None
 
     def drop_newest_checkpoint(self) -> None:
-        """Put the previous checkpoint, if there is one, in the place of the newest."""
+        """Replace the newest checkpoint by the previous one, if there is one."""
         fresh, current, previous = self._checkpoint_files
         fresh.unlink(missing_ok=True)
         if previous.exists():
@@ -236,9 +235,8 @@ class Run:
     def save_state(self, name: str, state: dict[str, Any]) -> None:
         """Write NAME.pt."""
         content = with_checksum({"format_version": FORMAT_VERSION, **state})
-        buffer = (
-            io.BytesIO()
-        )  # torch's own writer hides the reason of an error, such as a full disk
+        # torch's own writer to a file hides the reason of an error, such as a full disk
+        buffer = io.BytesIO()
         torch.save(content, buffer)
         atomic_write(self.path / f"{name}.pt", lambda file: file.write_bytes(buffer.getbuffer()))
 

@@ -67,7 +67,10 @@ NoCudaGraphs = Annotated[
 ]
 Compile = Annotated[
     bool,
-    typer.Option("--compile", help="Compile the model for the training steps; takes minutes."),
+    typer.Option(
+        "--compile",
+        help="Compile the model for the training steps; takes about half a minute on a GPU.",
+    ),
 ]
 
 

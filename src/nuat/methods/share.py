@@ -10,7 +10,7 @@ from torch import Tensor
 class BatchShare:
     """The share of a batch that this process trains on: all of it.
 
-    In training on several ranks, `nuat.training.distributed.RankShare` takes its place. There each
+    In training on several ranks, `nuat.training.distributed.RankShare` is used instead. There each
     rank has some of the images. The loss that a method yields is the mean over these, and the
     training loop averages losses and gradients over the ranks. A method therefore needs this class
     only for what is not a mean over images, such as the nuclear norm of the batch.

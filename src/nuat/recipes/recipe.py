@@ -155,7 +155,7 @@ class Recipe:
         return attack
 
     def ema_note(self, num_images: int) -> str:
-        """A note if the EMA of a run on so many images is still that of its beginning, or "".
+        """A note if the EMA holds much of the first weights after a run on so many images, or "".
 
         After n steps the first weights have the share ema_decay^n of the average.
         """

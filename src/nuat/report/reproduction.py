@@ -31,7 +31,7 @@ DASH = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What `nuat reproduce` was asked for.
+    """The arguments of `nuat reproduce`.
 
     Attributes:
         table: the table.
@@ -184,7 +184,7 @@ def _scaled_down(report: Reproduction, rows: Sequence[Mapping[str, Any]]) -> Ite
         )
     if report.data.name != table.data:
         yield (
-            f"Data: {report.data.name} in place of {table.data}: {len(report.data.train):,} "
+            f"Data: {report.data.name} instead of {table.data}: {len(report.data.train):,} "
             f"training, {len(report.data.val):,} validation and {len(report.data.test):,} test "
             "images."
         )

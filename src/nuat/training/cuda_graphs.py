@@ -9,13 +9,15 @@ records nothing anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from nuat.methods import StepContext
+from nuat.methods import Method, StepContext
 from nuat.runtime.cuda_graphs import Work, capture_cuda_graph
 from nuat.runtime.device import copy_to
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 WARMUP = 2
 """Steps of a kind that run eagerly first: they choose kernels and create the optimizer's state."""
+
+METHOD_TYPES = (FunctionType, property, staticmethod, classmethod)
 
 MAX_SCALARS = 16
 """How many numbers a step may take from `StepContext.scalar`, lr and momentum included."""
@@ -121,11 +125,11 @@ class CudaGraphs:
         """Return the recorded step for this batch, or None if the step must run eagerly."""
         if not self.capturable:
             return None
-        key = train_step.recipe.method.graph_key(ctx)
-        if key is None:
-            self._give_up(train_step, "its kernels depend on what earlier steps measured")
+        method = train_step.recipe.method
+        if (reason := _why_eager(method, ctx)) is not None:
+            self._give_up(train_step, reason)
             return None
-        kind = (key, *((x.shape, x.dtype) for x in inputs))
+        kind = (method.graph_key(ctx), *((x.shape, x.dtype) for x in inputs))
         if kind not in self.steps:
             self.seen[kind] = self.seen.get(kind, 0) + 1
             if self.seen[kind] > WARMUP:
@@ -158,6 +162,35 @@ class CudaGraphs:
         self.reset()
         name = type(train_step.recipe.method).__name__
         self.notify(f"{name} cannot be recorded as a CUDA graph ({reason}): its steps run eagerly")
+
+
+def _why_eager(method: Method, ctx: StepContext) -> str | None:
+    """Why the steps of a method, or of one inside it, are not recorded; None if they are."""
+    name = type(method).__name__
+    if not _has_own_graph_key(type(method)):
+        return f"{name} defines no graph_key of its own"
+    if method.graph_key(ctx) is None:
+        return f"the graph_key of {name} is None"
+    inner = (getattr(method, f.name) for f in fields(method))
+    reasons = (_why_eager(value, ctx) for value in inner if isinstance(value, Method))
+    return next(filter(None, reasons), None)
+
+
+@cache
+def _has_own_graph_key(kind: type[Method]) -> bool:
+    """Whether the class that defines `graph_key` is the last to define a method.
+
+    A subclass that overrides `step`, or what `step` calls, and inherits the key of another step has
+    promised nothing about its own.
+    """
+    settings = {f.name for f in fields(kind)}  # the default of one may be a function
+    for base in kind.__mro__:
+        defined = {name for name, value in vars(base).items() if isinstance(value, METHOD_TYPES)}
+        if "graph_key" in defined:
+            return base is not Method
+        if any(not name.startswith("__") for name in defined - settings):
+            return False
+    return False
 
 
 def _addresses(memory: dict[str, object]) -> dict[str, object]:

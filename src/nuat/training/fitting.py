@@ -63,8 +63,8 @@ def fit(
         threads: the number of CPU threads of torch; by default torch's own choice.
         cuda_graphs: record the training steps as CUDA graphs, as is the default on a GPU. A method
             that does not support them prints a message and trains without.
-        compile: compile the model by torch.compile for the training steps: after some minutes of
-            compilation, which every start repeats, layers are fused into fewer kernels.
+        compile: compile the model by torch.compile for the training steps: layers are fused into
+            fewer kernels. Every start compiles, for about half a minute on a GPU.
 
     Returns:
         The run. `run.finished` is true once all epochs are done.
