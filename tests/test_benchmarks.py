@@ -15,6 +15,7 @@ import numpy
 import pytest
 
 import nuat
+from nuat.data.cifar import CIFAR10_MD5
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -126,6 +127,11 @@ def test_gpu_attacks_smoke(gpu_run):
 def test_gpu_run_without_time_says_so(gpu_run):
     log = (gpu_run("steps:1", "nonsense") / "run.log").read_text()
     assert "steps: LEFT OUT, no time" in log and "there is no stage nonsense" in log
+
+
+def test_packs_of_cifar10_are_compared_with_the_sums_of_the_loader():
+    packs = runpy.run_path(str(BENCHMARKS / "gpu" / "pack_cifar10.py"))
+    assert packs["MD5"].items() <= CIFAR10_MD5.items()
 
 
 def test_gpu_without_one_says_so(monkeypatch):

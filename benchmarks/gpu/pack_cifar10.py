@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy
 from PIL import Image
 
+# equal to those of nuat.data.cifar (a test compares them), whose import would import torch
 MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",

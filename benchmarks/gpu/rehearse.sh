@@ -10,7 +10,7 @@ export ATTACKS=${ATTACKS:-"pgd-20 gama-20 autoattack-v1/20"} OMP_NUM_THREADS=1
 mkdir -p "$folder"
 
 # the seconds after which a stage is killed, which is in the middle of its work on an idle processor
-for each in ${STAGES:-smoke:12 steps:4 kernels:5 attacks_smoke:8 mnist:12 train:10 attack:5 pack:1}; do
+for each in ${STAGES:-smoke:12 steps:3 kernels:5 attacks_smoke:8 mnist:12 train:10 attack:5 pack:1}; do
     name=${each%:*} seconds=${each#*:}
     echo "=== $name: killed after $seconds s"
     setsid bash benchmarks/gpu/run.sh "$name:90" > "$folder/killed.log" 2>&1 &

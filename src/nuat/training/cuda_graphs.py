@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from types import FunctionType
 from typing import TYPE_CHECKING
 
@@ -176,7 +175,6 @@ def _why_eager(method: Method, ctx: StepContext) -> str | None:
     return next(filter(None, reasons), None)
 
 
-@cache
 def _has_own_graph_key(kind: type[Method]) -> bool:
     """Whether the class that defines `graph_key` is the last to define a method.
 
