@@ -75,9 +75,13 @@ from nuat.matrix_norms import nuclear_norm as nuclear_norm
 from nuat.methods import AT as AT
 from nuat.methods import AWP as AWP
 from nuat.methods import GAT as GAT
+from nuat.methods import MART as MART
+from nuat.methods import NFGSM as NFGSM
+from nuat.methods import PGI as PGI
 from nuat.methods import RMGM as RMGM
 from nuat.methods import TRADES as TRADES
 from nuat.methods import Free as Free
+from nuat.methods import GradAlign as GradAlign
 from nuat.methods import Method as Method
 from nuat.methods import NuAT as NuAT
 from nuat.methods import NuAT2 as NuAT2

@@ -19,7 +19,7 @@ from nuat.attacks.pgd import FGSM, PGD, RFGSM, MultiTargetedPGD, TargetedPGD, as
 from nuat.attacks.registry import attack_registry, canonical_name, list_attacks, register_attack
 from nuat.attacks.runner import AttackResult, run_attack
 from nuat.attacks.square import Square
-from nuat.attacks.state import AttackState, value_and_grad
+from nuat.attacks.state import AttackState, input_gradient, value_and_grad
 
 __all__ = [
     "APGD",
@@ -51,6 +51,7 @@ __all__ = [
     "classes_by_logit",
     "correct",
     "custom",
+    "input_gradient",
     "is_correct",
     "is_robust",
     "list_attacks",

@@ -12,7 +12,23 @@ from typing import Any
 
 from nuat.attacks import FGSM, PGD, RFGSM
 from nuat.data import Augment
-from nuat.methods import AT, AWP, GAT, RMGM, TRADES, Free, Method, NuAT, NuAT2, NuATH, Standard
+from nuat.methods import (
+    AT,
+    AWP,
+    GAT,
+    MART,
+    NFGSM,
+    PGI,
+    RMGM,
+    TRADES,
+    Free,
+    GradAlign,
+    Method,
+    NuAT,
+    NuAT2,
+    NuATH,
+    Standard,
+)
 from nuat.recipes.recipe import Recipe
 from nuat.recipes.registry import register_recipe
 from nuat.recipes.table import (
@@ -89,6 +105,19 @@ FBF = register_variant(
     source=CODE,
     note=f"{NETWORK_NOTE} PreActResNet-18; no input normalization; fp32 for fp16; BatchNorm "
     "statistics without the attack's pass; overfitting is judged on validation",
+)
+N_FGSM = register_variant(
+    "n-fgsm", FBF, NFGSM(BALL), on_overfitting="warn", source=OURS, note="schedule and batch of fbf"
+)
+GRADALIGN = register_variant(
+    "gradalign",
+    N_FGSM,
+    GradAlign(BALL),
+    lr=triangle(0.0, 0.3, up=15, down=15),
+    note="schedule and batch of fbf, with the published maximum of the learning rate",
+)
+FGSM_PGI = register_variant(
+    "fgsm-pgi", STANDARD, PGI(BALL), source=OURS, note="the prior from the previous batch alone"
 )
 R_MGM = register_variant("r-mgm", STANDARD, RMGM(BALL), note=RMGM_NOTE)
 GAT_RECIPE = register_variant(
@@ -185,6 +214,16 @@ TRADES_RECIPE = register_variant(
 )
 TRADES_WA = register_variant(
     "trades-wa", TRADES_RECIPE, ema_decay=EMA_DECAY, source=OURS, note=WA_NOTE
+)
+MART_RECIPE = register_variant(
+    "mart",
+    TRADES_RECIPE,
+    MART(Linf(0.031)),
+    epochs=120,
+    lr=StepDecay(0.01, at=(74, 89, 99)),
+    weight_decay=3.5e-3,
+    note=f"{SPLIT_NOTE}; trains at eps 0.031 with steps of 0.007; the drops of the learning rate "
+    "are those of trades",
 )
 AWP_RECIPE = register_variant(
     "awp",

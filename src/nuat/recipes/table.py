@@ -7,7 +7,23 @@ from dataclasses import replace
 from typing import Any
 
 from nuat.attacks import FGSM, PGD, RFGSM
-from nuat.methods import AT, AWP, GAT, RMGM, TRADES, Free, Method, NuAT, NuAT2, NuATH, Standard
+from nuat.methods import (
+    AT,
+    AWP,
+    GAT,
+    MART,
+    NFGSM,
+    PGI,
+    RMGM,
+    TRADES,
+    Free,
+    GradAlign,
+    Method,
+    NuAT,
+    NuAT2,
+    NuATH,
+    Standard,
+)
 from nuat.recipes.recipe import Recipe
 from nuat.recipes.registry import register_recipe
 from nuat.schedules import Constant
@@ -66,6 +82,9 @@ def shared_methods(
         "fbf": AT(
             PGD(ball, steps=1, rel_step_size=Constant(1.25), start=Uniform(), train_mode=True)
         ),
+        "n-fgsm": NFGSM(ball),
+        "gradalign": GradAlign(ball),
+        "fgsm-pgi": PGI(ball),
         "r-mgm": RMGM(ball),
         "gat": gat,
         "gat-wa": gat,
@@ -80,6 +99,7 @@ def shared_methods(
         "pgd-at": AT(PGD(ball, steps=10)),
         "trades": trades,
         "trades-wa": trades,
+        "mart": MART(ball, steps=trades.steps, rel_step_size=trades.rel_step_size),
         "awp": AWP(replace(trades, clean_first=False)),
     }
 
