@@ -27,6 +27,7 @@ from nuat import threat_models as threat_models
 from nuat import training as training
 from nuat.attacks import APGD as APGD
 from nuat.attacks import APGDDLR as APGDDLR
+from nuat.attacks import APGDMALT as APGDMALT
 from nuat.attacks import APGDT as APGDT
 from nuat.attacks import FAB as FAB
 from nuat.attacks import FABT as FABT
@@ -34,6 +35,7 @@ from nuat.attacks import FGSM as FGSM
 from nuat.attacks import GAMA as GAMA
 from nuat.attacks import GAMAFW as GAMAFW
 from nuat.attacks import GAMAMT as GAMAMT
+from nuat.attacks import MM as MM
 from nuat.attacks import PGD as PGD
 from nuat.attacks import RFGSM as RFGSM
 from nuat.attacks import Attack as Attack

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from inspect import signature
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,9 @@ class Ball:
     """The images within eps of an image x and in [0, 1]; eps is in pixel units of [0, 1]."""
 
     eps: float
+
+    dual_order: ClassVar[int] = 2
+    """The order of the dual norm, in which linearized distances divide by gradients."""
 
     def __post_init__(self) -> None:
         plain_fields(self)
@@ -75,6 +79,8 @@ def format_pixels(value: float) -> str:
 @dataclass(frozen=True, repr=False)
 class Linf(Ball):
     """max_i |x_adv_i - x_i| <= eps."""
+
+    dual_order = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

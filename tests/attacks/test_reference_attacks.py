@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from nuat.attacks import APGD, APGDDLR, APGDT, FAB, FABT, Square
+from nuat.attacks import APGD, APGDDLR, APGDT, FAB, FABT, MM, Square
 from nuat.attacks.apgd import ascent_direction
 from nuat.attacks.square import QUERIES_PER_DRAW, tiles
 from nuat.nn.freeze import frozen_eval
@@ -69,7 +69,9 @@ def settled(losses):
 
 @pytest.mark.parametrize("steps", [100, 23])
 @pytest.mark.parametrize(
-    ("kind", "loss"), [(APGD, "ce"), (APGDDLR, "dlr"), (APGDT, "targeted")], ids=lambda v: str(v)
+    ("kind", "loss"),
+    [(APGD, "ce"), (APGDDLR, "dlr"), (APGDT, "targeted"), (MM, "margin")],
+    ids=lambda v: str(v),
 )
 def test_apgd(case, kind, loss, steps):
     f, x, y, ball = case
@@ -80,7 +82,7 @@ def test_apgd(case, kind, loss, steps):
     assert far_from(x, ours) > 0.05
     compared = 0
     for i in range(IMAGES):
-        aim = int(target[i]) if loss == "targeted" else None
+        aim = int(target[i]) if loss in ("targeted", "margin") else None
         args = (f, x[i], int(y[i]), ball.eps, norm_of(ball), loss, start[i])
         points, losses = apgd(*args, steps=steps, target=aim)
         assert len(points) == ours.shape[1] == steps + 1

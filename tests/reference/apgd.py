@@ -51,6 +51,11 @@ def targeted_dlr(z, y, target):
     return -(z[y] - z[target]) / (top[0] - (top[2] + top[3]) / 2 + TINY)
 
 
+def targeted_margin(z, y, target):
+    """z_t - z_y, which the minimum-margin attack (arXiv:2206.07314) raises."""
+    return z[target] - z[y]
+
+
 def loss_and_gradient(f, x, y, loss, target):
     x = x.detach().clone().requires_grad_(True)
     z = f(x[None])[0]
@@ -60,6 +65,8 @@ def loss_and_gradient(f, x, y, loss, target):
         value = dlr(z, y)
     elif loss == "targeted":
         value = targeted_dlr(z, y, target)
+    elif loss == "margin":
+        value = targeted_margin(z, y, target)
     else:
         raise ValueError(loss)
     (gradient,) = torch.autograd.grad(value, x)
@@ -110,8 +117,8 @@ def rises_too_seldom(table, last, gap):
 def apgd(f, x, y, eps, norm, loss, start_noise, steps=100, target=None):
     """The points x_0 .. x_steps at which the gradient was taken, and the losses there.
 
-    `x` is one image [C, H, W] in [0, 1], `norm` linf or l2, `loss` ce, dlr or targeted (with
-    `target`). `start_noise` is uniform in [-1, 1] for linf and normal for l2.
+    `x` is one image [C, H, W] in [0, 1], `norm` linf or l2, `loss` ce, dlr, or targeted or margin
+    (with `target`). `start_noise` is uniform in [-1, 1] for linf and normal for l2.
     """
     x_adv = start(x, eps, norm, start_noise)
     value, gradient = loss_and_gradient(f, x_adv, y, loss, target)

@@ -16,6 +16,7 @@ from nuat.attacks.gama import GAMA, GAMAFW, GAMAMT
 from nuat.attacks.logit_norm import FrobeniusAttack, NuclearAttack
 from nuat.attacks.parsing import CONFIG_NAMES, custom, parse_attack
 from nuat.attacks.pgd import FGSM, PGD, RFGSM, MultiTargetedPGD, TargetedPGD, ascend, check_reach
+from nuat.attacks.quick import APGDMALT, MM
 from nuat.attacks.registry import attack_registry, canonical_name, list_attacks, register_attack
 from nuat.attacks.runner import AttackResult, run_attack
 from nuat.attacks.square import Square
@@ -24,6 +25,7 @@ from nuat.attacks.state import AttackState, input_gradient, value_and_grad
 __all__ = [
     "APGD",
     "APGDDLR",
+    "APGDMALT",
     "APGDT",
     "Attack",
     "AttackResult",
@@ -38,6 +40,7 @@ __all__ = [
     "GAMA",
     "GAMAFW",
     "GAMAMT",
+    "MM",
     "MultiTargetedPGD",
     "NuclearAttack",
     "PGD",

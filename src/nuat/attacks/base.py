@@ -38,7 +38,7 @@ class Attack:
         snapshots: step numbers, for `last`: iterates that are evaluated too, each as a separate
             result.
         targets: for targeted attacks, the number of target classes that are tried one after
-            another, the most likely by the clean logits first; 0 for untargeted attacks.
+            another, in the order of `rank_targets`; 0 for untargeted attacks.
     """
 
     ball: Ball = Linf(8 / 255)
@@ -99,6 +99,19 @@ class Attack:
     def notes(self) -> list[str]:
         """Warnings of settings that are probably a mistake."""
         return []
+
+    def rank_targets(self, model: nn.Module, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        """The target classes in the order in which they are tried, [B, K - 1].
+
+        By default the most likely class by the clean logits comes first.
+
+        Args:
+            model: the frozen model.
+            x: clean images in [0, 1], [B, C, H, W].
+            y: labels [B].
+            z: logits of the clean images, [B, K].
+        """
+        return classes_by_logit(z, y)
 
     def num_runs(self, classes: int) -> int:
         """Number of runs on a model with K classes: targets times restarts."""
@@ -167,7 +180,8 @@ class Attack:
                 z = frozen_model(x)
             self.check_classes(z.shape[1])
             if self.targets:
-                ranking, num_runs = classes_by_logit(z, y), self.num_runs(z.shape[1])
+                ranking = self.rank_targets(frozen_model, x, y, z)
+                num_runs = self.num_runs(z.shape[1])
         x_adv, remaining = x.clone(), torch.arange(len(x), device=x.device)
         for run in range(num_runs):
             targets = None if ranking is None else ranking[remaining]

@@ -20,7 +20,7 @@ from nuat.attacks.state import AttackState, TargetedState, input_gradient, value
 from nuat.losses import targeted_margin
 from nuat.nn.freeze import frozen_eval
 from nuat.rng import Noise
-from nuat.threat_models import Ball, Linf
+from nuat.threat_models import Ball
 
 
 @dataclass(kw_only=True)
@@ -197,8 +197,7 @@ def nearest_hyperplane(
         margins = [targeted_margin(z, y, others[:, j]) for j in range(others.shape[1])]
         grads = [input_gradient(m.sum(), x_adv, retain_graph=True) for m in margins]
     values, gradients = torch.stack([m.detach() for m in margins]), torch.stack(grads)
-    order = 1 if isinstance(ball, Linf) else 2
-    dual_norm = torch.linalg.vector_norm(gradients.flatten(2), order, dim=2)
+    dual_norm = torch.linalg.vector_norm(gradients.flatten(2), ball.dual_order, dim=2)
     choice = (values.abs() / (dual_norm + 1e-12)).argmin(0)
     rows = torch.arange(len(y), device=y.device)
     return values[choice, rows], gradients[choice, rows]

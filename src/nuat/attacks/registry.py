@@ -12,6 +12,7 @@ from nuat.attacks.fab import FAB, FABT
 from nuat.attacks.gama import GAMA, GAMAFW, GAMAMT
 from nuat.attacks.logit_norm import FrobeniusAttack, NuclearAttack
 from nuat.attacks.pgd import FGSM, PGD, RFGSM, MultiTargetedPGD, TargetedPGD
+from nuat.attacks.quick import APGDMALT, MM
 from nuat.attacks.square import Square
 from nuat.config.registry import Registry
 from nuat.threat_models import Ball
@@ -33,6 +34,8 @@ ATTACK_CLASSES: dict[str, type[Attack]] = {
     "apgd-ce": APGD,
     "apgd-dlr": APGDDLR,
     "apgd-t": APGDT,
+    "apgd-t-malt": APGDMALT,
+    "mm5": MM,
     "fab": FAB,
     "fab-t": FABT,
     "square": Square,

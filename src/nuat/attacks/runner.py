@@ -137,7 +137,7 @@ def run_attack(
         y: labels [B].
         noise: the source of random numbers for these images and this attack.
         run: the number of the run, from 0: all restarts of the first target, then of the second.
-        ranking: for targeted attacks, the other classes of each image, most likely first, [B, T].
+        ranking: for targeted attacks, the first T classes of its `rank_targets`, [B, T].
         graphs: on a GPU, capture the iterates as CUDA graphs; without, they run in Python.
     """
     capturable = x.is_cuda and attack.capturable and not attack.train_mode

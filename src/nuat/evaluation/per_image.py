@@ -27,14 +27,15 @@ class CleanPredictions:
         predicted: the predicted class; -1 where the logits are NaN, so that no class is right.
         margin: max_{j != y} z_j - z_y, negative where the image is classified correctly; None where
             it is not finite.
-        ranking: the target classes: the other classes by descending logit.
+        targets: the target classes of each part that has some, in order, by the names of the attack
+            and of the part.
         hashes: a hash of the image and its label.
     """
 
     label: dict[int, int] = field(default_factory=dict)
     predicted: dict[int, int] = field(default_factory=dict)
     margin: dict[int, float | None] = field(default_factory=dict)
-    ranking: dict[int, list[int]] = field(default_factory=dict)
+    targets: dict[int, dict[tuple[str, str], list[int]]] = field(default_factory=dict)
     hashes: dict[int, bytes] = field(default_factory=dict)
 
     def is_correct(self, index: int) -> bool:
@@ -50,7 +51,11 @@ class AttackHistory:
     """The outcomes of all runs of one attack for each image, by parts and runs in order."""
 
     def __init__(self, name: str, parts: Parts, entries: Iterable[LogEntry]):
-        self.parts, order = parts, {part: position for position, part in enumerate(parts)}
+        self.name, self.parts, order = (
+            name,
+            parts,
+            {part: position for position, part in enumerate(parts)},
+        )
         own = [entry for entry in entries if entry.key.attack == name]
         if unknown := {entry.key.part for entry in own} - order.keys():
             raise _damaged_log(f"{name} has no part {min(unknown)!r}")
@@ -102,7 +107,7 @@ class AttackHistory:
             return found | {"margin": max(margins, default=None)}
         part, run, outcome = success
         rank, restart = divmod(run, self.parts[part].restarts)
-        targets = clean.ranking[index] if self.parts[part].targets else ()
+        targets = clean.targets[index].get((self.name, part), [])
         if targets and rank >= len(targets):
             raise _damaged_log(f"{part} has no run {run}")
         target = targets[rank] if targets else None

@@ -283,11 +283,6 @@ def count_runs(parts: Mapping[str, Parts], classes: int) -> int:
     return sum(attack.num_runs(classes) for each in parts.values() for attack in each.values())
 
 
-def max_targets(parts: Mapping[str, Parts]) -> int:
-    """Return the largest number of target classes of any attack."""
-    return max(attack.targets for each in parts.values() for attack in each.values())
-
-
 def _check_options(
     search_precision: str, out: Path | str | None, save_adversarial: bool, max_time: float | None
 ) -> None:

@@ -11,19 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nuat.attacks import Attack, AttackResult, classes_by_logit, logits, predict, run_attack
+from nuat.attacks import Attack, AttackResult, logits, predict, run_attack
 from nuat.attacks.graphs import GraphCapture
 from nuat.data.hashing import hash_images
 from nuat.data.validation import check_images
 from nuat.evaluation.eight_bit import EightBitVerdicts, judge_8_bits
 from nuat.evaluation.log import AttackOutcome, EvaluationLog, LogEntry, RunKey
 from nuat.evaluation.per_image import CleanPredictions, EvaluationRecord, Parts
-from nuat.evaluation.request import (
-    NUM_PROBES,
-    EvaluationRequest,
-    count_runs,
-    max_targets,
-)
+from nuat.evaluation.request import NUM_PROBES, EvaluationRequest, count_runs
 from nuat.evaluation.search_model import without_copy
 from nuat.losses import margin
 from nuat.nn.freeze import frozen_eval
@@ -85,13 +80,29 @@ def _predict_share(request: EvaluationRequest, batch_size: BatchSize) -> CleanPr
             "label": y.tolist(),
             "predicted": predict(z).tolist(),
             "margin": [round_float32(value) for value in margin(z, y).tolist()],
-            "ranking": classes_by_logit(z, y)[:, : max_targets(request.parts)].tolist(),
+            "targets": _rank_targets(request, x, y, z),
             "hashes": hash_images(x, y),
         }
         for name, values in columns.items():
             getattr(clean, name).update(zip(indices, values, strict=True))
         start += len(indices)
     return clean
+
+
+def _rank_targets(
+    request: EvaluationRequest, x: Tensor, y: Tensor, z: Tensor
+) -> list[dict[tuple[str, str], list[int]]]:
+    """Return the target classes of each part of each attack, for each of the images x."""
+    targets: list[dict[tuple[str, str], list[int]]] = [{} for _ in x]
+    with frozen_eval(request.model) as frozen_model:
+        for name, parts in request.parts.items():
+            for part, attack in parts.items():
+                if not attack.targets:
+                    continue
+                ranking = attack.rank_targets(frozen_model, x, y, z)[:, : attack.targets]
+                for row, classes in zip(targets, ranking.tolist(), strict=True):
+                    row[name, part] = classes
+    return targets
 
 
 class EvaluationRunner:
@@ -216,8 +227,10 @@ class EvaluationRunner:
         request = self.request
         x, y = request.images.batch(torch.tensor(indices))
         noise = PerImageNoise(request.seed, torch.tensor(indices, device=x.device), key.part)
-        ranking = torch.tensor([self.clean.ranking[index] for index in indices], device=x.device)
-        targets = ranking if attack.targets else None
+        targets = None
+        if attack.targets:
+            ranking = [self.clean.targets[index][key.attack, key.part] for index in indices]
+            targets = torch.tensor(ranking, device=x.device)
         with frozen_eval(request.model, attack.train_mode) as frozen_model:
             # The search model is in eval mode, and batch statistics cannot be folded.
             search_model = frozen_model if attack.train_mode else self.search_model
