@@ -15,6 +15,7 @@ from nuat.cli.bench import bench_command
 from nuat.cli.download import download_command
 from nuat.cli.evaluate import evaluate_command
 from nuat.cli.export import export_command
+from nuat.cli.figures import figures_command
 from nuat.cli.list import list_command
 from nuat.cli.report import report_command
 from nuat.cli.reproduce import reproduce_command
@@ -42,6 +43,7 @@ app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("reproduce")(reproduce_command)
 app.command("report")(report_command)
+app.command("figures")(figures_command)
 app.command("bench")(bench_command)
 app.command("export")(export_command)
 app.command("list")(list_command)
