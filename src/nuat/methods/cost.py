@@ -12,6 +12,9 @@ from nuat.nn.ema import EMAs
 from nuat.nn.validation import check_loss
 from nuat.runtime.flops import count_flops
 
+STANDARD_STEP = 3
+"""The cost of a step of standard training, in forward passes: one forward and one backward."""
+
 
 def forward_equivalents(
     method: Method, model: nn.Module, x: Tensor, y: Tensor, epoch: int = 1

@@ -62,6 +62,19 @@ def find_table(name: str) -> Table:
     return by_name[name]
 
 
+def published_accuracies(data: str, recipe: str) -> dict[str, float]:
+    """The published accuracies of a recipe in percent, by attack and "clean"; {} without any.
+
+    `data` may have settings, such as "mnist(train=6000)".
+    """
+    tables = [_published_table(*table) for table in _TABLES]
+    found: dict[str, float] = {}
+    for table in tables:
+        if table.data == data.partition("(")[0] and recipe in table.published:
+            found |= table.published[recipe][1]
+    return found
+
+
 def _published_table(
     name: str,
     data: str,

@@ -172,27 +172,3 @@ def _draw_starts(axes: Axes, curves: Sequence[RunCurve], key: str) -> None:
         if starts := curve.starts(key):
             (marks,) = axes.plot(starts, [0.04] * len(starts), "^", markersize=5)
             marks.set(color=curve.style.color, transform=axes.get_xaxis_transform())
-
-
-def plot_cost(rows: Sequence[Row]) -> dict[str, str] | None:
-    """Plot worst-case accuracy against cost, a dot per run; None for fewer than two dots."""
-    styles = line_styles([row.group for row in rows])
-    dots = [
-        (row.name, row.cost, 100 * row.worst_case_accuracy, style)
-        for row, style in zip(rows, styles, strict=True)
-        if row.worst_case_accuracy is not None and row.cost is not None
-    ]
-    if len(dots) < 2:
-        return None
-    listed = "; ".join(f"{name}: {y:.1f} % at {x:.1f}" for name, x, y, _ in dots)
-    alt = f"Worst robust accuracy against the cost of a training step. {listed}."
-    with figure_style():
-        figure, (axes,) = make_panels(1, 380, 1)
-        for _, x, y, style in dots:
-            axes.plot([x], [y], color=style.color, marker=style.marker, markersize=8, zorder=3)
-        axes.set_title("worst robust accuracy, %")
-        axes.set_xlabel("cost of a training step, in forward passes of the batch")
-        axes.set_xlim(0, 1.12 * max(x for _, x, _, _ in dots))
-        axes.margins(y=0.15)
-        add_legend(figure, [style for *_, style in dots], markers=True)
-        return chart(figure, alt, "Up and to the left is better.")

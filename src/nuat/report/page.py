@@ -1,7 +1,9 @@
-"""The self-contained HTML page about runs and evaluations, without scripts or remote content."""
+"""The self-contained HTML page about runs and evaluations, without remote content."""
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -13,7 +15,8 @@ from torch import nn
 from nuat.attacks import parse_attack
 from nuat.data import ImageDataset, check_recorded_dataset, load_dataset
 from nuat.errors import InputError, NonFiniteError
-from nuat.report.curves import plot_cost, plot_training
+from nuat.report.comparison import plot_cost, plot_falls
+from nuat.report.curves import plot_training
 from nuat.report.figures import line_styles
 from nuat.report.folders import EvaluationFolder, ReportItem
 from nuat.report.gallery import build_gallery
@@ -21,7 +24,9 @@ from nuat.report.naming import read_ball, value_text
 from nuat.report.rows import Row, build_rows
 from nuat.report.summary import list_facts, list_recipe, list_warnings
 from nuat.report.table import build_columns, footnotes, percent, shared_settings
+from nuat.report.verdicts import class_table, paired_tests, verdict_sentence
 from nuat.runtime.files import atomic_write
+from nuat.runtime.text import escape_unprintable
 
 GALLERY_ATTACK = "pgd-20"
 
@@ -58,6 +63,7 @@ def write_page(
     for item, row, style in zip(items, rows, line_styles([r.group for r in rows]), strict=True):
         section = {"row": row, "color": style.color, "facts": list_facts(item, row)}
         section |= {"warnings": list_warnings(item), "recipe": [], "gallery": None}
+        section["verdict"] = verdict_sentence(row)
         if not isinstance(item, EvaluationFolder):
             section["recipe"] = list_recipe(item.config["recipe"])
             if model := models.get(item.path.resolve()):
@@ -74,6 +80,12 @@ def write_page(
         footnotes=footnotes(rows),
         headings=[column.heading for column in columns],
         cost=plot_cost(rows),
+        falls=plot_falls(rows),
+        classes=class_table(rows, [_class_names(item) for item in items]),
+        tests=paired_tests(rows),
+        missing=_missing(items, rows, models),
+        script=_script(),
+        script_hash=b64encode(hashlib.sha256(_script().encode()).digest()).decode(),
         training=plot_training(items, rows),
         heading=" and ".join(kind for kind, _ in _count_kinds(items)),
     )
@@ -81,6 +93,31 @@ def write_page(
     target.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(target, lambda file: file.write_text(html, encoding="utf-8", errors="replace"))
     return target
+
+
+def _script() -> str:
+    return Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+
+
+def _class_names(item: ReportItem) -> Sequence[str]:
+    return () if isinstance(item, EvaluationFolder) else item.config["data"]["classes"]
+
+
+def _missing(
+    items: Sequence[ReportItem], rows: Sequence[Row], models: Mapping[Path, nn.Module]
+) -> list[str]:
+    """What the page cannot show, as sentences."""
+    texts = []
+    for item, row in zip(items, rows, strict=True):
+        if row.unfinished:
+            texts.append(f"{row.name} is unfinished: {row.unfinished}")
+        if row.result is None:
+            texts.append(f"{row.name} has no evaluation, so that its robust accuracy is unknown")
+        if isinstance(item, EvaluationFolder):
+            texts.append(f"{row.name} is an evaluation without a run: no training, no images")
+        elif item.path.resolve() not in models:
+            texts.append(f"{row.name} has no images under attack: its model was not loaded")
+    return [escape_unprintable(text) for text in texts]
 
 
 def _template() -> Template:

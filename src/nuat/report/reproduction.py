@@ -17,6 +17,7 @@ from nuat.checkpoints.run import Run
 from nuat.data import Splits
 from nuat.evaluation import EvaluationResult
 from nuat.evaluation.intervals import wilson
+from nuat.methods.cost import STANDARD_STEP
 from nuat.recipes import get_recipe
 from nuat.recipes.published import Table
 from nuat.runtime.files import atomic_write
@@ -24,8 +25,6 @@ from nuat.runtime.text import escape_unprintable
 from nuat.runtime.versions import versions
 
 FORMAT_VERSION = 1
-STANDARD_STEP = 3
-"""The cost of a step of standard training, in forward passes: one forward and one backward."""
 DASH = "\N{EN DASH}"
 
 

@@ -32,6 +32,8 @@ class Row:
         image_ids: the index and the true class of each evaluated image.
         not_shown: descriptions of the other evaluations of the run.
         initial_points: the start of each attack that has one.
+        peak_mib: peak memory of training on the GPU, in MiB.
+        result: the evaluation that the accuracies are of.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Row:
     image_ids: frozenset[tuple[int, int]] = frozenset()
     not_shown: Sequence[str] = ()
     initial_points: Mapping[str, str] = field(default_factory=dict)
+    peak_mib: float | None = None
+    result: EvaluationResult | None = None
 
     @property
     def unfinished(self) -> str:
@@ -104,6 +108,7 @@ def _build_row(item: ReportItem, group: str, name: str, model_fingerprint: str |
         epochs=last.get("epoch", 0),
         total_epochs=config["recipe"]["epochs"],
         not_shown=not_shown,
+        peak_mib=max((line["peak_mib"] for line in metrics if "peak_mib" in line), default=None),
     )
     return _with_accuracies(row, result) if result else row
 
@@ -111,6 +116,7 @@ def _build_row(item: ReportItem, group: str, name: str, model_fingerprint: str |
 def _with_accuracies(row: Row, result: EvaluationResult) -> Row:
     return replace(
         row,
+        result=result,
         ball=result.ball,
         split=result.metadata.get("split"),
         images=len(result.indices),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nuat.checkpoints.run import Run
+from nuat.methods.cost import STANDARD_STEP
 from nuat.report.folders import EvaluationFolder, ReportItem
 from nuat.report.naming import value_text
 from nuat.report.rows import Row
@@ -46,10 +47,22 @@ def _run_facts(run: Run, row: Row) -> list[tuple[str, str]]:
         ("seed", str(config["seed"])),
         ("epochs", f"{row.epochs} of {row.total_epochs}"),
         ("training time", format_duration(row.seconds or 0)),
+        ("cost of a step", _cost_text(row)),
+        ("peak memory", f"{row.peak_mib:,.0f} MiB of the GPU" if row.peak_mib else ""),
         ("source", recipe.get("source", "")),
         ("note", recipe.get("note", "")),
         ("versions", _versions(config["versions"])),
     ]
+
+
+def _cost_text(row: Row) -> str:
+    if row.cost is None:
+        return ""
+    standard_epochs = row.epochs * row.cost / STANDARD_STEP
+    return (
+        f"{row.cost:.1f} forward passes of the batch; so far as much as {standard_epochs:.1f} "
+        "epochs of standard training"
+    )
 
 
 def _evaluation_facts(folder: EvaluationFolder) -> list[tuple[str, str]]:

@@ -21,6 +21,22 @@ MAX_WORD = 20
 
 DASH = "\N{EN DASH}"
 
+EXPLANATIONS = {
+    "run": "The recipe or folder, with what tells it from others of the same name.",
+    "seeds": "The number of runs that differ in their seed alone.",
+    "data": "The data set.",
+    "model": "The network.",
+    "ball": "The threat model: the norm and the radius of the perturbations, in pixel units.",
+    "images": "The images that were attacked, and their split.",
+    "clean": "Percentage of the images that are classified correctly without an attack.",
+    "worst": "Percentage of the images that withstand every attack of the row: robust accuracy.",
+    "validation clean": "Clean accuracy on the validation split after the last epoch; no result.",
+    "validation robust": "Robust accuracy on the validation split after the last epoch; no result.",
+    "cost": "Cost of a training step, in forward passes of the batch; standard training takes 3.",
+    "training": "Seconds of training, without validation.",
+}
+"""What the columns show; the other columns are attacks."""
+
 _SETTINGS: dict[str, Callable[[Row], str]] = {
     "data": lambda row: row.data or DASH,
     "model": lambda row: row.model or DASH,
@@ -37,6 +53,15 @@ class Column:
     cells: Sequence[str]
     number: bool = True
     marked: frozenset[int] = frozenset()
+
+    @property
+    def explanation(self) -> str:
+        """What the column shows, as a sentence."""
+        if self.heading in EXPLANATIONS:
+            return EXPLANATIONS[self.heading]
+        return escape_unprintable(
+            f"Percentage of the images that are classified correctly and withstand {self.heading}."
+        )
 
     @property
     def lines(self) -> list[str]:
