@@ -96,7 +96,17 @@ def test_evaluate_a_run(in_samples, call):
         scores.worst_case_accuracy,
     ):
         assert f"{share:.1%}" in done.out
+    assert f"{scores.robust_accuracy_8bit('fgsm'):.1%}" in done.out
+    outside = sum(scores.outside_8bit.values())
+    assert "in 8 bits: adversarial images rounded to multiples of 1/255" in done.out
+    assert f"{outside} of {outside + inside_8bit(scores)} adversarial images leave" in done.out
     assert "run/scores/test-50-fgsm-pgd-2-restarts-2-seed-4/verdicts.jsonl" in done.out
+
+
+def inside_8bit(scores):
+    """The adversarial images that rounding leaves in the ball."""
+    broken = sum(part["broken"] for parts in scores.parts.values() for part in parts.values())
+    return int(broken) - sum(scores.outside_8bit.values())
 
 
 def test_evaluate_another_split_and_another_file(in_samples, call, tmp_path):

@@ -1,7 +1,9 @@
 """The pictures of a network: what they measure, and `nuat figures`."""
 
+import base64
 import json
 import shutil
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from nuat.report import pictures
 from nuat.report.pictures.confusion import measure_confusion
 from nuat.report.pictures.example import measure_example
 from nuat.report.pictures.radii import draw_radii, measure_radii
+from nuat.report.pictures.section import picture_section
 from nuat.report.pictures.surface import measure_surface
 from nuat.report.pictures.switching import draw_switching, two_step_spans
 from nuat.rng import PerImageNoise
@@ -160,6 +163,35 @@ def test_the_command_writes_every_picture(run, call):  # noqa: F811
     again = call(f"figures {run}/nuat-h --images 10 --only example")
     assert again.status == 0
     assert set(pictures.load(run / "nuat-h")) == set(data), "the other pictures stay"
+
+
+def test_the_section_shows_all_runs_and_says_what_is_damaged(run, call):  # noqa: F811
+    for name in ("fgsm-at", "nuat-h"):
+        assert call(f"figures {run}/{name} --images 10 --only radii --only surface").status == 0
+    (run / "broken").mkdir()
+    shutil.copytree(run / "nuat-h", run / "broken", dirs_exist_ok=True)
+    (run / "broken/figures.json").write_text("{")
+    items = [nuat.report.open_item(run / name) for name in ("fgsm-at", "nuat-h", "broken")]
+    rows = nuat.report.build_rows(items)
+    section = picture_section(items, rows, {})
+    (radii,) = section.radii
+    assert rows[0].name in radii["alt"] and rows[1].name in radii["alt"]
+    assert [name for name, _ in section.runs] == [row.name for row in rows]
+    assert [len(charts) for _, charts in section.runs] == [1, 2, 1], "NuAT-H has its switching too"
+    assert len(section.missing) == 1 and rows[2].name in section.missing[0]
+    other = {items[0].path.resolve(): nuat.load_model(items[1].path).model}
+    assert len(picture_section(items[:1], rows[:1], other).runs) == 0, "of other weights"
+
+
+def test_names_of_classes_are_shown_as_text(linear):
+    net, x, y = linear
+    hostile = ["<b>&", "$x_{$", "\x01\u202e"]
+    images = nuat.InMemoryDataset(x, y)
+    data = pictures.measure(net, images, hostile, BALL, names=["confusion", "example"], count=60)
+    for chart in pictures.draw(data).values():
+        svg = base64.b64decode(chart["src"].partition(",")[2]).decode()
+        ElementTree.fromstring(svg)
+        assert "<b>" not in svg and "\x01" not in svg + chart["alt"] + chart["caption"]
 
 
 @pytest.mark.parametrize(

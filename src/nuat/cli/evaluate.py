@@ -254,10 +254,8 @@ def _print_result(result: EvaluationResult, title: str) -> None:
                 cells = f"{left / total:.1%}", f"{left}", ""
                 table.add_row(f"  after {escape_unprintable(part)}", *cells, style="dim")
     console.print(table)
-    print_line(
-        "in 8 bits: adversarial images rounded to multiples of 1/255, as in a PNG file, and "
-        f"classified again; {_outside_text(result)} outside of {result.ball} by the rounding"
-    )
+    if result.outside_8bit:
+        print_line(_explain_8_bits(result))
     for name in result.attacks:
         if description := parse_attack(name, parse_ball(result.ball)).describe():
             print_line(f"{name}: {description}")
@@ -265,10 +263,17 @@ def _print_result(result: EvaluationResult, title: str) -> None:
         print_line(f"note: {note}")
 
 
-def _outside_text(result: EvaluationResult) -> str:
-    """How many adversarial images rounding to 8 bits moves out of the ball: `none is`."""
-    outside = sum(result.outside_8bit.values())
-    return "none is" if outside == 0 else "1 is" if outside == 1 else f"{outside} are"
+def _explain_8_bits(result: EvaluationResult) -> str:
+    """What the column `in 8 bits` is, and how many images rounding moves out of the ball."""
+    pairs = zip(result.labels, result.predicted, strict=True)
+    correct = [label == predicted for label, predicted in pairs]
+    robust = [result.robust[name] for name in result.outside_8bit]
+    broken = sum(a and not b for column in robust for a, b in zip(correct, column, strict=True))
+    return (
+        "in 8 bits: adversarial images rounded to multiples of 1/255, as in a PNG file, and "
+        f"classified again; {sum(result.outside_8bit.values())} of {broken} adversarial images "
+        f"leave {result.ball} by that, which moves a pixel by up to 0.5/255"
+    )
 
 
 def _print_folder(folder: Path | None, is_in_reports: bool) -> None:

@@ -14,6 +14,7 @@ from nuat.attacks import FrobeniusAttack, NuclearAttack, logits
 from nuat.evaluation.confusion import confusion_matrix, error_entropy
 from nuat.report.figures import chart, figure_style, make_panels, shorten
 from nuat.rng import PerImageNoise
+from nuat.runtime.text import escape_unprintable
 from nuat.threat_models import Ball
 
 MAX_NAMED = 20
@@ -76,7 +77,7 @@ def _draw_matrix(axes: Axes, matrix: Sequence[Sequence[int]], classes: Sequence[
     axes.set_ylabel("true class")
     if len(classes) > MAX_NAMED:
         return
-    places, names = range(len(classes)), [shorten(name, 10) for name in classes]
+    places, names = range(len(classes)), [shorten(escape_unprintable(name), 10) for name in classes]
     axes.set_xticks(places, names, rotation=90 if max(map(len, names)) > 2 else 0)
     axes.set_yticks(places, names)
     for i in places:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nuat.attacks import TargetedPGD, logits, predict
 from nuat.report.figures import chart, figure_style, make_panels, shorten
 from nuat.rng import PerImageNoise
+from nuat.runtime.text import escape_unprintable
 from nuat.threat_models import Ball
 
 MAGNIFIED = 50
@@ -53,8 +54,8 @@ def measure_example(
 def draw_example(data: dict[str, Any]) -> dict[str, str]:
     """Draw the image, the magnified perturbation and their sum, with the predictions."""
     image, perturbation = torch.tensor(data["image"]), torch.tensor(data["perturbation"])
-    before = f"{data['predicted']}, {data['confidence']:.1%}"
-    after = f"{data['predicted_adv']}, {data['confidence_adv']:.1%}"
+    before = f"{escape_unprintable(data['predicted'])}, {data['confidence']:.1%}"
+    after = f"{escape_unprintable(data['predicted_adv'])}, {data['confidence_adv']:.1%}"
     pictures = {
         shorten(before): image,
         f"perturbation x {MAGNIFIED}": 0.5 + MAGNIFIED * perturbation,

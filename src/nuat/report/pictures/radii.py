@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nuat.attacks import FABT, PGD, is_robust, logits
 from nuat.attacks.criteria import is_correct
-from nuat.report.figures import add_legend, chart, figure_style, line_styles, make_panels
+from nuat.report.figures import FAINT, add_legend, chart, figure_style, line_styles, make_panels
 from nuat.rng import PerImageNoise
 from nuat.threat_models import Ball, Linf
 
@@ -52,7 +52,7 @@ def measure_radii(
 
 
 def draw_radii(data: Mapping[str, dict[str, Any]]) -> dict[str, str]:
-    """Draw the curves of one network or of several, by name, in one figure."""
+    """Draw the curves of one network or of several, by name, in one figure, all in one norm."""
     styles = line_styles(list(data))
     with figure_style():
         figure, (axes,) = make_panels(1, 300, 1)
@@ -61,12 +61,13 @@ def draw_radii(data: Mapping[str, dict[str, Any]]) -> dict[str, str]:
             axes.plot(each["eps"], accuracies, color=style.color, marker=style.marker, ms=5)
             within, shares = _remaining(each["distances"], max(each["eps"]))
             axes.step(within, shares, where="post", color=style.color, ls=(0, (4, 2)), lw=1.3)
-        eps = next(iter(data.values()))["eps"]
-        axes.axvline(eps[MULTIPLES.index(1)], color="#999999", lw=1, ls=":")
+        for eps in {each["eps"][MULTIPLES.index(1)] for each in data.values()}:
+            axes.axvline(eps, color=FAINT, lw=1, ls=":")
         axes.set_ylim(-2, 102)
         axes.set_xlim(0, max(max(each["eps"]) for each in data.values()))
         axes.set_title("robust accuracy, %")
-        axes.set_xlabel("eps, in pixel units of [0, 1]")
+        norm = next(iter(data.values()))["ball"].partition("(")[0]
+        axes.set_xlabel(f"eps of {norm}, in pixel units of [0, 1]")
         add_legend(figure, styles)
         listed = "; ".join(f"{name}: {_describe(each)}" for name, each in data.items())
         caption = (
