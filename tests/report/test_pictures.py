@@ -12,7 +12,7 @@ from torch import nn
 import nuat
 from nuat.attacks import NuclearAttack, logits
 from nuat.errors import InputError
-from nuat.report import pictures
+from nuat.report import pictures, write_page
 from nuat.report.pictures.confusion import measure_confusion
 from nuat.report.pictures.example import measure_example
 from nuat.report.pictures.radii import draw_radii, measure_radii
@@ -179,6 +179,10 @@ def test_the_section_shows_all_runs_and_says_what_is_damaged(run, call):  # noqa
     assert [name for name, _ in section.runs] == [row.name for row in rows]
     assert [len(charts) for _, charts in section.runs] == [1, 2, 1], "NuAT-H has its switching too"
     assert len(section.missing) == 1 and rows[2].name in section.missing[0]
+    page = write_page(items, run / "page.html").read_text()
+    assert "Pictures of the networks" in page and "is shown without pictures" in page
+    shown = [radii, *(chart for _, charts in section.runs for chart in charts)]
+    assert all(chart["src"] in page for chart in shown)
     other = {items[0].path.resolve(): nuat.load_model(items[1].path).model}
     assert len(picture_section(items[:1], rows[:1], other).runs) == 0, "of other weights"
 

@@ -10,12 +10,17 @@ from rich.console import Console
 from torch import nn
 
 import nuat
+from nuat.attacks import MM
+from nuat.attacks.quick import UPPER_BOUND
 from nuat.checkpoints.run import Run
+from nuat.config.serialization import to_dict
 from nuat.data import load_dataset
 from nuat.errors import InputError
 from nuat.evaluation import EvaluationResult
 from nuat.nn.fingerprint import fingerprint
-from nuat.report import Row, build_rows, footnotes, render_table, write_page
+from nuat.report import EvaluationFolder, Row, build_rows, footnotes, render_table, write_page
+from nuat.report.evaluations import merge
+from nuat.report.summary import list_facts
 from nuat.report.table import best_rows, build_columns, shared_settings
 from tests.command_line import TINY
 from tests.report.test_report import Page, text
@@ -238,3 +243,22 @@ def test_numbers_are_not_broken_in_wide_tables():
     figures = [f"{100 * share:.1f}" for share in shares.values()]
     assert [word for word in shown if word in figures] == 2 * figures
     assert shown.count("1,234.5") == 2
+
+
+def test_quick_attacks_are_called_upper_bounds_and_8_bits_are_a_fact(tmp_path):
+    quick = scores({"mm5": RIGHT, "pgd-20": STRONG}, robust_8bit={"pgd-20": RIGHT})
+    quick = dataclasses.replace(quick, attacks={"mm5": to_dict(MM()), "pgd-20": {"is": "PGD"}})
+    item = EvaluationFolder(tmp_path, quick)
+    (row,) = build_rows([item])
+    assert footnotes([row]) == [f"mm5: {UPPER_BOUND}"]
+    facts = dict(list_facts(item, row))
+    assert facts["robust accuracy in 8 bits"].startswith("pgd-20 75.0 %: ")
+    earlier = EvaluationFolder(tmp_path, scores({"pgd-20": STRONG}))
+    assert "robust accuracy in 8 bits" not in dict(list_facts(earlier, build_rows([earlier])[0]))
+
+
+def test_merged_evaluations_keep_their_verdicts_in_8_bits():
+    one = scores({"pgd-20": STRONG}, robust_8bit={"pgd-20": RIGHT})
+    flipped = scores({"fgsm": RIGHT[::-1]}, robust_8bit={"fgsm": RIGHT[::-1]})
+    other = dataclasses.replace(flipped, indices=[3, 2, 1, 0], labels=[1, 0, 1, 0])
+    assert merge([("a", one), ("b", other)]).robust_8bit == {"pgd-20": RIGHT, "fgsm": RIGHT}

@@ -84,6 +84,9 @@ class APGDMALT(APGDT):
         return [UPPER_BOUND]
 
 
+QUICK_ATTACKS = (MM, APGDMALT)
+
+
 def linearized_margins(
     model: nn.Module, x: Tensor, y: Tensor, classes: Tensor, ball: Ball
 ) -> Tensor:

@@ -21,6 +21,7 @@ from nuat.report.figures import line_styles
 from nuat.report.folders import EvaluationFolder, ReportItem
 from nuat.report.gallery import build_gallery
 from nuat.report.naming import read_ball, value_text
+from nuat.report.pictures.section import picture_section
 from nuat.report.rows import Row, build_rows
 from nuat.report.summary import list_facts, list_recipe, list_warnings
 from nuat.report.table import build_columns, footnotes, percent, shared_settings
@@ -72,6 +73,7 @@ def write_page(
                     warn(f"{item.path} is shown without images: {gallery['missing']}")
         sections.append(section)
     title, columns = _title(items, rows), build_columns(rows)
+    pictures = picture_section(items, rows, models)
     html = _template().render(
         title=title,
         settings=[text for text in shared_settings(rows) if text not in title],
@@ -83,7 +85,8 @@ def write_page(
         falls=plot_falls(rows),
         classes=class_table(rows, [_class_names(item) for item in items]),
         tests=paired_tests(rows),
-        missing=_missing(items, rows, models),
+        pictures=pictures,
+        missing=[*_missing(items, rows, models), *pictures.missing],
         script=_script(),
         script_hash=b64encode(hashlib.sha256(_script().encode()).digest()).decode(),
         training=plot_training(items, rows),

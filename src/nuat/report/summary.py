@@ -32,6 +32,7 @@ def list_recipe(described: Mapping[str, Any]) -> list[tuple[str, str]]:
 def list_facts(item: ReportItem, row: Row) -> list[tuple[str, str]]:
     """Return the names and values of what is known about a run or an evaluation."""
     facts = _evaluation_facts(item) if isinstance(item, EvaluationFolder) else _run_facts(item, row)
+    facts.insert(-1, ("robust accuracy in 8 bits", _eight_bit_text(row)))
     return [(name, text) for name, text in facts if text]
 
 
@@ -53,6 +54,17 @@ def _run_facts(run: Run, row: Row) -> list[tuple[str, str]]:
         ("note", recipe.get("note", "")),
         ("versions", _versions(config["versions"])),
     ]
+
+
+def _eight_bit_text(row: Row) -> str:
+    """The robust accuracy under each attack once its images are rounded to 8 bits."""
+    if row.result is None or not row.result.robust_8bit:
+        return ""
+    shares = [
+        f"{name} {100 * row.result.robust_accuracy_8bit(name):.1f} %"
+        for name in row.result.robust_8bit
+    ]
+    return f"{', '.join(shares)}: adversarial images as a PNG file keeps them, classified again"
 
 
 def _cost_text(row: Row) -> str:

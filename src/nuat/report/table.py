@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from nuat.attacks.quick import QUICK_ATTACKS, UPPER_BOUND
 from nuat.report.rows import Row
 from nuat.runtime.text import escape_unprintable
 
@@ -95,17 +96,31 @@ def shared_settings(rows: Sequence[Row]) -> list[str]:
 
 
 def footnotes(rows: Sequence[Row]) -> list[str]:
-    """Return the starts of the attacks, and a line for each run with evaluations not shown."""
+    """Return what to know of the attacks, and a line for each run with evaluations not shown."""
     starts: dict[str, list[str]] = {}
     for attack, start in {pair for row in rows for pair in row.initial_points.items()}:
         starts.setdefault(start, []).append(attack)
     texts = sorted(f"{start} of {', '.join(sorted(names))}" for start, names in starts.items())
     lines = [escape_unprintable(f"Starts of the attacks: {'; '.join(texts)}")] if texts else []
+    if quick := _quick_attacks(rows):
+        lines.append(escape_unprintable(f"{', '.join(quick)}: {UPPER_BOUND}"))
     return lines + [
         escape_unprintable(f"{row.name}: also there, not shown: {'; '.join(row.not_shown)}")
         for row in rows
         if row.not_shown
     ]
+
+
+def _quick_attacks(rows: Sequence[Row]) -> list[str]:
+    """Return the names of the attacks of the rows that are quick ones."""
+    results = [row.result for row in rows if row.result is not None]
+    attacks = {name: config for result in results for name, config in result.attacks.items()}
+    kinds = [kind.__name__ for kind in QUICK_ATTACKS]
+    return sorted(
+        name
+        for name, config in attacks.items()
+        if isinstance(config, Mapping) and config.get("is") in kinds
+    )
 
 
 def build_columns(rows: Sequence[Row]) -> list[Column]:
