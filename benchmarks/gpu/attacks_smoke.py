@@ -198,7 +198,7 @@ def waits(name: str, kind: type[Ball]) -> dict:
     """No iterate waits, but for the looks and the end of the run."""
     ball, graphs = half_way(kind), capture()
     attacked(name, ball, capture())  # what is built once for a device, such as the eta of Square
-    looks = ((runner, "verify_candidates"), (runner, "_drop_inactive"), (runner, "passes_at"))
+    looks = ((runner, "verify_candidates"), (runner, "drop_inactive"), (runner, "passes_at"))
     patches = [
         mock.patch.object(where, look, within("default", getattr(where, look)))
         for where, look in (*looks, (IterateGraphs, "compare"))

@@ -6,8 +6,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import nuat
-from nuat.attacks import attack_registry, parse_attack, runner
-from nuat.attacks.runner import record_candidates
+from nuat.attacks import attack_registry, candidates, parse_attack, runner
+from nuat.attacks.candidates import record_candidates
 from nuat.attacks.square import eta_pattern
 from nuat.errors import InputError
 from nuat.losses import ce_per_image, margin
@@ -229,7 +229,7 @@ def test_an_iterate_makes_no_tensor_of_python_numbers(name, ball, monkeypatch):
     f, x = Net().eval(), images(8)
     y, made = f(x).argmax(1), []
     monkeypatch.setattr(runner, "CHECK_EVERY", 100)
-    monkeypatch.setattr(runner, "record_candidates", record_as_first)
+    monkeypatch.setattr(candidates, "record_candidates", record_as_first)
     for steps in (11, 31):
         each, ranking = (
             parse_attack(name.format(steps), ball),

@@ -15,6 +15,7 @@ from torch import nn
 
 import nuat
 from nuat.attacks import AttackResult, Ensemble, classes_by_logit, logits, parse_attack, run_attack
+from nuat.attacks import candidates as attack_candidates
 from nuat.attacks import runner as attack_runner
 from nuat.attacks.graphs import GraphCapture, IterateGraphs
 from nuat.evaluation import evaluate, runner
@@ -211,7 +212,8 @@ class BadGradients(Net):
 )
 def test_a_network_that_cannot_be_captured_runs_in_python(model, reason, monkeypatch):
     monkeypatch.setattr(attack_runner, "CHECK_EVERY", 2)
-    monkeypatch.setattr(attack_runner, "padded_rows", lambda images: IMAGES + 2)
+    for module in (attack_runner, attack_candidates):
+        monkeypatch.setattr(module, "padded_rows", lambda images: IMAGES + 2)
     attack, graphs = replace(parse_attack("apgd-ce", BREAKS["linf"]), steps=9), None
     results = []
     with pretended_cuda():
@@ -225,7 +227,8 @@ def test_a_network_that_cannot_be_captured_runs_in_python(model, reason, monkeyp
 
 def test_broken_images_that_stay_in_the_batch_have_no_bad_gradients(monkeypatch):
     monkeypatch.setattr(attack_runner, "CHECK_EVERY", 2)
-    monkeypatch.setattr(attack_runner, "padded_rows", lambda images: IMAGES + 2)
+    for module in (attack_runner, attack_candidates):
+        monkeypatch.setattr(module, "padded_rows", lambda images: IMAGES + 2)
     attack = replace(parse_attack("apgd-ce", BREAKS["linf"]), steps=9)
     graphs = GraphCapture(record_graph)
     on_cpu = run(attack, "cpu", images=IMAGES, model=BadGradients())

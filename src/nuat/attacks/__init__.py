@@ -18,7 +18,8 @@ from nuat.attacks.parsing import CONFIG_NAMES, custom, parse_attack
 from nuat.attacks.pgd import FGSM, PGD, RFGSM, MultiTargetedPGD, TargetedPGD, ascend, check_reach
 from nuat.attacks.quick import APGDMALT, MM
 from nuat.attacks.registry import attack_registry, canonical_name, list_attacks, register_attack
-from nuat.attacks.runner import AttackResult, run_attack
+from nuat.attacks.result import AttackResult
+from nuat.attacks.runner import run_attack
 from nuat.attacks.square import Square
 from nuat.attacks.state import AttackState, input_gradient, value_and_grad
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
@@ -12,10 +11,16 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from nuat.attacks.candidates import (
+    Candidates,
+    drop_inactive,
+    record_next,
+    verify_candidates,
+)
 from nuat.attacks.criteria import evaluate_adversarial
 from nuat.attacks.graphs import GraphCapture, GraphMismatch, IterateGraphs, padded_rows
-from nuat.attacks.state import AttackState, select_rows
-from nuat.losses import margin
+from nuat.attacks.result import AttackResult, passes_at
+from nuat.attacks.state import AttackState
 from nuat.nn.freeze import forward_padded
 from nuat.rng import Noise
 
@@ -25,44 +30,6 @@ if TYPE_CHECKING:
 SuccessAt = Literal["last", "any"]
 CHECK_EVERY = 10
 """Iterates between two checks for misclassified images, at which alone the host waits for a GPU."""
-
-
-@dataclass
-class AttackResult:
-    """The outcome of one run for each of B images.
-
-    Attributes:
-        x_adv: the adversarial point, or the last iterate, [B, C, H, W].
-        adversarial: whether the network misclassifies `x_adv`, [B] bool; see `is_robust`.
-        step: which iterate `x_adv` is, 0 for the start, [B].
-        forwards, backwards: passes through the network up to that iterate, [B].
-        margin: max_{j != y} z_j - z_y, [B]: at `x_adv` where the image is misclassified, otherwise
-            the largest that the search has seen (-inf if it has seen no point in the ball).
-        snapshots: for each snapshot, whether the image is robust at that iterate, [B] bool.
-        bad_gradients: the number of input gradients with NaN or infinite entries.
-    """
-
-    x_adv: Tensor
-    adversarial: Tensor
-    step: Tensor
-    forwards: Tensor
-    backwards: Tensor
-    margin: Tensor
-    snapshots: dict[int, Tensor] = field(default_factory=dict)
-    bad_gradients: int = 0
-
-    @staticmethod
-    def initial(x: Tensor) -> AttackResult:
-        """The result before the first iterate."""
-        zeros = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        unknown = x.new_full((len(x),), torch.nan)
-        return AttackResult(x.clone(), zeros.bool(), zeros, zeros.clone(), zeros.clone(), unknown)
-
-    def set_rows(self, indices: Tensor, adversarial: bool, **values: Tensor) -> None:
-        """Store the outcome of the images at these row indices."""
-        self.adversarial.index_fill_(0, indices, adversarial)  # a GPU waits for `[indices] = ...`
-        for name, value in values.items():
-            getattr(self, name)[indices] = value
 
 
 class PassCounter(nn.Module):
@@ -140,50 +107,45 @@ def run_attack(
         ranking: for targeted attacks, the first T classes of its `rank_targets`, [B, T].
         graphs: on a GPU, capture the iterates as CUDA graphs; without, they run in Python.
     """
-    capturable = x.is_cuda and attack.capturable and not attack.train_mode
+    rank, restart = divmod(run, attack.restarts)
+    target = y
+    if ranking is not None and attack.targets:
+        noise, target = noise.fold_in("target", rank), ranking[:, rank]
+    inputs = x, y, target, noise.fold_in("restart", restart)
+    capturable = x.is_cuda and attack.capturable and attack.success_at == "any"
+    capturable = capturable and not attack.train_mode
     if graphs is not None and capturable and graphs.accepts(attack, search_model):
         try:
-            return _run_once(attack, model, search_model, x, y, noise, run, ranking, graphs)
+            return _run_once(attack, model, search_model, inputs, restart, graphs)
         except GraphMismatch:  # which the notes of `graphs` tell
             pass
-    return _run_once(attack, model, search_model, x, y, noise, run, ranking, None)
+    return _run_once(attack, model, search_model, inputs, restart)
 
 
 def _run_once(
     attack: Attack,
     model: nn.Module,
     search_model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    noise: Noise,
-    run: int,
-    ranking: Tensor | None,
-    graphs: GraphCapture | None,
+    inputs: tuple[Tensor, Tensor, Tensor, Noise],
+    restart: int,
+    graphs: GraphCapture | None = None,
 ) -> AttackResult:
-    rank, restart = divmod(run, attack.restarts)
-    target = y
-    if ranking is not None and attack.targets:
-        noise, target = noise.fold_in("target", rank), ranking[:, rank]
-    noise, counter = noise.fold_in("restart", restart), PassCounter(search_model, x.device)
-    if attack.success_at == "last":
-        iterates = attack.iterates(counter, x, y, target, noise, restart)
-        result = _run_to_last(attack, model, counter, x, y, iterates)
-    elif graphs is None:
-        iterates = attack.iterates(counter, x, y, target, noise, restart)
-        candidates = Candidates.none(x, len(x))
-        result = _run_until_adversarial(attack, model, counter, x, iterates, candidates)
-    else:
+    """Run the attack on images, labels, targets and their noise."""
+    x, y, target, noise = inputs
+    counter = PassCounter(search_model, x.device)
+    if graphs is not None:
         rows = torch.arange(padded_rows(len(x)), device=x.device) % len(x)
         inputs = x[rows], y[rows], target[rows], noise.select(rows)
-        counter.candidates = candidates = Candidates.none(inputs[0], len(x))
-        iterates = attack.iterates(counter, *inputs, restart)
+    iterates = attack.iterates(counter, *inputs, restart)
+    if attack.success_at == "last":
+        result = _run_to_last(attack, model, counter, x, y, iterates)
+    else:
+        candidates = Candidates.none(inputs[0], len(x))
+        if graphs is not None:
+            counter.candidates = candidates
         result = _run_until_adversarial(attack, model, counter, x, iterates, candidates, graphs)
     result.bad_gradients = int(counter.bad_gradients)
     return result
-
-
-Passes = Sequence[tuple[int, int]]
-"""Forward and backward passes up to each iterate."""
 
 
 def _run_to_last(
@@ -206,45 +168,6 @@ def _run_to_last(
     result.forwards += counter.forwards
     result.backwards += counter.backwards
     return result
-
-
-@dataclass
-class Candidates:
-    """Iterates that `search_model` misclassifies, not yet verified by `model`; one row per image.
-
-    Attributes:
-        index: row of the image in the batch, [B].
-        active: whether the image is still robust, [B] bool.
-        now: the number of the current iterate, [B].
-        margin: the largest margin so far, [B].
-        exists: whether there is a candidate since the last check, [B] bool.
-        x_adv: the candidate, the first misclassified iterate since the last check, [B, C, H, W].
-        step: its number, [B].
-        runner_up: the later misclassified iterate with the largest margin, [B, C, H, W].
-        runner_up_margin: its margin, -inf if there is none, [B].
-        runner_up_step: its number, [B].
-    """
-
-    index: Tensor
-    active: Tensor
-    now: Tensor
-    margin: Tensor
-    exists: Tensor
-    x_adv: Tensor
-    step: Tensor
-    runner_up: Tensor
-    runner_up_margin: Tensor
-    runner_up_step: Tensor
-
-    @staticmethod
-    def none(x: Tensor, images: int) -> Candidates:
-        """No candidate for any image of the batch, whose rows after the `images` are padding."""
-        index = torch.arange(len(x), device=x.device)
-        zeros = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        lowest = x.new_full((len(x),), -torch.inf)
-        return Candidates(
-            index, index < images, zeros - 1, lowest, zeros.bool(), x, zeros, x, lowest, zeros
-        )
 
 
 def _run_until_adversarial(
@@ -279,7 +202,7 @@ def _run_until_adversarial(
                     break
     verify_candidates(attack, model, state, candidates, result, passes)
     if graphs is not None:
-        _drop_inactive(state, candidates)
+        drop_inactive(state, candidates)
     last = torch.full_like(candidates.step, len(passes) - 1)
     result.set_rows(
         candidates.index,
@@ -304,97 +227,3 @@ def _capturing(
         yield
     finally:
         state.graphs = None
-
-
-def record_next(
-    attack: Attack, state: AttackState, candidates: Candidates, z: Tensor | None = None
-) -> None:
-    """Count the iterate, and update the candidates with it; z are its logits, if not `state.z`."""
-    z = state.z if z is None else z
-    assert z is not None  # a capturable attack has computed them
-    candidates.now = candidates.now + 1
-    record_candidates(attack, state, candidates, z, candidates.now)
-
-
-def record_candidates(
-    attack: Attack, state: AttackState, candidates: Candidates, z: Tensor, k: Tensor
-) -> None:
-    """Update the candidates with the iterate of number k [B], whose logits are z [B, K].
-
-    Selects with masks rather than with `if`, so that a GPU need not synchronize at every iterate.
-    """
-    margins = margin(z, state.y)
-    misclassified = (z.argmax(1) != state.y) | margins.isnan()  # the opposite of `is_correct`
-    misclassified = misclassified & candidates.active
-    if (in_ball := attack.in_ball(state)) is not None:
-        misclassified, margins = misclassified & in_ball, margins.masked_fill(~in_ball, -torch.inf)
-    candidates.margin = torch.fmax(candidates.margin, margins)  # ignores NaN
-    first = misclassified & ~candidates.exists
-    better = misclassified & candidates.exists & (margins > candidates.runner_up_margin)
-    if misclassified.is_cpu and not misclassified.any():
-        return  # reading a value costs nothing on a CPU
-    candidates.x_adv = torch.where(first[:, None, None, None], state.x_adv, candidates.x_adv)
-    candidates.step = torch.where(first, k, candidates.step)
-    candidates.exists = candidates.exists | first
-    candidates.runner_up = torch.where(
-        better[:, None, None, None], state.x_adv, candidates.runner_up
-    )
-    candidates.runner_up_step = torch.where(better, k, candidates.runner_up_step)
-    candidates.runner_up_margin = torch.where(better, margins, candidates.runner_up_margin)
-
-
-def verify_candidates(
-    attack: Attack,
-    model: nn.Module,
-    state: AttackState,
-    candidates: Candidates,
-    result: AttackResult,
-    passes: Passes,
-) -> None:
-    """Store the candidates that `model` misclassifies and drop their images; forget the others."""
-    rows = candidates.exists.nonzero()[:, 0]
-    if not len(rows):
-        return
-    done = torch.zeros_like(candidates.exists)
-    for points, steps in (
-        (candidates.x_adv, candidates.step),
-        (candidates.runner_up, candidates.runner_up_step),
-    ):
-        robust, margins = evaluate_adversarial(
-            model, state.x[rows], state.y[rows], points[rows], attack.ball
-        )
-        fooled = rows[~robust]
-        result.set_rows(
-            candidates.index[fooled],
-            True,
-            x_adv=points[fooled],
-            margin=margins[~robust],
-            **passes_at(steps[fooled], passes),
-        )
-        done.index_fill_(0, fooled, True)
-        rows = rows[robust & (candidates.runner_up_margin[rows] > -torch.inf)]
-        if not len(rows):
-            break
-    candidates.exists = torch.zeros_like(candidates.exists)
-    candidates.runner_up_margin = torch.full_like(candidates.runner_up_margin, -torch.inf)
-    candidates.active = candidates.active & ~done
-    _drop_inactive(state, candidates, padded=state.graphs is not None)
-
-
-def _drop_inactive(state: AttackState, candidates: Candidates, padded: bool = False) -> None:
-    """Drop the images that are done; if `padded`, keep a number of rows that has graphs."""
-    rows = candidates.active.nonzero()[:, 0]
-    active = len(rows)
-    if padded and active:
-        if padded_rows(active) >= len(state):
-            return
-        rows = torch.cat([rows, rows[:1].expand(padded_rows(active) - active)])
-    state.select(rows)
-    select_rows(candidates, rows)
-    candidates.active = torch.arange(len(rows), device=rows.device) < active
-
-
-def passes_at(steps: Tensor, passes: Passes) -> dict[str, Tensor]:
-    """The step numbers with the forward and backward passes up to them."""
-    forwards, backwards = torch.tensor(passes, device=steps.device)[steps].unbind(1)
-    return {"step": steps, "forwards": forwards, "backwards": backwards}
