@@ -88,9 +88,9 @@ class Timed:
     def to(self, device: Any) -> "Timed":
         return self
 
-    def shuffled_batches(self, *args: Any, **settings: Any):
+    def shuffled_inputs(self, *args: Any, **settings: Any):
         begun = time.perf_counter()
-        batches = iter(self.images.shuffled_batches(*args, **settings))
+        batches = iter(self.images.shuffled_inputs(*args, **settings))
         while True:
             asked = time.perf_counter()
             batch = next(batches, None)

@@ -105,16 +105,14 @@ class ImageDataset(ABC):
         images = (image for x, y in batches for image in hash_images(x, y))
         return combine_hashes([labels, *images])
 
-    @abstractmethod
     def shuffled_batches(
         self, batch_size: int, seed: int, augment: Augment | None = None, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images, labels) of all images in random order.
+        """Yield (images, labels) of all images in random order; see `shuffled_inputs`."""
+        for inputs in self.shuffled_inputs(batch_size, seed, augment, start):
+            yield self.make_batch(inputs, augment)
 
-        Order and augmentation are functions of `seed` alone. The first `start` batches are
-        skipped; the rest are the same as without skipping, so that training can resume.
-        """
-
+    @abstractmethod
     def shuffled_inputs(
         self,
         batch_size: int,
@@ -123,13 +121,12 @@ class ImageDataset(ABC):
         start: int = 0,
         share: slice = ALL,
     ) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the inputs of `make_batch` for each batch of `shuffled_batches`.
+        """Yield what `make_batch` needs for each batch of all images in random order.
 
-        `share` selects images of each batch. Subclasses override this where a batch can be made on
-        the device from less than its images, or where reading only a share is cheaper.
+        By default these are images and labels. Order and augmentation are functions of `seed`
+        alone. The first `start` batches are skipped; the rest are the same as without skipping, so
+        that training can resume. `share` selects images of each batch.
         """
-        for x, y in self.shuffled_batches(batch_size, seed, augment, start):
-            yield x[share], y[share]
 
     def make_batch(
         self, inputs: Sequence[Tensor], augment: Augment | None = None

@@ -81,13 +81,6 @@ class StreamedDataset(ImageDataset):
         for indices, x in zip(index_batches, images, strict=True):
             yield indices, x, copy_to(self.device, y[indices])
 
-    def shuffled_batches(
-        self, batch_size: int, seed: int, augment: Augment | None = None, start: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images, labels) in random order; see `ImageDataset.shuffled_batches`."""
-        for inputs in self.shuffled_inputs(batch_size, seed, augment, start):
-            yield self.make_batch(inputs)
-
     def shuffled_inputs(
         self,
         batch_size: int,

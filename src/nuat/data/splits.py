@@ -67,13 +67,6 @@ class InMemoryDataset(ImageDataset):
         indices = indices.to(self.y.device)
         return replace(self, x=self.x[indices], y=self.y[indices])
 
-    def shuffled_batches(
-        self, batch_size: int, seed: int, augment: Augment | None = None, start: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images, labels) in random order; see `ImageDataset.shuffled_batches`."""
-        for inputs in self.shuffled_inputs(batch_size, seed, augment, start):
-            yield self.make_batch(inputs, augment)
-
     def shuffled_inputs(
         self,
         batch_size: int,
