@@ -10,7 +10,7 @@ from typing import Any
 from nuat.attacks import Attack
 from nuat.data.hashing import combine_hashes
 from nuat.errors import InputError
-from nuat.evaluation.log import FORMAT_VERSION, AttackOutcome, LogEntry
+from nuat.evaluation.log_entry import FORMAT_VERSION, AttackOutcome, LogEntry
 from nuat.evaluation.sanity_checks import check_outcome
 from nuat.threat_models import SLACK, Ball
 

@@ -19,7 +19,7 @@ from nuat.data.classes import match_classes
 from nuat.data.validation import check_images
 from nuat.errors import InputError, check_positive_int, check_seed
 from nuat.evaluation.eight_bit import PNG_CHANNELS
-from nuat.evaluation.log import FORMAT_VERSION
+from nuat.evaluation.log_entry import FORMAT_VERSION
 from nuat.evaluation.per_image import CleanPredictions, Parts
 from nuat.evaluation.probe import probe_model
 from nuat.evaluation.sanity_checks import check_model

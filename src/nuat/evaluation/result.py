@@ -30,7 +30,8 @@ from nuat.checkpoints.fields import (
 from nuat.errors import InputError
 from nuat.evaluation.eight_bit import write_png_files
 from nuat.evaluation.intervals import wilson
-from nuat.evaluation.log import FORMAT_VERSION, EvaluationLog
+from nuat.evaluation.log import EvaluationLog
+from nuat.evaluation.log_entry import FORMAT_VERSION
 from nuat.evaluation.per_image import EvaluationRecord
 from nuat.evaluation.request import EvaluationRequest
 from nuat.runtime.checksums import with_checksum, without_checksum

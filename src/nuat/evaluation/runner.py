@@ -16,7 +16,8 @@ from nuat.attacks.graphs import GraphCapture
 from nuat.data.hashing import hash_images
 from nuat.data.validation import check_images
 from nuat.evaluation.eight_bit import EightBitVerdicts, judge_8_bits
-from nuat.evaluation.log import AttackOutcome, EvaluationLog, LogEntry, RunKey
+from nuat.evaluation.log import EvaluationLog
+from nuat.evaluation.log_entry import AttackOutcome, LogEntry, RunKey
 from nuat.evaluation.per_image import CleanPredictions, EvaluationRecord, Parts
 from nuat.evaluation.request import NUM_PROBES, EvaluationRequest, count_runs
 from nuat.evaluation.search_model import without_copy
