@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import nuat
+import nuat.checkpoints.pretrained
 from nuat import cli
 from nuat.checkpoints.run import Run
 from nuat.recipes import registry
@@ -118,3 +119,47 @@ def test_the_readme_and_the_docs_show_the_loop_of_the_example():
         lines = [line.strip() for line in file.read_text().splitlines()]
         place = next(i for i, line in enumerate(lines) if line.startswith("for loss in method"))
         assert lines[place + 1 : place + 4] == loop, file
+
+
+def run_example(name, tmp_path, monkeypatch, capsys, **short):
+    """Run an example with other constants, in an empty folder; return its names and its output."""
+    monkeypatch.chdir(tmp_path)
+    text = (EXAMPLES / name).read_text()
+    for constant, value in short.items():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"{constant} = ")]
+        text = text.replace(line, f"{constant} = {value}")
+    space = {"__name__": "__main__"}
+    exec(compile(text, name, "exec"), space)
+    return space, capsys.readouterr().out
+
+
+def test_own_network_becomes_more_robust(tmp_path, monkeypatch, capsys):
+    space, out = run_example("own_network.py", tmp_path, monkeypatch, capsys, EPOCHS=3)
+    assert space["after"].worst_case_accuracy > space["before"].worst_case_accuracy
+    assert " before, " in out
+
+
+def test_fine_tuning_makes_a_network_robust(tmp_path, monkeypatch, capsys):
+    _, out = run_example("fine_tuning.py", tmp_path, monkeypatch, capsys, EPOCHS=2)
+    before, after = [line for line in out.splitlines() if line.startswith("clean ")]
+    robust = [float(line.partition("robust ")[2].partition("%")[0]) for line in (before, after)]
+    assert robust[1] > robust[0] + 20
+
+
+def test_foreign_checkpoint_is_attacked(tmp_path, monkeypatch, capsys):
+    space, _ = run_example("foreign_checkpoint.py", tmp_path, monkeypatch, capsys)
+    card = nuat.checkpoints.pretrained.list_pretrained()["nuat:digits/pgd-at"]
+    assert 100 * space["scores"].clean_accuracy == pytest.approx(card.accuracy["clean"], abs=0.26)
+
+
+def test_own_attack_is_run_by_name(call):
+    own = f"--import {EXAMPLES / 'own_attack.py'} --attack random-corners-3 --samples 50"
+    status, out, err = call(f"evaluate nuat:digits/normal {own}")
+    assert (status, err) == (0, "") and "random-corners-3" in out
+
+
+def test_own_data_are_trained_on_by_name(call, tmp_path):
+    own = f"--import {EXAMPLES / 'own_data.py'} --data even-or-odd --out {tmp_path / 'run'}"
+    line = f"train normal {own} --epochs 1 --model 'small-cnn(width=4)' --eps 0.15"
+    assert call(line)[0] == 0
+    assert Run.open(tmp_path / "run").config["data"]["classes"] == ["even", "odd"]

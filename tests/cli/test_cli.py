@@ -17,6 +17,7 @@ import nuat
 from nuat.attacks import attack_registry
 from nuat.checkpoints.run import Run
 from nuat.checkpoints.weights_io import read_weights
+from nuat.cli.app import COMMANDS
 from nuat.data import dataset_registry
 from nuat.models import model_registry
 from nuat.runtime import device
@@ -177,6 +178,17 @@ def test_list_recipes(call):
 def test_a_norm_is_written_as_tables_print_it(in_samples, call, norm):
     done = call(f"evaluate run --attack fgsm --samples 10 --eps 0.1 --norm {norm}")
     assert done.status == 0 and f"{norm.capitalize()}(0.1)" in done.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_fits_80_columns_and_has_an_example(call, name):
+    text = call(f"{name} --help").out
+    assert max(map(len, text.splitlines())) <= 80
+    _, example = COMMANDS[name]
+    assert f"Example: {example}" in " ".join(text.split())
+    assert example.startswith(f"nuat {name}")
+    # an example names no option that the command lacks
+    assert all(word in text for word in example.split() if word.startswith("--"))
 
 
 def test_help_names_the_default_attacks(call):

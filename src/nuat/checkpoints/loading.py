@@ -81,8 +81,9 @@ def load_model(
     """Load a trained model, in eval mode.
 
     Args:
-        source: a run folder, a folder that `nuat.save_pretrained` wrote, a weights file, or
-            `module:factory`, a function of yours that returns a trained model.
+        source: a run folder, a folder that `nuat.save_pretrained` wrote, a weights file, a model
+            that comes with nuat, such as `nuat:digits/nuat-wa`, or `module:factory`, a function of
+            yours that returns a trained model.
         model: the architecture, such as `resnet18`; needed for weights that nuat did not write.
         classes: number of classes, by default as recorded, or else 10.
         channels: number of image channels, by default as recorded, or else 3.

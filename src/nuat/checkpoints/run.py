@@ -30,6 +30,7 @@ from torch import Tensor
 
 from nuat.checkpoints.fields import RUN_CONFIG, check_fields, check_metrics, parse_json
 from nuat.checkpoints.format_version import FORMAT_VERSION, check_format_version
+from nuat.checkpoints.pretrained import is_pretrained, pretrained_weights
 from nuat.checkpoints.weights_io import WEIGHTS_FILE, read_weights, write_weights
 from nuat.config.serialization import diff
 from nuat.errors import InputError
@@ -319,11 +320,15 @@ def find_run(path: Path) -> Run | None:
 
 
 def find_weights(path: Path) -> Path:
-    """Return the weights file in a run folder or an exported folder; a file is returned as it is.
+    """Return the weights file in a run folder or an exported folder, or of `nuat:NAME`.
+
+    A file is returned as it is.
 
     Raises:
         InputError: there is no such file, or the run has not finished an epoch yet.
     """
+    if is_pretrained(path):
+        return pretrained_weights(str(path))
     run = find_run(path)
     if run is not None and not run.has_weights:
         last = path / "last.safetensors"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import fields
 from itertools import pairwise
 from typing import Annotated
@@ -12,6 +13,7 @@ import typer
 
 import nuat
 from nuat.cli.bench import bench_command
+from nuat.cli.doctor import doctor_command
 from nuat.cli.download import download_command
 from nuat.cli.evaluate import evaluate_command
 from nuat.cli.export import export_command
@@ -36,18 +38,25 @@ INTERRUPTED = 130
 app = typer.Typer(
     help=(nuat.__doc__ or "").partition("\n")[0].removeprefix("nuat: ").capitalize(),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("train")(train_command)
-app.command("evaluate")(evaluate_command)
-app.command("reproduce")(reproduce_command)
-app.command("report")(report_command)
-app.command("figures")(figures_command)
-app.command("bench")(bench_command)
-app.command("export")(export_command)
-app.command("list")(list_command)
-app.command("download")(download_command)
+
+COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "train": (train_command, "nuat train nuat-wa --epochs 5 --out runs/mine"),
+    "evaluate": (evaluate_command, "nuat evaluate runs/mine --attack autoattack --samples 100"),
+    "reproduce": (reproduce_command, "nuat reproduce mnist --rows fbf,nuat-wa --max-time 2h"),
+    "report": (report_command, "nuat report runs/*"),
+    "figures": (figures_command, "nuat figures runs/mine"),
+    "bench": (bench_command, "nuat bench fbf nuat pgd-at"),
+    "export": (export_command, "nuat export runs/mine --out exported --license mit"),
+    "list": (list_command, "nuat list recipes --data mnist"),
+    "download": (download_command, "nuat download mnist"),
+    "doctor": (doctor_command, "nuat doctor"),
+}
+"""The commands by name, each with an example for its help."""
+
+for _name, (_command, _example) in COMMANDS.items():
+    app.command(_name, epilog=f"Example: {_example}")(_command)
 
 
 def _print_version(requested: bool) -> None:

@@ -19,12 +19,12 @@ def export_command(
     out: Annotated[
         Path | None, typer.Option(help="New folder for the weights and a model card.")
     ] = None,
-    onnx: Annotated[Path | None, typer.Option(help="ONNX file (needs nuat[export]).")] = None,
+    onnx: Annotated[Path | None, typer.Option(help="ONNX file (needs the extra export).")] = None,
     state_dict: Annotated[
         Path | None, typer.Option(help="File for torch's state dict, such as model.pt.")
     ] = None,
     hub: Annotated[
-        str | None, typer.Option(help="Hugging Face repository user/name (needs nuat[hub]).")
+        str | None, typer.Option(help="Hugging Face repository user/name (needs the extra hub).")
     ] = None,
     public: Annotated[bool, typer.Option(help="Make a new repository public.")] = False,
     license: Annotated[str, typer.Option(help="License in the card, such as mit.")] = "unknown",

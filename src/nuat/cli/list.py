@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import typer
@@ -16,7 +16,7 @@ from nuat.errors import unknown_name
 NOTE_INDENT = 4
 
 
-Kind = Literal["recipes", "attacks", "models", "data"]
+Kind = Literal["recipes", "attacks", "models", "data", "pretrained"]
 
 
 def list_command(
@@ -24,10 +24,12 @@ def list_command(
     data: Annotated[str | None, typer.Option(help="Only recipes for this data set.")] = None,
     imports: Imports = None,
 ) -> None:
-    """List the names of recipes, attacks, models or data sets."""
+    """List the names of recipes, attacks, models, data sets or pretrained models."""
     apply_common_options(imports)
     if kind == "recipes":
         _print_recipes(data)
+    elif kind == "pretrained":
+        _print_pretrained()
     else:
         console.print(_registry_table(kind))
 
@@ -42,8 +44,27 @@ def _print_recipes(data: str | None) -> None:
     recipes = [recipe for recipe in recipes if data in (None, recipe.data)]
     rows = [("recipe", "data", "model", "epochs", "source")]
     rows += [(r.name, r.data, r.model, str(r.epochs), r.source) for r in recipes]
+    _print_columns(rows, ["", *(recipe.note for recipe in recipes)])
+
+
+def _print_pretrained() -> None:
+    """A line for each model that comes with nuat: threat model, accuracies in percent, license."""
+    from nuat.checkpoints.pretrained import list_pretrained
+
+    models = list_pretrained()
+    attacks = list(dict.fromkeys(name for model in models.values() for name in model.accuracy))
+    rows = [["name", "ball", "images", *attacks, "license"]]
+    for name, model in models.items():
+        accuracies = [model.accuracy.get(attack) for attack in attacks]
+        cells = ["" if value is None else f"{value:.1f}" for value in accuracies]
+        rows.append([name, model.ball, f"{model.images:,}", *cells, model.license])
+    _print_columns(rows)
+
+
+def _print_columns(rows: Sequence[Sequence[str]], below: Sequence[str] = ()) -> None:
+    """Print rows in columns that are never cut, each with its text of `below` wrapped below it."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row, note in zip(rows, ["", *(recipe.note for recipe in recipes)], strict=True):
+    for row, note in zip(rows, below or [""] * len(rows), strict=True):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print_line("  ".join(cells).rstrip())
         for line in textwrap.wrap(note, console.width - NOTE_INDENT):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,25 @@ def epoch_summary(trainer: Trainer, metrics: Mapping[str, Any]) -> str:
         f"{format_duration(seconds_left)} left",
     )
     return "  ".join(parts)
+
+
+def chance_note(trainer: Trainer, metrics: Mapping[str, Any]) -> str:
+    """A note if clean accuracy is still that of guessing after a third of the epochs, or "".
+
+    It is if it is at most two standard deviations of guessing above 1 / K, for K classes.
+    """
+    epochs, images = trainer.recipe.epochs, len(trainer.splits.val)
+    if epochs < 3 or trainer.epoch != -(-epochs // 3):
+        return ""
+    chance = 1 / len(trainer.splits.classes)
+    if metrics["val_clean"] > chance + 2 * math.sqrt(chance * (1 - chance) / images):
+        return ""
+    return (
+        f"NOTE: after a third of the epochs clean accuracy is {metrics['val_clean']:.1%}, where "
+        f"guessing has {chance:.1%}: the network has not learned to tell the classes apart. With "
+        "few images, start from trained weights (--init), with a smaller --eps, or train for more "
+        "epochs; see docs/small_data.md"
+    )
 
 
 def position(trainer: Trainer) -> str:

@@ -29,7 +29,7 @@ from nuat.runtime.ranks import any_rank, from_first, rank, world_size
 from nuat.runtime.signals import handle_signals, stopped_by
 from nuat.training.cuda_graphs import CudaGraphs
 from nuat.training.distributed import check_same_run, prepare_model, share_of_batch, wrap_model
-from nuat.training.messages import epoch_summary, error_context, position
+from nuat.training.messages import chance_note, epoch_summary, error_context, position
 from nuat.training.meters import AverageMeter, LossMeter, Timer
 from nuat.training.nonfinite import may_roll_back, roll_back, train_or_skip
 from nuat.training.overfitting import react_to_overfitting
@@ -268,6 +268,8 @@ class Trainer:
             self.unsaved["model"] = copy_weights(self)
         bar.advance(0, clean=f"{clean:.1%}", robust=f"{robust:.1%}")
         bar.print_line(epoch_summary(self, metrics))
+        if note := chance_note(self, metrics):
+            bar.print_line(note)
         react_to_overfitting(self, metrics, bar)
         self.finished = self.epoch == self.recipe.epochs or metrics.get("stopped", False)
         # a run that overfitting stopped keeps the last weights from before
