@@ -1,6 +1,7 @@
 """Attacks: frozen dataclasses, called as `PGD(Linf(8 / 255), steps=20)(model, x, y)`."""
 
 from nuat.attacks.apgd import APGD, APGDDLR, APGDT
+from nuat.attacks.ascent import ascend, check_reach
 from nuat.attacks.autoattack import AutoAttack, Ensemble
 from nuat.attacks.base import Attack
 from nuat.attacks.criteria import (
@@ -15,7 +16,7 @@ from nuat.attacks.fab import FAB, FABT
 from nuat.attacks.gama import GAMA, GAMAFW, GAMAMT
 from nuat.attacks.logit_norm import FrobeniusAttack, NuclearAttack
 from nuat.attacks.parsing import CONFIG_NAMES, custom, parse_attack
-from nuat.attacks.pgd import FGSM, PGD, RFGSM, MultiTargetedPGD, TargetedPGD, ascend, check_reach
+from nuat.attacks.pgd import FGSM, PGD, RFGSM, MultiTargetedPGD, TargetedPGD
 from nuat.attacks.quick import APGDMALT, MM
 from nuat.attacks.registry import attack_registry, canonical_name, list_attacks, register_attack
 from nuat.attacks.result import AttackResult

@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from nuat.attacks.ascent import PGDState, ascent_steps, check_reach
 from nuat.attacks.base import Attack
 from nuat.attacks.limits import MAX_STEP_SIZE, MAX_TARGETS, MAX_WEIGHT, Limits
-from nuat.attacks.pgd import PGDState, ascent_steps, check_reach
 from nuat.attacks.state import AttackState, value_and_grad
 from nuat.errors import InputError
 from nuat.losses import margin, targeted_margin

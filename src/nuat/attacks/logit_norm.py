@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nuat.attacks.ascent import PGDState
 from nuat.attacks.limits import MAX_BATCH
-from nuat.attacks.pgd import PGDState, ProjectedGradientAttack
+from nuat.attacks.pgd import ProjectedGradientAttack
 from nuat.losses import Distance, frobenius, nuclear
 from nuat.rng import Noise
 from nuat.threat_models import Bernoulli, Start
