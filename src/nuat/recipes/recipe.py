@@ -178,6 +178,8 @@ class Recipe:
 
         Every schedule is rescaled to it. So is the window of the EMA, 1 / (1 - ema_decay) steps: it
         keeps its share of the run with ema_decay ** (self.epochs / epochs).
+        The EMA that NuAT2-WA attacks (`attack_ema_decay`) keeps its window, published as 100
+        steps: it follows the weights closely in a run of any length.
         """
         epochs = plain(epochs)
         check_positive_int("epochs", epochs)
