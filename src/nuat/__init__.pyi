@@ -8,6 +8,7 @@ from nuat import checkpoints as checkpoints
 from nuat import cli as cli
 from nuat import config as config
 from nuat import data as data
+from nuat import diagnosis as diagnosis
 from nuat import errors as errors
 from nuat import evaluation as evaluation
 from nuat import export as export
@@ -59,6 +60,8 @@ from nuat.data import Splits as Splits
 from nuat.data import list_datasets as list_datasets
 from nuat.data import load_dataset as load_dataset
 from nuat.data import register_dataset as register_dataset
+from nuat.diagnosis import Diagnosis as Diagnosis
+from nuat.diagnosis import diagnose as diagnose
 from nuat.errors import InputError as InputError
 from nuat.errors import NonFiniteError as NonFiniteError
 from nuat.evaluation import EvaluationResult as EvaluationResult

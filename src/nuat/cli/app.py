@@ -13,6 +13,7 @@ import typer
 
 import nuat
 from nuat.cli.bench import bench_command
+from nuat.cli.diagnose import diagnose_command
 from nuat.cli.doctor import doctor_command
 from nuat.cli.download import download_command
 from nuat.cli.evaluate import evaluate_command
@@ -44,6 +45,7 @@ app = typer.Typer(
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "train": (train_command, "nuat train nuat-wa --epochs 5 --out runs/mine"),
     "evaluate": (evaluate_command, "nuat evaluate runs/mine --attack autoattack --samples 100"),
+    "diagnose": (diagnose_command, "nuat diagnose runs/mine --transfer-from runs/other"),
     "reproduce": (reproduce_command, "nuat reproduce mnist --rows fbf,nuat-wa --max-time 2h"),
     "report": (report_command, "nuat report runs/*"),
     "figures": (figures_command, "nuat figures runs/mine"),
@@ -81,8 +83,8 @@ def main() -> None:
     """Run the command line.
 
     An error of the user is printed as one line. The exit status is 2 for it, 1 for a loss that is
-    not finite, 75 after --max-time, 128 plus the number of the signal that has ended the command,
-    so 130 after Ctrl-C.
+    not finite and for a diagnosis that fails, 75 after --max-time, 128 plus the number of the
+    signal that has ended the command, so 130 after Ctrl-C.
     """
     warnings.showwarning = lambda message, *_: print_warning(str(message))
     try:

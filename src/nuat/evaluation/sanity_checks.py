@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +35,7 @@ def check_model(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
 def _check_logits(model: nn.Module, x: Tensor) -> list[str]:
     notes = []
     z, z_again = forward_padded(model, x), forward_padded(model, x)
-    randomized = bool(_differ(z, z_again).any())
+    randomized = bool(logits_differ(z, z_again).any())
     if randomized:
         notes.append(
             "the model is randomized: its logits differ between two calls on the same images, so a "
@@ -44,7 +46,7 @@ def _check_logits(model: nn.Module, x: Tensor) -> list[str]:
             "the outputs are non-negative and sum to 1, like those of a softmax: attacks need "
             "logits, and robust accuracy is overstated"
         )
-    if not randomized and (count := _count_batch_dependent(model, x, z)):
+    if not randomized and (count := count_batch_dependent(model, x, z)):
         notes.append(
             f"the logits of {count} of {len(x)} images depend on the other images of the batch, so "
             "the verdicts depend on how images are batched"
@@ -53,15 +55,9 @@ def _check_logits(model: nn.Module, x: Tensor) -> list[str]:
 
 
 def _check_gradients(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
-    x = x.detach().requires_grad_()
-    margins = margin(forward_padded(model, x), y)
-    try:
-        (gradient,) = torch.autograd.grad(margins.sum(), x)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        return [f"no gradient reaches the images: {reason}"]
+    gradient = unchanged_gradient(model, x, y, margin)
+    if isinstance(gradient, str):
+        return [f"no gradient reaches the images: {gradient}"]
     largest = gradient.flatten(1).abs().amax(1)
     problems = {"exactly zero": largest == 0, "NaN or infinite": ~largest.isfinite()}
     return [
@@ -72,18 +68,37 @@ def _check_gradients(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
     ]
 
 
-def _differ(z: Tensor, z_other: Tensor) -> Tensor:
+def unchanged_gradient(
+    model: nn.Module, x: Tensor, y: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor | str:
+    """Return the gradient of a loss [B] at the images [B, C, H, W], NaN and infinities included.
+
+    If no gradient reaches the images, return the reason.
+    """
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        value = loss(forward_padded(model, x), y).sum()
+        try:
+            (gradient,) = torch.autograd.grad(value, x)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            return str(error).strip().splitlines()[0]
+    return gradient
+
+
+def logits_differ(z: Tensor, z_other: Tensor) -> Tensor:
     """Return whether two logits [B, K] of an image differ by more than rounding, [B]."""
     norm = torch.linalg.vector_norm(z, dim=1).clamp_min(1e-12)
     differ: Tensor = torch.linalg.vector_norm(z - z_other, dim=1) > 1e-4 * norm
     return differ
 
 
-def _count_batch_dependent(model: nn.Module, x: Tensor, z: Tensor) -> int:
+def count_batch_dependent(model: nn.Module, x: Tensor, z: Tensor) -> int:
     """Count the images whose logits change when the rest of their batch does."""
     x = x[: max(1, min(len(x) // 2, MIN_BATCH))]
     batch = torch.cat([x, (1 - x).clamp(0, 1)])
-    return int(_differ(forward_padded(model, batch)[: len(x)], z[: len(x)]).sum())
+    return int(logits_differ(forward_padded(model, batch)[: len(x)], z[: len(x)]).sum())
 
 
 SQUARE_THRESHOLD = 0.002
