@@ -1,5 +1,6 @@
 """Masked gradients, collapsed training and odd outputs are failed; adversarial training passes."""
 
+import dataclasses
 import json
 
 import pytest
@@ -167,6 +168,23 @@ def test_without_time_every_check_is_skipped(nets, images):
     found = nuat.diagnose(nets["normal"], images, BALL, samples=20, max_time=0)
     assert {check.verdict for check in found.checks} == {"skipped"} and found.ran_out_of_time
     assert "nothing was checked" in found.summary
+
+
+class Infinite(nn.Module):
+    def forward(self, x):
+        z = x.flatten(1)[:, 20:30] * 100
+        return z.masked_fill(x.amax((1, 2, 3))[:, None] < 0.98, torch.nan)
+
+
+def test_logits_that_are_not_finite_leave_a_file_that_can_be_read(images, tmp_path):
+    odd = Subject(Infinite(), images, list(range(SAMPLES)), SMALLER, 10, 0)
+    checks = [outputs(odd), surface(odd)]
+    found = nuat.diagnose(Infinite(), images, SMALLER, samples=20, max_time=0)
+    found = dataclasses.replace(found, checks=checks)
+    found.write(tmp_path / "diagnosis.json")
+    content = Diagnosis.read(tmp_path / "diagnosis.json")
+    assert checks[0].verdict == "fail" and "NaN or infinite" in checks[0].measured
+    assert None in content["surface"].curves["margin along the gradient"]
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(0.01, "pass"), (0.02, "warn"), (0.2, "fail")])

@@ -139,7 +139,6 @@ def _resolve(
     dataset.check(classes)
     if transfer_from is not None:
         check_logits(transfer_from, x, classes)
-        transfer_from = transfer_from.to(device)
     return Subject(model, dataset, indices, ball, classes, seed, transfer_from)
 
 

@@ -21,7 +21,8 @@ class Check:
         measured: what was found, in words, or why the check was skipped.
         normal: what a network whose robust accuracy is real shows.
         advice: what to do next unless the check passes.
-        numbers: the figures that the verdict follows from; accuracies and shares are fractions.
+        numbers: the figures that the verdict follows from; accuracies and shares are fractions,
+            and None is a number that was not finite in a file.
         curves: series of numbers of equal length for a picture, the horizontal axis first.
     """
 
@@ -30,8 +31,8 @@ class Check:
     measured: str
     normal: str
     advice: str
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
 
 
 def grade(value: float, warn: float, fail: float) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from nuat.checkpoints.fields import (
     ANYTHING,
     COUNT,
+    NOTHING,
     NUMBER,
     SECONDS,
     SEED,
@@ -18,6 +20,7 @@ from nuat.checkpoints.fields import (
     TEXT,
     Field,
     check_fields,
+    either,
     list_of,
     mapping_of,
     parse_json,
@@ -99,7 +102,7 @@ class Diagnosis:
     def to_dict(self) -> dict[str, Any]:
         """Return the content of diagnosis.json: all fields, the verdict, a checksum."""
         content = {"format_version": FORMAT_VERSION, "verdict": self.verdict, **asdict(self)}
-        return with_checksum(json.loads(json.dumps(content)))
+        return with_checksum(_without_infinities(json.loads(json.dumps(content))))
 
     @staticmethod
     def from_dict(content: Any, source: object = "the diagnosis") -> Diagnosis:
@@ -136,6 +139,16 @@ class Diagnosis:
         return Diagnosis.from_dict(parse_json(read_text(file), file), file)
 
 
+def _without_infinities(value: Any) -> Any:
+    """The same JSON value with null for numbers that are not finite, which JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _without_infinities(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_infinities(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+_NUMBER = either(NUMBER, NOTHING)
 _FIELDS = {
     "checks": list_of(mapping_of(ANYTHING), low=1),
     "clean_accuracy": SHARE,
@@ -155,7 +168,7 @@ _CHECK = {
     "measured": TEXT,
     "normal": TEXT,
     "advice": TEXT,
-    "numbers": mapping_of(NUMBER),
-    "curves": mapping_of(list_of(NUMBER)),
+    "numbers": mapping_of(_NUMBER),
+    "curves": mapping_of(list_of(_NUMBER)),
 }
 """The fields of diagnosis.json (docs/file_formats.md)."""
