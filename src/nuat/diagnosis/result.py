@@ -93,6 +93,8 @@ class Diagnosis:
         warned = [check.name for check in self.checks if check.verdict == "warn"]
         if warned:
             return f"{figure}; look at {', '.join(warned)} before you report it"
+        if self.ran_out_of_time:
+            return f"{figure}; nothing speaks against it yet, but checks are left"
         return f"{figure}; nothing speaks against it"
 
     def __getitem__(self, name: str) -> Check:
