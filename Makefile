@@ -2,9 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # make clean test EXTRAS=demo,dev,vision,export,hub also runs the tests that need those
-EXTRAS ?= demo,dev
+EXTRAS ?= demo,dev,docs
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format docs linkcheck clean
 
 # One thread: these networks are too small to be shared out, and threads that wait for each other on a
 # busy machine cost ten times as much.
@@ -24,10 +24,18 @@ format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Warnings are errors: a page or an anchor that a link misses is one. docs/_build/html is the site.
+docs: .venv/installed
+	$(BIN)/sphinx-build -q -W --keep-going -c docs -b html . docs/_build/html
+
+# the links that lead elsewhere, which takes a network
+linkcheck: .venv/installed
+	$(BIN)/sphinx-build -q -W --keep-going -c docs -b linkcheck . docs/_build/linkcheck
+
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf .venv docs/_build docs/generated .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
