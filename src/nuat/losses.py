@@ -18,7 +18,11 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 def ce(z: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy, averaged over the batch: -1/B sum_i log softmax(z_i)[y_i]."""
+    """Cross-entropy, averaged over the batch: -1/B sum_i log softmax(z_i)[y_i].
+
+    >>> nuat.ce(torch.zeros(5, 10), torch.arange(5))
+    tensor(2.3026)
+    """
     return F.cross_entropy(z, y)
 
 
@@ -28,7 +32,12 @@ def ce_per_image(z: Tensor, y: Tensor) -> Tensor:
 
 
 def kl(z: Tensor, z_adv: Tensor) -> Tensor:
-    """KL(p || p_adv) = sum_ij p_ij (log p_ij - log p_adv_ij), where p = softmax(z)."""
+    """KL(p || p_adv) = sum_ij p_ij (log p_ij - log p_adv_ij), where p = softmax(z).
+
+    >>> z = torch.tensor([[1.0, 2.0, 3.0]])
+    >>> nuat.kl(z, z)
+    tensor(0.)
+    """
     # The gradient in z_adv has the bits of `F.kl_div(..., target=p)`, which the published TRADES
     # uses. That function itself gives NaN gradients in z where a probability underflows to 0, and
     # with log_target=True another rounding, which turns signs of the gradient near x.
@@ -39,6 +48,9 @@ def nuclear(z_adv: Tensor, z: Tensor) -> Tensor:
     """|z_adv - z|_*, the sum of the singular values of the difference of two logit matrices.
 
     The device decides the algorithm: see `nuclear_norm`.
+
+    >>> nuat.nuclear(3 * torch.eye(4), torch.zeros(4, 4))
+    tensor(12.)
     """
     return nuclear_norm(z_adv - z)
 
@@ -50,17 +62,29 @@ def nuclear_svd(z_adv: Tensor, z: Tensor) -> Tensor:
 
 
 def frobenius(z_adv: Tensor, z: Tensor) -> Tensor:
-    """|z_adv - z|_F, whose gradient is 0 where the two are equal."""
+    """|z_adv - z|_F, whose gradient is 0 where the two are equal.
+
+    >>> nuat.frobenius(3 * torch.eye(4), torch.zeros(4, 4))
+    tensor(6.)
+    """
     return torch.linalg.vector_norm(z_adv - z)
 
 
 def squared_l2(z_adv: Tensor, z: Tensor) -> Tensor:
-    """sum_ij (z_adv_ij - z_ij)^2."""
+    """sum_ij (z_adv_ij - z_ij)^2.
+
+    >>> nuat.squared_l2(3 * torch.eye(4), torch.zeros(4, 4))
+    tensor(36.)
+    """
     return (z_adv - z).square().sum()
 
 
 def squared_l2_of_softmax(z_adv: Tensor, z: Tensor) -> Tensor:
-    """sum_ij (p_adv_ij - p_ij)^2, where p = softmax(z)."""
+    """sum_ij (p_adv_ij - p_ij)^2, where p = softmax(z).
+
+    >>> nuat.squared_l2_of_softmax(torch.tensor([[100.0, 0.0]]), torch.tensor([[0.0, 100.0]]))
+    tensor(2.)
+    """
     return squared_l2(z_adv.softmax(1), z.softmax(1))
 
 

@@ -45,6 +45,9 @@ def nuclear_norm(d: Tensor, algorithm: str | None = None) -> Tensor:
     Source: the regularizer of NuAT (NeurIPS 2021). The choice of subgradient is not from the paper.
     "polar" is an iteration of minimax polynomials as in Polar Express (arXiv:2505.16932), for
     sigma >= 1e-3.
+
+    >>> nuat.nuclear_norm(torch.diag(torch.tensor([3.0, 4.0])))
+    tensor(7.)
     """
     algorithm = algorithm or ("polar" if d.device.type == "cuda" else "svd")
     if algorithm not in ALGORITHMS:

@@ -46,7 +46,12 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class LinearRamp(Schedule):
-    """to * min(epoch, epochs) / epochs: rises from 0 to `to` in `epochs` and stays there."""
+    """to * min(epoch, epochs) / epochs: rises from 0 to `to` in `epochs` and stays there.
+
+    >>> lam = nuat.LinearRamp(to=4.0, epochs=8)
+    >>> [lam(epoch) for epoch in (0, 2, 8, 20)]
+    [0.0, 1.0, 4.0, 4.0]
+    """
 
     to: float
     epochs: float
@@ -90,7 +95,12 @@ class Piecewise(Schedule):
 
 @dataclass(frozen=True)
 class StepDecay(Schedule):
-    """`value`, multiplied by `by` at each of the epochs `at`."""
+    """`value`, multiplied by `by` at each of the epochs `at`.
+
+    >>> lr = nuat.StepDecay(0.1, at=(5, 10))
+    >>> [round(lr(epoch), 4) for epoch in (0, 5, 10)]
+    [0.1, 0.01, 0.001]
+    """
 
     value: float
     at: tuple[float, ...]
@@ -118,7 +128,12 @@ class StartAt(Schedule):
 
 
 def triangle(low: float, peak: float, up: float, down: float) -> Piecewise:
-    """One cycle of a cyclic schedule: `low` to `peak` in `up` epochs, back to `low` in `down`."""
+    """One cycle of a cyclic schedule: `low` to `peak` in `up` epochs, back to `low` in `down`.
+
+    >>> lr = nuat.triangle(0, 0.1, 5, 10)
+    >>> [lr(epoch) for epoch in (0, 5, 10, 15)]
+    [0.0, 0.1, 0.05, 0]
+    """
     return Piecewise(((0.0, low), (up, peak), (up + down, low)))
 
 

@@ -78,7 +78,15 @@ def format_pixels(value: float) -> str:
 
 @dataclass(frozen=True, repr=False)
 class Linf(Ball):
-    """max_i |x_adv_i - x_i| <= eps."""
+    """max_i |x_adv_i - x_i| <= eps.
+
+    >>> ball = nuat.Linf(8 / 255)
+    >>> ball
+    Linf(8/255)
+    >>> x = torch.zeros(1, 1, 2, 2)
+    >>> ball.project(torch.ones_like(x), x).max() == 8 / 255
+    tensor(True)
+    """
 
     dual_order = 1
 
@@ -112,7 +120,12 @@ class Linf(Ball):
 
 @dataclass(frozen=True, repr=False)
 class L2(Ball):
-    """sqrt(sum_i (x_adv_i - x_i)^2) <= eps."""
+    """sqrt(sum_i (x_adv_i - x_i)^2) <= eps.
+
+    >>> x = torch.full((1, 1, 2, 2), 0.5)
+    >>> float(nuat.L2(0.5).distance(x + 0.1, x))
+    0.2...
+    """
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """clamp(x + d * min(1, eps / |d|), 0, 1), d = x_adv - x.

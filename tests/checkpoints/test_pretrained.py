@@ -59,3 +59,9 @@ def test_the_command_line_takes_the_name(call, tmp_path, monkeypatch):
     assert doctor.status == 0 and "self-test  passed" in doctor.out
     for text in ("torch", "extra vision", "data cifar10"):
         assert text in doctor.out
+
+
+def test_a_network_instead_of_its_name_is_refused():
+    net = nuat.build_model("small-cnn(width=32)", classes=10, channels=1)
+    with pytest.raises(nuat.InputError, match="model is a SmallCNN, but must be a name"):
+        nuat.load_model("nuat:digits/nuat-wa", model=net)

@@ -41,7 +41,7 @@ def nuat_commands():
                     yield pytest.param(arguments, id=f"{page.stem}: {' '.join(arguments)}"[:70])
 
 
-@pytest.mark.parametrize("arguments", nuat_commands())
+@pytest.mark.parametrize("arguments", list(nuat_commands()))
 def test_every_command_of_the_documentation_parses(arguments):
     """Its options exist and have values of their types; nothing is run."""
     command = typer.main.get_command(app)
@@ -54,6 +54,6 @@ def test_every_command_of_the_documentation_parses(arguments):
 def test_every_snippet_compiles_and_names_what_nuat_has(page):
     for _, text in blocks(page, "python"):
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                if node.value.id == "nuat":
-                    assert hasattr(nuat, node.attr), f"nuat.{node.attr}"
+            if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
+                continue
+            assert node.value.id != "nuat" or hasattr(nuat, node.attr), f"nuat.{node.attr}"

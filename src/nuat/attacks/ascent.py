@@ -52,6 +52,11 @@ def ascend(
 
     Returns:
         The last iterate, [B, C, H, W], detached.
+
+    >>> x = torch.full((1, 1, 2, 2), 0.5)
+    >>> nuat.ascend(lambda x_adv, k: x_adv.sum(), x, x, nuat.Linf(0.1))
+    tensor([[[[0.6000, 0.6000],
+              [0.6000, 0.6000]]]])
     """
     for k in range(steps):
         x_adv = x_adv.detach().requires_grad_()

@@ -146,6 +146,10 @@ class AutoAttack(Ensemble):
 
     Raises:
         InputError: the version is unknown.
+
+    >>> attack = nuat.AutoAttack(nuat.Linf(8 / 255))
+    >>> [name for name, _ in attack.parts]
+    ['apgd-ce', 'apgd-t', 'fab-t', 'square']
     """
 
     def __init__(self, ball: Ball, version: str = "standard"):

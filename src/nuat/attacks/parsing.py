@@ -77,6 +77,10 @@ def parse_attack(text: str, ball: Ball) -> Attack | Ensemble:
 
     Raises:
         InputError: the name or a setting is unknown, or a value has the wrong type.
+
+    >>> attack = nuat.parse_attack("pgd-100(restarts=5)", nuat.Linf(8 / 255))
+    >>> type(attack).__name__, attack.steps, attack.restarts
+    ('PGD', 100, 5)
     """
     text = canonical_name(text)
     _check_typos(text)

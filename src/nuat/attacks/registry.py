@@ -78,7 +78,11 @@ def canonical_name(text: str) -> str:
 
 
 def list_attacks() -> list[str]:
-    """The names of all attacks, in the order of registration."""
+    """The names of all attacks, in the order of registration.
+
+    >>> nuat.list_attacks()[:3]
+    ['fgsm', 'rfgsm', 'pgd']
+    """
     return list(attack_registry)
 
 
@@ -89,5 +93,11 @@ def register_attack(name: str) -> Callable[[AttackFactory], AttackFactory]:
 
     Raises:
         InputError: the name is taken.
+
+    >>> @nuat.register_attack("pgd-from-x")
+    ... def pgd_from_x(ball, steps=10):
+    ...     return nuat.PGD(ball, steps=steps, start=nuat.NoStart())
+    >>> nuat.parse_attack("pgd-from-x-5", nuat.Linf(8 / 255)).steps
+    5
     """
     return attack_registry.register(name)

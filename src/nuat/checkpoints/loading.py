@@ -92,8 +92,20 @@ def load_model(
     Raises:
         InputError: there are no such weights, they do not fit the model, or they belong to another
             architecture or to other data.
+
+    >>> model = nuat.build_model("small-cnn(width=4)", classes=10, channels=1)
+    >>> torch.save(model.state_dict(), "weights.pt")
+    >>> loaded = nuat.load_model("weights.pt", model="small-cnn(width=4)", channels=1)
+    >>> x = torch.rand(2, 1, 8, 8)
+    >>> torch.equal(loaded.model(x), model.eval()(x))
+    True
     """
     classes, channels = plain(classes), plain(channels)
+    if model is not None and not isinstance(model, str):
+        raise InputError(
+            f"model is a {type(model).__name__}, but must be a name such as 'resnet18', or "
+            "'module:factory' for a network of your own"
+        )
     if _is_factory(source):
         return _load_factory(str(source), model, classes, channels, device)
     path = Path(source)

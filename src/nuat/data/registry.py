@@ -39,7 +39,11 @@ PATH_KINDS = ("folder", "npz")
 
 
 def list_datasets() -> list[str]:
-    """Return the names of all data sets, in the order of registration."""
+    """Return the names of all data sets, in the order of registration.
+
+    >>> "digits" in nuat.list_datasets()
+    True
+    """
     return list(dataset_registry)
 
 
@@ -48,6 +52,14 @@ def register_dataset(name: str) -> Callable[[Callable[..., Splits]], Callable[..
 
     Raises:
         InputError: the name is taken.
+
+    >>> @nuat.register_dataset("random")
+    ... def random_images():
+    ...     x, y = torch.rand(6, 1, 8, 8), torch.arange(6) % 2
+    ...     part = nuat.InMemoryDataset(x, y)
+    ...     return nuat.Splits(part, part, part, ("even", "odd"), "random")
+    >>> len(nuat.load_dataset("random").test)
+    6
     """
     return dataset_registry.register(name)
 
@@ -94,6 +106,10 @@ def load_dataset(text: str) -> Splits:
 
     Raises:
         InputError: the name or a setting is unknown, or the data cannot be used.
+
+    >>> digits = nuat.load_dataset("digits")
+    >>> len(digits.train), len(digits.val), len(digits.test), digits.classes[:3]
+    (1197, 200, 400, ('0', '1', '2'))
     """
     name, settings = parse_call(text)
     trust_dataset(text)

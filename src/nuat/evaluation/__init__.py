@@ -85,6 +85,12 @@ def evaluate(
     Raises:
         InputError: an argument is invalid, or `out` contains another evaluation.
         nuat.Stopped: `max_time` was over before the end; the same call goes on.
+
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    >>> images = torch.rand(20, 1, 8, 8), torch.arange(20) % 10
+    >>> result = nuat.evaluate(model, images, nuat.Linf(0.1), ["fgsm", "pgd-5"])
+    >>> result.worst_case_accuracy <= result.robust_accuracy("fgsm") <= result.clean_accuracy
+    True
     """
     request = resolve_request(
         model, images, ball, attacks, classes=classes, samples=samples, indices=indices,

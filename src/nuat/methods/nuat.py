@@ -135,6 +135,12 @@ class NuAT(_NuclearNormMethod):
             train-mode pass of the loss. "eval": those of a separate pass in eval mode, like f(x')
             in the attack. It costs one forward pass in each batch whose attack uses the norm, and
             the loss then runs the adversarial pass before the clean one.
+
+    >>> method = nuat.NuAT(ball=nuat.Linf(0.1), lam=4.0)
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
+    >>> x, y = torch.rand(8, 1, 2, 2), torch.zeros(8, dtype=torch.long)
+    >>> [loss] = method.step(model, x, y, nuat.StepContext(epoch=1, batch=1, batch_size=8))
+    >>> loss.backward()
     """
 
     default_epochs: ClassVar[int] = 100

@@ -40,6 +40,10 @@ def build_model(text: str, classes: int, channels: int) -> nn.Module:
 
     Raises:
         InputError: the name or a setting is unknown or has a wrong value.
+
+    >>> model = nuat.build_model("small-cnn(width=16)", classes=10, channels=1)
+    >>> model(torch.rand(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
     """
     classes, channels = plain(classes), plain(channels)
     check_positive_int("classes", classes)

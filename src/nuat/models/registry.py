@@ -24,7 +24,11 @@ model_registry.add("wrn-34-10", WideResNet)
 
 
 def list_models() -> list[str]:
-    """Return the names of all registered models, in the order of registration."""
+    """Return the names of all registered models, in the order of registration.
+
+    >>> "resnet18" in nuat.list_models()
+    True
+    """
     return list(model_registry)
 
 
@@ -36,6 +40,13 @@ def register_model(name: str) -> Callable[[ModelFactory], ModelFactory]:
 
     Raises:
         InputError: the name is taken.
+
+    >>> @nuat.register_model("linear")
+    ... def linear(classes, channels, side=8):
+    ...     layers = torch.nn.Flatten(), torch.nn.Linear(channels * side * side, classes)
+    ...     return torch.nn.Sequential(*layers)
+    >>> nuat.build_model("linear(side=4)", classes=3, channels=1)(torch.rand(2, 1, 4, 4)).shape
+    torch.Size([2, 3])
     """
     return model_registry.register(name)
 

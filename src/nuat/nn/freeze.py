@@ -24,6 +24,13 @@ def frozen_eval(model: nn.Module, training: bool = False) -> Iterator[nn.Module]
     With `training=True` the model is in train mode instead: BatchNorm normalizes with the
     statistics of the batch, but does not update its running statistics. On exit, also after an
     exception, the mode of every module and the `requires_grad` of every parameter are restored.
+
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(4, 2))
+    >>> with nuat.frozen_eval(model) as frozen_model:
+    ...     frozen_model(torch.rand(1, 1, 2, 2)).requires_grad, model.training
+    (False, False)
+    >>> model.training
+    True
     """
     frozen_model = unwrap_model(model)
     modes = [(module, module.training) for module in frozen_model.modules()]

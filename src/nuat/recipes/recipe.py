@@ -81,6 +81,10 @@ class Recipe:
 
     Raises:
         InputError: a setting is out of its range.
+
+    >>> recipe = nuat.get_recipe("nuat", "digits").with_override("lam.to", "3")
+    >>> recipe.with_threat_model(nuat.Linf(0.1)).method
+    NuAT(...)
     """
 
     name: str

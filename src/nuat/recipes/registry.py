@@ -25,6 +25,11 @@ def register_recipe(recipe: Recipe) -> Recipe:
 
     Raises:
         InputError: the data set has a recipe of this name already.
+
+    >>> from dataclasses import replace
+    >>> short = nuat.get_recipe("nuat-wa", "digits").with_epochs(5)
+    >>> nuat.register_recipe(replace(short, name="nuat-wa-short")).epochs
+    5
     """
     key = recipe.name, recipe.data
     if key in _table:
@@ -34,7 +39,11 @@ def register_recipe(recipe: Recipe) -> Recipe:
 
 
 def list_recipes() -> list[Recipe]:
-    """All recipes, in the order of registration."""
+    """All recipes, in the order of registration.
+
+    >>> [recipe.name for recipe in nuat.list_recipes() if recipe.data == "digits"][:3]
+    ['normal', 'fgsm-at', 'rfgsm-at']
+    """
     return list(_table.values())
 
 
@@ -51,6 +60,10 @@ def get_recipe(name: str, data: str, in_memory: bool = False) -> Recipe:
 
     Raises:
         InputError: there is no such recipe or data set.
+
+    >>> recipe = nuat.get_recipe("nuat-wa", "digits")
+    >>> recipe.epochs, recipe.ball, type(recipe.method).__name__
+    (40, Linf(0.15), 'NuAT')
     """
     data_name, _ = parse_call(data)
     if (name, data_name) in _table:

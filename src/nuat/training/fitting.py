@@ -73,6 +73,14 @@ def fit(
         InputError: an input cannot be used; no training has started.
         NonFiniteError: a loss is NaN or infinite; the last checkpoint is kept.
         ConnectionError: another rank has died; the same call resumes.
+
+    >>> x, y = torch.rand(32, 1, 8, 8), torch.arange(32) % 4
+    >>> recipe = nuat.get_recipe("nuat", "digits").with_epochs(1)
+    >>> model = nuat.build_model("small-cnn(width=4)", classes=4, channels=1)
+    >>> run = nuat.fit(recipe, model=model, data=(x, y), out="runs/example")
+    the test split is held out of train: 8 of 32 images...
+    >>> run.finished
+    True
     """
     device = get_device(device)
     with connected_ranks(device):
