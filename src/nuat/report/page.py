@@ -17,6 +17,7 @@ from nuat.data import ImageDataset, check_recorded_dataset, load_dataset
 from nuat.errors import InputError, NonFiniteError
 from nuat.report.comparison import plot_cost, plot_falls
 from nuat.report.curves import plot_training
+from nuat.report.diagnoses import stored_diagnoses
 from nuat.report.figures import line_styles
 from nuat.report.folders import EvaluationFolder, ReportItem
 from nuat.report.gallery import build_gallery
@@ -74,6 +75,7 @@ def write_page(
         sections.append(section)
     title, columns = _title(items, rows), build_columns(rows)
     pictures = picture_section(items, rows, models)
+    diagnoses, unread = stored_diagnoses(items, rows, models)
     html = _template().render(
         title=title,
         settings=[text for text in shared_settings(rows) if text not in title],
@@ -86,7 +88,8 @@ def write_page(
         classes=class_table(rows, [_class_names(item) for item in items]),
         tests=paired_tests(rows),
         pictures=pictures,
-        missing=[*_missing(items, rows, models), *pictures.missing],
+        diagnoses=diagnoses,
+        missing=[*_missing(items, rows, models), *pictures.missing, *unread],
         script=_script(),
         script_hash=b64encode(hashlib.sha256(_script().encode()).digest()).decode(),
         training=plot_training(items, rows),
