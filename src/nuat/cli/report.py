@@ -31,6 +31,10 @@ def report_command(
         list[str] | None,
         typer.Option(help="A path or function that runs name as their data; repeatable."),
     ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show the page of running trainings on this machine.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="Of --serve; 0: any that is free.")] = 8000,
     data_dir: DataDir = None,
     imports: Imports = None,
 ) -> None:
@@ -46,11 +50,29 @@ def report_command(
 
     for name in data or []:
         trust_dataset(name)
+    if serve:
+        _serve(folders, port)
+        return
     items = [open_item(folder) for folder in _without_pages(folders)]
     models = _load_models(items, model)
     print_table(items, models)
     page = out or items[0].path / "report.html"
     print_line(f"report: {write_page(items, page, models=models, warn=print_warning)}")
+
+
+def _serve(folders: list[Path], port: int) -> None:
+    """Serve the page, without images under attack, until Ctrl-C."""
+    from nuat.report import open_item
+    from nuat.report.page import render_page
+    from nuat.report.serve import HOST, page_server
+
+    def render() -> str:
+        return render_page([open_item(folder) for folder in _without_pages(folders)])
+
+    render()  # so that a folder that does not exist is an error now
+    with page_server(render, port) as server:
+        print_line(f"http://{HOST}:{server.server_port}/ shows the page; Ctrl-C ends it")
+        server.serve_forever()
 
 
 def _without_pages(folders: list[Path]) -> list[Path]:

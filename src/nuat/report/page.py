@@ -56,6 +56,21 @@ def write_page(
     Raises:
         InputError: there are no items.
     """
+    html = render_page(items, models=models, images=images, warn=warn)
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(target, lambda file: file.write_text(html, encoding="utf-8", errors="replace"))
+    return target
+
+
+def render_page(
+    items: Sequence[ReportItem],
+    *,
+    models: Mapping[Path, nn.Module] | None = None,
+    images: ImageDataset | None = None,
+    warn: Callable[[str], object] = lambda line: None,
+) -> str:
+    """Return the page of `write_page` as text."""
     if not items:
         raise InputError("there are no runs or evaluations to show: name at least one folder")
     models = {path.resolve(): model for path, model in (models or {}).items()}
@@ -76,7 +91,7 @@ def write_page(
     title, columns = _title(items, rows), build_columns(rows)
     pictures = picture_section(items, rows, models)
     diagnoses, unread = stored_diagnoses(items, rows, models)
-    html = _template().render(
+    return _template().render(
         title=title,
         settings=[text for text in shared_settings(rows) if text not in title],
         columns=columns,
@@ -95,10 +110,6 @@ def write_page(
         training=plot_training(items, rows),
         heading=" and ".join(kind for kind, _ in _count_kinds(items)),
     )
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(target, lambda file: file.write_text(html, encoding="utf-8", errors="replace"))
-    return target
 
 
 def _script() -> str:
