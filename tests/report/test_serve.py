@@ -1,5 +1,6 @@
 """`nuat report --serve`: the page on the loopback address, made anew for every request."""
 
+import socket
 import threading
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -48,6 +49,13 @@ def test_an_error_is_shown_and_the_server_goes_on():
         status, headers, text = get(server)
         assert status == 503 and "StopIteration" in text
         assert headers["Content-Type"].startswith("text/plain")
+
+
+def test_a_connection_that_says_nothing_holds_nobody_up():
+    with serving(lambda: "page") as server:
+        silent = socket.create_connection((HOST, server.server_port))
+        assert get(server)[2] == "page"
+        silent.close()
 
 
 def test_the_command_refuses_a_folder_that_does_not_exist(call, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 HOST = "127.0.0.1"
@@ -25,6 +26,9 @@ def page_server(render: Callable[[], str], port: int = 0) -> HTTPServer:
     """
 
     class Handler(BaseHTTPRequestHandler):
+        # a browser may open a connection and say nothing, while others wait
+        timeout = 1
+
         def do_GET(self) -> None:
             if self.path != "/":
                 self.send_error(404)
@@ -39,7 +43,8 @@ def page_server(render: Callable[[], str], port: int = 0) -> HTTPServer:
             self.send_header("Content-Length", str(len(content)))
             self.send_header("Refresh", str(REFRESH_SECONDS))
             self.end_headers()
-            self.wfile.write(content)
+            with suppress(ConnectionError):  # the browser has left
+                self.wfile.write(content)
 
         def log_message(self, format: str, *args: object) -> None:
             pass  # a line for every refresh would hide all other output
