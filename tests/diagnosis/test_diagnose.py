@@ -229,7 +229,8 @@ def test_the_command(call, tmp_path, monkeypatch):
     flat = "diagnose flat:make --import flat.py --data digits --samples 20"
     assert "give --eps" in call(flat).err
     failed = call(f"{flat} --eps 0.15 --transfer-from run --out flat.json")
-    assert failed.status == 1 and "very same logits" in " ".join(failed.out.split())
-    assert Diagnosis.read(tmp_path / "flat.json").verdict == "fail"
+    assert failed.status == 1 and "do not believe a robust accuracy" in failed.out
+    written = Diagnosis.read(tmp_path / "flat.json")
+    assert written.verdict == "fail" and "very same logits" in written["outputs"].measured
     assert call("diagnose run --samples 0").status == 2
     assert "no folder" in call("diagnose run --out no/where.json").err

@@ -19,7 +19,7 @@ MODULES = [
     for module in pkgutil.walk_packages(nuat.__path__, "nuat.")
     if not module.name.endswith("__main__")
 ]
-WITHOUT = {"from_pretrained", "push_to_hub", "save_pretrained", "to_onnx"}
+WITHOUT = {"diagnose", "from_pretrained", "push_to_hub", "save_pretrained", "to_onnx"}
 """Functions that need an extra, the network, or a trained run."""
 
 
