@@ -12,7 +12,9 @@ import pytest
 import nuat
 import nuat.checkpoints.pretrained
 from nuat import cli
+from nuat.attacks import attack_registry
 from nuat.checkpoints.run import Run
+from nuat.data import dataset_registry
 from nuat.recipes import registry
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -23,6 +25,8 @@ OWN_METHOD = EXAMPLES / "own_method.py"
 def call(monkeypatch, capsys):
     """Run a nuat command; what an example registers is removed afterwards."""
     monkeypatch.setattr(registry, "_table", dict(registry._table))
+    registries = (attack_registry, dataset_registry)
+    known = [set(names) for names in registries]
 
     def run(line):
         before = dict(registry._table)
@@ -32,7 +36,10 @@ def call(monkeypatch, capsys):
         monkeypatch.setattr(registry, "_table", before)
         return int(end.value.code or 0), *capsys.readouterr()
 
-    return run
+    yield run
+    for names, before in zip(registries, known, strict=True):
+        for name in set(names) - before:
+            del names[name]
 
 
 def test_own_method_is_trained_and_evaluated_by_name(call, tmp_path):
